@@ -1,0 +1,1 @@
+"""One file per array library; nowhere else in xbp is one imported."""

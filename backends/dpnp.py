@@ -1,0 +1,74 @@
+"""dpnp, Intel's NumPy on SYCL devices: CPUs and GPUs with memory of their own."""
+
+import os
+from importlib import metadata
+from typing import Any
+
+
+def _find_opencl_runtime() -> None:
+    # pip installs the CPU's OpenCL runtime beside dpnp, but nothing tells the loader where.
+    try:
+        files = metadata.files("intel-opencl-rt") or []
+    except metadata.PackageNotFoundError:
+        return
+    for file in files:
+        if file.name == "libintelocl.so":
+            os.environ.setdefault("OCL_ICD_FILENAMES", os.path.realpath(file.locate()))
+
+
+_find_opencl_runtime()
+
+import dpctl  # noqa: E402  the runtime must be known before
+import dpnp  # noqa: E402
+import numpy  # noqa: E402
+
+from xbp.backend import Backend  # noqa: E402
+from xbp.errors import BackendUnavailableError  # noqa: E402
+from xbp.namespace import Array  # noqa: E402
+
+
+class DpnpBackend(Backend):
+    """dpnp arrays. Devices are named by SYCL filter strings: ``cpu``, ``gpu``, ``opencl:cpu:0``."""
+
+    name = "dpnp"
+    library = dpnp
+    xp = dpnp
+    float64_hint = "this device has no double precision; use dtype='float32'"
+
+    @classmethod
+    def default_device(cls) -> str:
+        """Return the device that SYCL selects."""
+        try:
+            return _device_name(dpctl.SyclDevice())
+        except dpctl.SyclDeviceCreationError as error:
+            raise BackendUnavailableError(
+                "dpnp finds no SYCL device: install an OpenCL runtime "
+                "(pip install intel-opencl-rt), or a driver for your GPU"
+            ) from error
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """Return every device that SYCL sees."""
+        return [_device_name(device) for device in dpctl.get_devices()]
+
+    @classmethod
+    def find_device(cls, name: str) -> Any:
+        """Return the device that a SYCL filter string selects."""
+        return dpnp.empty(0, device=name).device
+
+    def device_name(self, x: Array) -> str:
+        """Return the SYCL filter string of the array's device."""
+        return _device_name(x.sycl_device)
+
+    def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
+        """Copy the values to the host."""
+        values: numpy.ndarray[Any, Any] = dpnp.asnumpy(x)
+        return values
+
+    def synchronize(self) -> None:
+        """Wait for the device's queue."""
+        self.native_device.wait()
+
+
+def _device_name(device: Any) -> str:
+    return str(device.filter_string)

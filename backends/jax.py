@@ -1,0 +1,87 @@
+"""JAX, on whatever device it runs; training steps are compiled."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import jax.numpy
+import numpy
+
+from xbp.backend import Backend, Function
+from xbp.namespace import Array
+
+
+class JaxBackend(Backend):
+    """JAX arrays. Devices are named by platform and index: ``cpu``, ``gpu:0``, ``tpu:1``."""
+
+    name = "jax"
+    library = jax
+    xp = jax.numpy
+    float64_hint = (
+        "JAX has its 64-bit mode off; switch it on with jax.config.update('jax_enable_x64', True) "
+        "or JAX_ENABLE_X64=1 before any array is made, or use dtype='float32'"
+    )
+
+    @classmethod
+    def default_device(cls) -> str:
+        """Return JAX's first device."""
+        return _device_name(jax.devices()[0])
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """Return every device of every platform that JAX runs on."""
+        platforms = dict.fromkeys([jax.devices()[0].platform, "cpu"])
+        return [_device_name(device) for platform in platforms for device in jax.devices(platform)]
+
+    @classmethod
+    def find_device(cls, name: str) -> jax.Device:
+        """Return JAX's own device for ``platform`` or ``platform:index``."""
+        platform, _, index = name.partition(":")
+        return jax.devices(platform)[int(index or 0)]
+
+    def device_name(self, x: Array) -> str:
+        """Return the device's platform and index."""
+        return _device_name(x.device)
+
+    @property
+    def default_float(self) -> str:
+        """JAX is made for float32, in its 64-bit mode too."""
+        return "float32"
+
+    @property
+    def has_float64(self) -> bool:
+        """Whether the 64-bit mode is on now."""
+        return bool(jax.config.jax_enable_x64)
+
+    def enable_float64(self) -> None:
+        """Switch JAX's 64-bit mode on for the process."""
+        jax.config.update("jax_enable_x64", True)
+
+    def from_numpy(self, host: numpy.ndarray[Any, Any]) -> Array:
+        """Put the array on the device, and keep it there."""
+        return jax.device_put(host, self.native_device)
+
+    def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
+        """Return the values, once they have been computed."""
+        return numpy.asarray(x)
+
+    def synchronize(self) -> None:
+        """Wait for every array that JAX has promised."""
+        jax.block_until_ready(jax.live_arrays())
+
+    def compile(self, function: Function) -> Function:
+        """Return the function under `jax.jit`."""
+        compiled: Function = jax.jit(function)
+        return compiled
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Make new arrays on this device."""
+        device: AbstractContextManager[Any] = jax.default_device(self.native_device)
+        return device
+
+
+def _device_name(device: Any) -> str:
+    # The CPU is one device to its user; an accelerator says which one it is.
+    if device.platform == "cpu" and device.id == 0:
+        return "cpu"
+    return f"{device.platform}:{device.id}"

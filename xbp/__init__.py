@@ -1,0 +1,41 @@
+"""Backpropagation you can read, on any array library."""
+
+from xbp import datasets, errors, functions, layers
+from xbp.backend import Backend
+from xbp.gradients import GradientReport, gradient_check, numerical_gradient
+from xbp.networks import Network, TwoLayerNet
+from xbp.optimizers import SGD, Adam, Momentum, Optimizer
+from xbp.registry import (
+    available_backends,
+    get_backend,
+    register_backend,
+    set_backend,
+    use_backend,
+)
+from xbp.training import History, Trainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Backend",
+    "GradientReport",
+    "History",
+    "Momentum",
+    "Network",
+    "Optimizer",
+    "Trainer",
+    "TwoLayerNet",
+    "available_backends",
+    "datasets",
+    "errors",
+    "functions",
+    "get_backend",
+    "gradient_check",
+    "layers",
+    "numerical_gradient",
+    "register_backend",
+    "set_backend",
+    "use_backend",
+]

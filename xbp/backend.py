@@ -1,0 +1,229 @@
+"""What the framework asks of an array library: the class `Backend`.
+
+A backend is met only at the doors, where arrays are created, moved, compiled and waited for.
+Inside a layer the arrays themselves say what to do.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+import array_api_compat
+import numpy as np
+
+from xbp.errors import BackendUnavailableError, DTypeError, ShapeError, XbpError
+from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, namespace_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Backend:
+    """An array library on one device.
+
+    A subclass names its library and namespace, and overrides only what the array API standard
+    cannot do for that library.
+
+    Parameters
+    ----------
+    device
+        The device's name, as after the colon of a spec; None for the library's own default.
+
+    Attributes
+    ----------
+    name : str
+        The name under which the backend is registered, ``"torch"``.
+    device : str
+        The name of the device. ``f"{name}:{device}"`` is a spec for this very backend.
+    xp
+        The array API namespace.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If the library has no such device here.
+    """
+
+    name: ClassVar[str]
+    library: ClassVar[Any]
+    xp: ClassVar[Namespace]
+
+    def __init__(self, device: str | None = None) -> None:
+        self.device = device or self.default_device()
+        try:
+            self.native_device = self.find_device(self.device)
+        except XbpError:
+            raise
+        except Exception as error:
+            raise BackendUnavailableError(
+                f"backend {self.name!r} has no device {self.device!r} here ({error}): "
+                f"choose one of {', '.join(self.devices())}"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"<xbp backend {self.name}:{self.device}>"
+
+    # What a library may have to say for itself ---------------------------------------------------
+
+    @classmethod
+    def default_device(cls) -> str:
+        """Return the name of the device that is taken when none is asked for."""
+        return cls.devices()[0]
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """Return the names of the devices that this machine has for the library."""
+        return [str(device) for device in cls.xp.__array_namespace_info__().devices()]
+
+    @classmethod
+    def find_device(cls, name: str) -> Any:
+        """Return the library's own object for a device; raise anything if there is none."""
+        if name not in cls.devices():
+            raise LookupError(f"unknown device {name!r}")
+        return name
+
+    def device_name(self, x: Array) -> str:
+        """Return the name of the device an array of this library lives on."""
+        return str(device_of(x))
+
+    @property
+    def default_float(self) -> str:
+        """The dtype of an array made of Python floats: the library's own default."""
+        dtypes = self._info.default_dtypes(device=self.native_device)
+        return dtype_name(dtypes["real floating"])
+
+    @property
+    def has_float64(self) -> bool:
+        """Whether the device computes in float64."""
+        return self._has_float64
+
+    float64_hint: ClassVar[str] = "use dtype='float32', or another device"
+
+    def enable_float64(self) -> None:
+        """Switch float64 on where a library has it switched off.
+
+        This changes the library for the whole process. It is for programs that own their process;
+        xbp itself never calls it on a user's behalf.
+        """
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was given."""
+
+    def compile(self, function: Function) -> Function:
+        """Return the function compiled, or the function itself where there is no compiler."""
+        return function
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return a context manager that must surround work on this backend."""
+        return nullcontext()
+
+    # What the standard does for every library ----------------------------------------------------
+
+    @cached_property
+    def _info(self) -> Any:
+        return self.xp.__array_namespace_info__()
+
+    @cached_property
+    def _has_float64(self) -> bool:
+        return "float64" in self._info.dtypes(device=self.native_device)
+
+    def owns(self, x: object) -> bool:
+        """Tell whether x is an array of this library on this device."""
+        return self.is_native(x) and device_of(x) in (self.native_device, None)
+
+    def dtype(self, name: str) -> DType:
+        """Return the library's dtype of that name, ``"float32"``.
+
+        Raises
+        ------
+        DTypeError
+            If the name is unknown, or the device cannot compute in it.
+        """
+        if name == "float64" and not self.has_float64:
+            raise DTypeError(
+                f"backend {self.name}:{self.device} has no float64: {self.float64_hint}"
+            )
+        try:
+            return self._info.dtypes(device=self.native_device)[name]
+        except KeyError:
+            known = ", ".join(sorted(self._info.dtypes(device=self.native_device)))
+            raise DTypeError(
+                f"backend {self.name}:{self.device} has no dtype {name!r}: choose one of {known}"
+            ) from None
+
+    def asarray(self, obj: object, dtype: str | None = None) -> Array:
+        """Return an array on this backend, copied only where that is needed.
+
+        Parameters
+        ----------
+        obj
+            Numbers, nested lists of numbers, or an array of any library on any device.
+        dtype
+            Name of the result's dtype. None keeps an array's dtype, gives Python floats
+            `default_float`, and turns float64 into `default_float` on a device that lacks it.
+
+        Raises
+        ------
+        DTypeError
+            If obj does not hold numbers, or the device has no such dtype.
+        ShapeError
+            If nested lists have rows of different lengths.
+        """
+        native_dtype = None if dtype is None else self.dtype(dtype)
+        if self.is_native(obj):
+            x = array_api_compat.to_device(obj, self.native_device)
+            if native_dtype is None or x.dtype == native_dtype:
+                return x
+            return self.xp.astype(x, native_dtype)
+        host = to_host(obj)
+        if native_dtype is None:
+            from_python = not hasattr(obj, "dtype")
+            if host.dtype.kind == "f" and (from_python or not self.has_float64):
+                host = host.astype(self.default_float, copy=False)
+        elif dtype_name(host.dtype) != dtype:
+            host = host.astype(dtype)
+        return self.from_numpy(host)
+
+    def is_native(self, obj: object) -> bool:
+        """Tell whether obj is an array of this library, on whatever device."""
+        try:
+            return namespace_of(obj) is self.xp
+        except DTypeError:
+            return False
+
+    def from_numpy(self, host: np.ndarray[Any, Any]) -> Array:
+        """Return a NumPy array as an array on this backend."""
+        return self.xp.asarray(host, device=self.native_device)
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        """Return an array of this backend as a NumPy array on the host.
+
+        The result may share memory with x. This waits for the device.
+        """
+        return np.from_dlpack(x, device="cpu")
+
+
+def to_host(obj: object) -> np.ndarray[Any, Any]:
+    """Return numbers, lists, or an array of any library as a NumPy array.
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        As `Backend.asarray`.
+    """
+    try:
+        if hasattr(obj, "__dlpack__") and not isinstance(obj, np.ndarray | np.generic):
+            return np.from_dlpack(obj, device="cpu")
+        host = np.asarray(obj)
+    except Exception as error:
+        if isinstance(obj, list | tuple) and isinstance(error, ValueError):
+            raise ShapeError(f"asarray: the rows differ in length: {error}") from error
+        raise DTypeError(
+            f"asarray: cannot make an array of {type(obj).__name__}: {error}"
+        ) from error
+    if host.dtype.kind not in "biuf":
+        raise DTypeError(
+            f"asarray: numbers are needed, got {type(obj).__name__} of {host.dtype}: convert it "
+            "to real numbers first"
+        )
+    return host

@@ -1,0 +1,89 @@
+"""The IDX format of the MNIST files: a header of sizes, then the numbers.
+
+Two zero bytes, a byte for the type, a byte for the number of dimensions, a big-endian 32-bit size
+for each dimension, and the data in row-major order (Y. LeCun, C. Cortes, C. J. C. Burges, "The
+MNIST database of handwritten digits").
+"""
+
+import gzip
+import zlib
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xbp.errors import DataError
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    0x08: np.dtype(">u1"),
+    0x09: np.dtype(">i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+_FIXED_HEADER = 4
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_idx(path: str | Path) -> np.ndarray[Any, Any]:
+    """Return the array in an IDX file, compressed by gzip or not.
+
+    Parameters
+    ----------
+    path
+        The file. Whether it is compressed is seen from its first bytes, not from its name.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, is no IDX file, or is shorter or longer than its header says.
+    """
+    return parse_idx(read_content(path), str(path))
+
+
+def read_content(path: str | Path) -> bytes:
+    """Return the bytes of a file, uncompressed.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or its compressed data are damaged.
+    """
+    try:
+        content = Path(path).read_bytes()
+        return gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}): check the path, or fetch the file again"
+        ) from error
+
+
+def parse_idx(content: bytes, source: str) -> np.ndarray[Any, Any]:
+    """Return the array in the bytes of an IDX file; source names them in an error.
+
+    Raises
+    ------
+    DataError
+        If they are no IDX file, or fewer or more than the header says.
+    """
+    magic = content[:_FIXED_HEADER]
+    if len(magic) < _FIXED_HEADER or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
+        raise DataError(
+            f"{source}: no IDX file: it begins with {magic.hex(' ') or 'nothing'}, not with 00 00, "
+            "a type and a number of dimensions"
+        )
+    dtype, ndim = _DTYPES[magic[2]], magic[3]
+    header = _FIXED_HEADER + 4 * ndim
+    if len(content) < header:
+        raise DataError(f"{source}: ends within its header: fetch the file again")
+    shape = tuple(int(n) for n in np.frombuffer(content[_FIXED_HEADER:header], ">u4"))
+    expected = header + prod(shape) * dtype.itemsize
+    if len(content) != expected:
+        raise DataError(
+            f"{source}: has {len(content):,} bytes, but its header announces {expected:,} (shape "
+            f"{shape}): fetch the file again"
+        )
+    array = np.frombuffer(content, dtype, offset=header).reshape(shape)
+    return array.astype(dtype.newbyteorder("="))

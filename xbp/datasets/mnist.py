@@ -1,0 +1,149 @@
+"""MNIST: 70,000 handwritten digits of 28 × 28 pixels, downloaded or read from a folder.
+
+Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits". A pixel is 0 to
+255.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xbp.backend import Backend
+from xbp.datasets.idx import parse_idx, read_content
+from xbp.datasets.prepare import Split, prepare
+from xbp.errors import DataError
+
+DATA_DIR_VARIABLE = "XBP_DATA_DIR"
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+_BRIGHTEST = 255
+
+
+@dataclass(frozen=True)
+class _File:
+    """A published file: MD5 of the gzip file as the mirrors have it, SHA-256 of its content."""
+
+    name: str
+    md5: str
+    sha256: str
+
+
+FILES = {
+    "x_train": _File(
+        "train-images-idx3-ubyte",
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    "t_train": _File(
+        "train-labels-idx1-ubyte",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    "x_test": _File(
+        "t10k-images-idx3-ubyte",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    "t_test": _File(
+        "t10k-labels-idx1-ubyte",
+        "ec29112dd5afa0611ce80d1b7f02629c",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+}
+
+
+def load_mnist(
+    normalize: bool = True,
+    flatten: bool = True,
+    one_hot_label: bool = False,
+    *,
+    backend: str | Backend | None = None,
+    dtype: str | None = None,
+    data_dir: str | Path | None = None,
+) -> tuple[Split, Split]:
+    """Return MNIST: 60,000 digits for training and 10,000 for testing.
+
+    Parameters
+    ----------
+    normalize
+        Whether to scale pixels to 0.0 ... 1.0; else they are integers 0 ... 255.
+    flatten
+        Whether an image is a row of 784 pixels; else it has the shape (1, 28, 28).
+    one_hot_label
+        Whether labels are one-hot rows of 10; else they are integers 0 ... 9.
+    backend
+        Where the arrays live; None takes the selected backend.
+    dtype
+        Of normalized pixels and one-hot labels: ``"float32"`` (also None) or ``"float64"``.
+    data_dir
+        A folder that holds the four IDX files, compressed by gzip or not, itself or in a folder
+        ``mnist``. None takes the environment variable ``XBP_DATA_DIR``; where that is not set,
+        the files are downloaded once into the user's cache.
+
+    Returns
+    -------
+    (x_train, t_train), (x_test, t_test)
+        Arrays of that backend.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, damaged or another than the published one, if neither mirror answers,
+        or if the cache cannot be written.
+    DTypeError
+        If dtype is another, or the backend lacks it.
+    """
+    data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE) or None
+    raw = {part: _read(file, data_dir) for part, file in FILES.items()}
+    train, test = (
+        prepare(
+            raw[f"x_{part}"],
+            raw[f"t_{part}"],
+            largest=_BRIGHTEST,
+            normalize=normalize,
+            flatten=flatten,
+            one_hot_label=one_hot_label,
+            backend=backend,
+            dtype=dtype,
+        )
+        for part in ("train", "test")
+    )
+    return train, test
+
+
+def _read(file: _File, data_dir: str | Path | None) -> np.ndarray[Any, Any]:
+    """Return the array in a file, once its content is seen to be the published one."""
+    if data_dir is None:
+        # Its libraries take longer to import than all of xbp, and few calls need them.
+        from xbp.datasets.download import download  # noqa: PLC0415
+
+        urls = [f"{mirror}{file.name}.gz" for mirror in MIRRORS]
+        path = download(urls, f"md5:{file.md5}", folder="mnist")
+    else:
+        path = _find(file.name, Path(data_dir))
+    content = read_content(path)
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise DataError(
+            f"{path}: its content is not that of MNIST's {file.name} (SHA-256 differs): remove it, "
+            "or point --data-dir or XBP_DATA_DIR elsewhere"
+        )
+    return parse_idx(content, str(path))
+
+
+def _find(name: str, data_dir: Path) -> Path:
+    for folder in (data_dir, data_dir / "mnist"):
+        for candidate in (folder / name, folder / f"{name}.gz"):
+            if candidate.is_file():
+                return candidate
+    raise DataError(
+        f"{data_dir}: holds neither {name} nor {name}.gz, nor does its folder mnist: put the four "
+        f"MNIST files there, or unset {DATA_DIR_VARIABLE} to have them downloaded"
+    )

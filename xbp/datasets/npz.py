@@ -1,0 +1,56 @@
+"""A user's own data, in NumPy's archive format."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xbp.errors import DataError
+
+_NAMES = ("x_train", "t_train", "x_test", "t_test")
+
+
+def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Return the data in an ``.npz`` file, on the host.
+
+    Parameters
+    ----------
+    path
+        An archive that holds ``x_train`` and ``t_train``, and for testing, if wanted, ``x_test``
+        and ``t_test``. Make one with ``numpy.savez(path, x_train=..., t_train=...)``.
+
+    Returns
+    -------
+    (x_train, t_train), (x_test, t_test)
+        NumPy arrays; None in place of the last two if the file has none.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is no such archive, holds objects instead of numbers, or lacks
+        an array.
+    """
+    try:
+        # Objects would need pickle, and a pickle from a stranger can run anything.
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: is a single array: save it with numpy.savez")
+            arrays = {name: archive[name] for name in _NAMES if name in archive}
+            found = ", ".join(archive.files) or "nothing"
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{path}: cannot be read ({error}): give an .npz file that numpy.savez made of numbers"
+        ) from error
+    missing = {"x_train", "t_train"} - arrays.keys()
+    if len(arrays.keys() & {"x_test", "t_test"}) == 1:
+        missing |= {"x_test", "t_test"} - arrays.keys()
+    if missing:
+        raise DataError(
+            f"{path}: lacks {' and '.join(sorted(missing))}, holds {found}: save them with "
+            "numpy.savez(path, x_train=..., t_train=...)"
+        )
+    x_train, t_train, x_test, t_test = (arrays.get(name) for name in _NAMES)
+    return (x_train, t_train), (x_test, t_test)

@@ -1,0 +1,45 @@
+"""Every error a user can meet.
+
+Each derives from `XbpError` and from the builtin that a Python user would catch. A message says
+what was wrong, where, and what to do.
+"""
+
+
+class XbpError(Exception):
+    """Base of all errors that xbp raises on purpose."""
+
+
+class BackendNotFoundError(XbpError, LookupError):
+    """No backend has that name."""
+
+
+class BackendUnavailableError(XbpError, ImportError):
+    """The backend exists, but cannot be used here: library or device missing, or plugin broken."""
+
+
+class ShapeError(XbpError, ValueError):
+    """An array has the wrong shape."""
+
+
+class DTypeError(XbpError, TypeError):
+    """An array has the wrong dtype, or is no array at all."""
+
+
+class MixedBackendError(XbpError, TypeError):
+    """Arrays of two libraries, or of two devices, met in one operation."""
+
+
+class DataError(XbpError, ValueError):
+    """Data cannot be read, or cannot be learned from."""
+
+
+class SettingError(XbpError, ValueError):
+    """A setting has a value that makes no sense."""
+
+
+class CheckpointError(XbpError, ValueError):
+    """A saved model cannot be read, or does not fit."""
+
+
+class CallOrderError(XbpError, RuntimeError):
+    """`backward` was called before `forward`."""

@@ -1,0 +1,229 @@
+"""Pure functions of arrays: activations, losses, one-hot labels.
+
+All are safe at the extremes: scores and activations of ±1e4 and probabilities of exactly 0 give
+finite results without a warning.
+"""
+
+from math import prod
+
+from xbp.errors import DTypeError, ShapeError
+from xbp.namespace import (
+    Array,
+    cast_like,
+    device_of,
+    dtype_name,
+    namespace_of,
+    require_floating,
+)
+
+
+def sigmoid(x: Array) -> Array:
+    r"""Return the logistic function, :math:`1 / (1 + e^{-x})`, element by element.
+
+    Parameters
+    ----------
+    x
+        Floating-point array of any shape.
+
+    Returns
+    -------
+    Array
+        Of the shape and dtype of x, between 0 and 1.
+
+    Raises
+    ------
+    DTypeError
+        If x is not an array of floating-point numbers.
+    """
+    xp = namespace_of(x, where="sigmoid")
+    require_floating(x, "sigmoid")
+    # The exponential of a negative number cannot overflow.
+    e = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    r"""Return :math:`e^{x_k} / \sum_i e^{x_i}` along an axis.
+
+    Parameters
+    ----------
+    x
+        Scores (logits), a floating-point array of at least one dimension.
+    axis
+        The axis of the classes, along which the result sums to 1.
+
+    Returns
+    -------
+    Array
+        Probabilities, of the shape and dtype of x.
+
+    Raises
+    ------
+    DTypeError
+        If x is not an array of floating-point numbers.
+    ShapeError
+        If x has no such axis, or no element along it.
+    """
+    xp = namespace_of(x, where="softmax")
+    _require_classes(x, axis, "softmax")
+    # Shifting all scores by their largest changes nothing but the overflow.
+    e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    return e / xp.sum(e, axis=axis, keepdims=True)
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    r"""Return the logarithm of `softmax`, :math:`x_k - \log \sum_i e^{x_i}`.
+
+    Parameters and errors are those of `softmax`. Where a probability underflows to 0, its
+    logarithm is still exact.
+    """
+    xp = namespace_of(x, where="log_softmax")
+    _require_classes(x, axis, "log_softmax")
+    shifted = x - xp.max(x, axis=axis, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+
+
+def cross_entropy_error(y: Array, t: Array) -> Array:
+    r"""Return the mean over the batch of :math:`-\sum_k t_k \log y_k`.
+
+    Parameters
+    ----------
+    y
+        Probabilities, ``(C,)`` for one sample or ``(N, C)`` for a batch.
+    t
+        Targets: one-hot, of the shape of y, or integer labels, ``()`` or ``(N,)``.
+
+    Returns
+    -------
+    Array
+        0-d, of the dtype of y. A probability of 0 counts as the smallest normal number of that
+        dtype, so that the result is finite.
+
+    Raises
+    ------
+    DTypeError
+        If y does not hold floating-point numbers, or labels are not integers.
+    ShapeError
+        If t does not fit y, or the batch is empty.
+    """
+    t = as_one_hot(t, y, where="cross_entropy_error")
+    xp = namespace_of(y, t, where="cross_entropy_error")
+    smallest = float(xp.finfo(y.dtype).smallest_normal)
+    return -xp.sum(t * xp.log(xp.maximum(y, smallest))) / batch_size_of(y)
+
+
+def sum_squared_error(y: Array, t: Array) -> Array:
+    r"""Return the mean over the batch of :math:`\frac{1}{2} \sum_k (y_k - t_k)^2`.
+
+    Parameters
+    ----------
+    y
+        Outputs, ``(M,)`` for one sample or ``(N, M)`` for a batch.
+    t
+        Targets, of the shape of y.
+
+    Returns
+    -------
+    Array
+        0-d, of the dtype of y.
+
+    Raises
+    ------
+    DTypeError
+        If y does not hold floating-point numbers.
+    ShapeError
+        If t does not fit y, or the batch is empty.
+    """
+    t = as_targets(t, y, where="sum_squared_error")
+    xp = namespace_of(y, t, where="sum_squared_error")
+    difference = y - t
+    return 0.5 * xp.sum(difference * difference) / batch_size_of(y)
+
+
+def one_hot(labels: Array, class_count: int, like: Array) -> Array:
+    """Return integer labels as rows that hold a 1 at the label and 0 elsewhere.
+
+    Parameters
+    ----------
+    labels
+        Integers of any shape. One outside ``0 ... class_count - 1`` gives a row of zeros: values
+        are checked where data enter, not here.
+    class_count
+        The number of classes.
+    like
+        An array whose dtype the result takes.
+
+    Returns
+    -------
+    Array
+        Of shape ``(*labels.shape, class_count)``.
+    """
+    xp = namespace_of(labels, where="one_hot")
+    classes = xp.arange(class_count, device=device_of(labels))
+    labels = xp.astype(labels, classes.dtype)
+    return xp.astype(xp.expand_dims(labels, axis=-1) == classes, like.dtype)
+
+
+def as_one_hot(t: Array | int, y: Array, where: str) -> Array:
+    """Return targets, one-hot or labels, as one-hot of the shape and dtype of the outputs y."""
+    if getattr(t, "shape", ()) == y.shape:
+        return as_targets(t, y, where)
+    return one_hot(_checked_labels(t, y, where), y.shape[-1], like=y)
+
+
+def as_labels(t: Array | int, y: Array, where: str) -> Array:
+    """Return targets, one-hot or labels, as labels in the dtype of the standard's ``argmax``."""
+    if getattr(t, "shape", ()) == y.shape:
+        return namespace_of(t).argmax(as_targets(t, y, where), axis=-1)
+    xp = namespace_of(y)
+    return xp.astype(_checked_labels(t, y, where), xp.argmax(y, axis=-1).dtype)
+
+
+def _checked_labels(t: Array | int, y: Array, where: str) -> Array:
+    _require_samples(y, where)
+    if isinstance(t, int):
+        t = namespace_of(y).asarray(t, device=device_of(y))
+    xp = namespace_of(t, y, where=where)
+    if t.shape != y.shape[:-1]:
+        raise ShapeError(
+            f"{where}: outputs of shape {tuple(y.shape)} need targets of that shape (one-hot) or "
+            f"of shape {tuple(y.shape[:-1])} (labels), got {tuple(t.shape)}"
+        )
+    if not xp.isdtype(t.dtype, "integral"):
+        raise DTypeError(
+            f"{where}: labels are integers, got {dtype_name(t.dtype)}: convert with "
+            "backend.asarray(t, dtype='int64')"
+        )
+    return t
+
+
+def as_targets(t: Array, y: Array, where: str) -> Array:
+    """Return targets of the shape of the outputs y, in the dtype of y."""
+    namespace_of(t, y, where=where)
+    _require_samples(y, where)
+    if t.shape != y.shape:
+        raise ShapeError(
+            f"{where}: outputs of shape {tuple(y.shape)} need targets of that shape, got "
+            f"{tuple(t.shape)}"
+        )
+    return cast_like(t, like=y)
+
+
+def batch_size_of(y: Array) -> int:
+    """Return N for outputs ``(N, ...)``, and 1 for the outputs of one sample, ``(C,)``."""
+    return int(prod(y.shape[:-1]))
+
+
+def _require_classes(x: Array, axis: int, where: str) -> None:
+    require_floating(x, where)
+    if not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
+        raise ShapeError(f"{where}: shape {tuple(x.shape)} has no element along axis {axis}")
+
+
+def _require_samples(y: Array, where: str) -> None:
+    require_floating(y, where)
+    if y.ndim not in (1, 2) or 0 in y.shape:
+        raise ShapeError(
+            f"{where}: outputs are (C,) for one sample or (N, C) for a batch, each of at least "
+            f"one element, got shape {tuple(y.shape)}"
+        )

@@ -1,0 +1,20 @@
+"""Layers, one file per family; the forward and the backward of each stand side by side."""
+
+from xbp.layers.activation import Relu, Sigmoid
+from xbp.layers.affine import Affine
+from xbp.layers.arithmetic import AddLayer, MulLayer
+from xbp.layers.layer import Layer, Parameters
+from xbp.layers.loss import IdentityWithLoss, LossLayer, SoftmaxWithLoss
+
+__all__ = [
+    "AddLayer",
+    "Affine",
+    "IdentityWithLoss",
+    "Layer",
+    "LossLayer",
+    "MulLayer",
+    "Parameters",
+    "Relu",
+    "Sigmoid",
+    "SoftmaxWithLoss",
+]

@@ -1,0 +1,127 @@
+"""The affine layer: a matrix product and a bias."""
+
+from math import prod
+
+from xbp.errors import DTypeError, ShapeError
+from xbp.layers.layer import Layer
+from xbp.namespace import Array, cast_like, dtype_name, namespace_of, require_floating
+
+
+class Affine(Layer):
+    """``Y = X W + b``, for one sample or a batch.
+
+    Parameters
+    ----------
+    W
+        Weight, a floating-point array of shape ``(D, M)``. It is kept, not copied.
+    b
+        Bias, of shape ``(M,)`` and of the dtype of W. It is kept, not copied.
+
+    Attributes
+    ----------
+    dW, db : Array
+        Gradients of the loss by W and b, as the last ``backward`` left them.
+
+    Raises
+    ------
+    ShapeError, DTypeError, MixedBackendError
+        If W and b do not fit together, or an axis is empty.
+    """
+
+    param_names = ("W", "b")
+
+    x: Array = None
+    dW: Array = None
+    db: Array = None
+
+    def __init__(self, W: Array, b: Array) -> None:
+        namespace_of(W, b, where=self.name)
+        if W.ndim != 2 or 0 in W.shape or b.shape != W.shape[1:]:  # noqa: PLR2004
+            raise ShapeError(
+                f"{self.name}: W is (D, M) and b is (M,), with D and M at least 1; got "
+                f"{tuple(W.shape)} and {tuple(b.shape)}"
+            )
+        require_floating(W, self.name)
+        if W.dtype != b.dtype:
+            raise DTypeError(
+                f"{self.name}: W and b need one dtype, got {dtype_name(W.dtype)} and "
+                f"{dtype_name(b.dtype)}"
+            )
+        self.W = W
+        self.b = b
+
+    def forward(self, x: Array) -> Array:
+        """Return ``x W + b``.
+
+        Parameters
+        ----------
+        x
+            One sample ``(D,)``, a batch ``(N, D)``, or a batch ``(N, ...)`` whose samples have D
+            elements. It is taken in the dtype of W; if it has that, it is kept, not copied.
+
+        Returns
+        -------
+        Array
+            ``(M,)`` for one sample, ``(N, M)`` for a batch.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If x does not fit W.
+        """
+        xp = namespace_of(x, self.W, where=self.name)
+        self._check_input(x)
+        self.input_shape = x.shape
+        self.output_shape = (*_batch_shape(x), self.W.shape[1])
+        self.x = _as_rows(cast_like(x, like=self.W))
+        y = xp.matmul(self.x, self.W)
+        y += self.b
+        return _reshaped(y, self.output_shape)
+
+    def backward(self, dout: Array) -> Array:
+        """Return ``dX = dY Wᵀ``, of the shape of x, and leave the gradients in dW and db.
+
+        Raises
+        ------
+        CallOrderError, ShapeError, MixedBackendError
+        """
+        self.backward_params(dout)
+        xp = namespace_of(dout, self.W, where=self.name)
+        dx = xp.matmul(_as_rows(cast_like(dout, like=self.W)), self.W.T)
+        return _reshaped(dx, self.input_shape)
+
+    def backward_params(self, dout: Array) -> None:
+        """Leave ``dW = Xᵀ dY`` and ``db = Σ dY``, summed over the batch; errors as `backward`."""
+        self._check_dout(dout)
+        xp = namespace_of(dout, self.W, where=self.name)
+        dout = _as_rows(cast_like(dout, like=self.W))
+        self.dW = xp.matmul(self.x.T, dout)
+        self.db = xp.sum(dout, axis=0)
+
+    def _check_input(self, x: Array) -> None:
+        require_floating(x, self.name)
+        if x.ndim == 0 or _sample_size(x) != self.W.shape[0]:
+            raise ShapeError(
+                f"{self.name}: samples of {self.W.shape[0]} elements are needed, (D,) or "
+                f"(N, ...), got shape {tuple(x.shape)}"
+            )
+
+
+def _batch_shape(x: Array) -> tuple[int, ...]:
+    """Return ``(N,)`` for a batch, ``()`` for one sample ``(D,)``."""
+    return x.shape[:1] if x.ndim > 1 else ()
+
+
+def _sample_size(x: Array) -> int:
+    """Return the number of elements of one sample."""
+    return prod(x.shape[1:]) if x.ndim > 1 else x.shape[0]
+
+
+def _as_rows(x: Array) -> Array:
+    """Return one row per sample, ``(N, D)``: one sample is a batch of one."""
+    return _reshaped(x, (x.shape[0] if x.ndim > 1 else 1, _sample_size(x)))
+
+
+def _reshaped(x: Array, shape: tuple[int, ...]) -> Array:
+    # Most often there is nothing to do, and asking the library takes longer than looking.
+    return x if x.shape == shape else namespace_of(x).reshape(x, shape)

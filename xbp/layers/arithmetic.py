@@ -1,0 +1,94 @@
+"""The nodes of the chapter's first graphs: multiplication and addition.
+
+They take Python numbers as well as arrays. Of numbers alone they give numbers back; a number that
+meets an array counts for each of its elements, so its derivative is a sum.
+"""
+
+from typing import Any, TypeAlias
+
+from xbp.errors import ShapeError
+from xbp.layers.layer import Layer
+from xbp.namespace import namespace_of
+
+# An array or a Python number.
+Operand: TypeAlias = Any
+
+
+class _Binary(Layer):
+    x: Operand = None
+    y: Operand = None
+
+    def _keep(self, x: Operand, y: Operand) -> None:
+        arrays = [operand for operand in (x, y) if not _is_number(operand)]
+        if arrays:
+            namespace_of(*arrays, where=self.name)
+            self.output_shape = arrays[0].shape
+            if arrays[-1].shape != self.output_shape:
+                raise ShapeError(
+                    f"{self.name}: two arrays of one shape are needed, or numbers, got "
+                    f"{tuple(x.shape)} and {tuple(y.shape)}"
+                )
+        self.x, self.y = x, y
+
+    def _spread(self, dout: Operand) -> Operand:
+        """Return dout in the shape of the output."""
+        if self.x is None or self.y is None:
+            raise self._call_order_error()
+        output = self.y if _is_number(self.x) else self.x
+        if _is_number(output):
+            return dout
+        xp = namespace_of(output)
+        if _is_number(dout):
+            return xp.full_like(output, dout)
+        self._check_dout(dout)
+        return dout
+
+
+class MulLayer(_Binary):
+    """Multiplication: ``backward`` sends the upstream derivative back times the *other* input."""
+
+    def forward(self, x: Operand, y: Operand) -> Operand:
+        """Return ``x * y``.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If x and y are arrays that do not fit together.
+        """
+        self._keep(x, y)
+        return x * y
+
+    def backward(self, dout: Operand) -> tuple[Operand, Operand]:
+        """Return ``dx = dout * y`` and ``dy = dout * x``.
+
+        Raises
+        ------
+        CallOrderError, ShapeError
+        """
+        dout = self._spread(dout)
+        return _like(self.x, dout * self.y), _like(self.y, dout * self.x)
+
+
+class AddLayer(_Binary):
+    """Addition: ``backward`` sends the upstream derivative back unchanged, to both inputs."""
+
+    def forward(self, x: Operand, y: Operand) -> Operand:
+        """Return ``x + y``; errors are those of `MulLayer`."""
+        self._keep(x, y)
+        return x + y
+
+    def backward(self, dout: Operand) -> tuple[Operand, Operand]:
+        """Return ``dx = dout`` and ``dy = dout``; errors are those of `MulLayer`."""
+        dout = self._spread(dout)
+        return _like(self.x, dout * 1), _like(self.y, dout * 1)
+
+
+def _is_number(operand: Any) -> bool:
+    return isinstance(operand, int | float)
+
+
+def _like(operand: Operand, gradient: Operand) -> Operand:
+    """Return the gradient by an operand: one number has a part in every element."""
+    if _is_number(operand) and not _is_number(gradient):
+        return namespace_of(gradient).sum(gradient)
+    return gradient

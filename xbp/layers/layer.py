@@ -1,0 +1,119 @@
+"""The base of all layers, and the mapping through which their parameters are read and written."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, ClassVar, Self
+
+from xbp.errors import CallOrderError, DTypeError, ShapeError
+from xbp.namespace import Array, dtype_name, namespace_of
+
+
+class Layer:
+    """A node of the computational graph: ``forward`` computes, ``backward`` sends derivatives back.
+
+    A subclass writes both, keeps in ``forward`` what ``backward`` needs, and names its trainable
+    arrays in `param_names`: for ``param_names = ("W",)`` the array is ``self.W``, and ``backward``
+    leaves its gradient in ``self.dW``.
+
+    Attributes
+    ----------
+    name : str
+        The layer's name in messages; a network calls its layers ``Affine1``, ``Relu1`` ...
+    output_shape : tuple of int or None
+        The shape of what ``forward`` last returned.
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ()
+    name: str
+    output_shape: tuple[int, ...] | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.name = cls.__name__
+
+    @property
+    def params(self) -> "Parameters":
+        """The trainable arrays by name; assigning to an item changes the layer."""
+        return Parameters({name: (self, name) for name in self.param_names})
+
+    @property
+    def grads(self) -> Mapping[str, Array]:
+        """The gradients of the trainable arrays, as the last ``backward`` left them."""
+        return {name: getattr(self, f"d{name}") for name in self.param_names}
+
+    def backward_params(self, dout: Array) -> None:
+        """Compute the gradients of the parameters alone: all that a first layer is asked for."""
+        self.backward(dout)
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return the output, and keep what ``backward`` needs."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, dout: Any) -> Any:
+        """Return the derivative of the loss by each input, given that by the output."""
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def bound_to(self, params: Mapping[str, Array]) -> Self:
+        """Return a copy of the layer that computes with other parameters."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__, **params)
+        return copy
+
+    def _check_dout(self, dout: Array) -> None:
+        """Check that ``forward`` came first, and that dout fits its output."""
+        if self.output_shape is None:
+            raise self._call_order_error()
+        namespace_of(dout, where=self.name)
+        if dout.shape != self.output_shape:
+            raise ShapeError(
+                f"{self.name}.backward: the output had shape {tuple(self.output_shape)}, "
+                f"dout has {tuple(dout.shape)}"
+            )
+
+    def _call_order_error(self) -> CallOrderError:
+        return CallOrderError(
+            f"{self.name}: backward was called before forward: call forward first, it keeps what "
+            "backward needs"
+        )
+
+
+class Parameters(MutableMapping[str, Array]):
+    """Trainable arrays by key, written through to the layers that own them.
+
+    ``params[key] -= learning_rate * grads[key]`` so trains on every library, on those whose arrays
+    cannot be changed too.
+    """
+
+    def __init__(self, places: Mapping[str, tuple[Layer, str]]) -> None:
+        self._places = dict(places)
+
+    def __getitem__(self, key: str) -> Array:
+        layer, attribute = self._places[key]
+        return getattr(layer, attribute)
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        layer, attribute = self._places[key]
+        current = getattr(layer, attribute)
+        if value is current:
+            return
+        where = f"params[{key!r}]"
+        namespace_of(current, value, where=where)
+        if value.shape != current.shape:
+            raise ShapeError(f"{where} has shape {tuple(current.shape)}, not {tuple(value.shape)}")
+        if value.dtype != current.dtype:
+            raise DTypeError(
+                f"{where} has dtype {dtype_name(current.dtype)}, not {dtype_name(value.dtype)}"
+            )
+        setattr(layer, attribute, value)
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(f"params[{key!r}] belongs to a layer and cannot be deleted")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{key}: {tuple(self[key].shape)}" for key in self)
+        return f"<parameters {shapes}>"

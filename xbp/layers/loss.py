@@ -1,0 +1,133 @@
+"""Output layers: the loss, and the gradient that its pairing with the output makes simple."""
+
+from typing import ClassVar
+
+from xbp.errors import DataError
+from xbp.functions import as_one_hot, as_targets, batch_size_of, log_softmax, sum_squared_error
+from xbp.layers.layer import Layer
+from xbp.namespace import Array, namespace_of
+
+
+class LossLayer(Layer):
+    """The last layer of a network: from outputs and targets to the loss.
+
+    Softmax goes with cross entropy, and identity with the sum of squares, because either pair sends
+    back the same: the difference of output and target.
+
+    Attributes
+    ----------
+    y : Array
+        The outputs, ``(C,)`` for one sample or ``(N, C)`` for a batch.
+    t : Array
+        The targets, of that shape.
+    loss : Array
+        The mean over the batch, 0-d: nothing waits for the device until its value is asked for.
+    """
+
+    classifies: ClassVar[bool]
+
+    y: Array = None
+    t: Array = None
+    loss: Array = None
+
+    def backward(self, dout: Array | float = 1) -> Array:
+        """Return ``(y - t) / N``, times dout.
+
+        Raises
+        ------
+        CallOrderError
+        """
+        if self.y is None:
+            raise self._call_order_error()
+        return (self.y - self.t) * (dout / batch_size_of(self.y))
+
+    @staticmethod
+    def check_targets(t: Array, output_shape: tuple[int, ...]) -> None:
+        """Raise `DataError` if a target cannot be learned from.
+
+        This looks at values, so it waits for the device: it is for data that enter.
+        """
+        xp = namespace_of(t, where="targets")
+        if not xp.isdtype(t.dtype, ("integral", "bool")):
+            _require_all(_by_sample(xp.isfinite(t)), "is not finite")
+
+
+class SoftmaxWithLoss(LossLayer):
+    """Softmax and the cross entropy error in one: for classification; `y` are probabilities."""
+
+    classifies = True
+
+    def forward(self, x: Array, t: Array) -> Array:
+        """Return the mean cross entropy error of the softmax of x.
+
+        Parameters
+        ----------
+        x
+            Scores (logits), ``(C,)`` for one sample or ``(N, C)`` for a batch.
+        t
+            Targets: one-hot, of the shape of x, or integer labels, ``()`` or ``(N,)``.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If t does not fit x.
+        """
+        self.t = as_one_hot(t, x, where=self.name)
+        xp = namespace_of(x, self.t, where=self.name)
+        log_y = log_softmax(x)
+        self.y = xp.exp(log_y)
+        self.loss = -xp.sum(self.t * log_y) / batch_size_of(x)
+        return self.loss
+
+    @staticmethod
+    def check_targets(t: Array, output_shape: tuple[int, ...]) -> None:
+        """Raise `DataError` if a label is outside the classes, or a row is not one-hot."""
+        xp = namespace_of(t, where="targets")
+        classes = output_shape[-1]
+        if t.ndim == len(output_shape):
+            sums = xp.sum(xp.astype(t, xp.float32), axis=-1)
+            good = _by_sample(t >= 0) & (xp.abs(sums - 1) < 1e-3)  # noqa: PLR2004
+            _require_all(good, "is not one-hot: its numbers are not 0 ... 1 or do not sum to 1")
+        else:
+            good = (t >= 0) & (t < classes)
+            _require_all(
+                good, f"is no label: the network has {classes} outputs, 0 ... {classes - 1}"
+            )
+
+
+class IdentityWithLoss(LossLayer):
+    """The outputs as they are, and the sum-of-squares error: for regression."""
+
+    classifies = False
+
+    def forward(self, x: Array, t: Array) -> Array:
+        """Return the mean over the batch of half the sum of squared differences.
+
+        Parameters
+        ----------
+        x
+            Outputs, ``(M,)`` for one sample or ``(N, M)`` for a batch.
+        t
+            Targets, of the shape of x.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If t does not fit x.
+        """
+        self.t = as_targets(t, x, where=self.name)
+        self.y = x
+        self.loss = sum_squared_error(x, self.t)
+        return self.loss
+
+
+def _by_sample(good: Array) -> Array:
+    """Return for each sample, the first axis, whether all of it is good."""
+    return namespace_of(good).all(good, axis=tuple(range(1, good.ndim)))
+
+
+def _require_all(good: Array, complaint: str) -> None:
+    xp = namespace_of(good)
+    if not bool(xp.all(good)):
+        first = int(xp.argmin(xp.astype(good, xp.int8)))
+        raise DataError(f"target {first} {complaint}")

@@ -1,0 +1,120 @@
+"""From an array to its namespace: the array decides where the work happens.
+
+The look-up is asked for by every operation of every layer, so its answer is kept by array type.
+"""
+
+from typing import Any, TypeAlias
+
+import array_api_compat
+
+from xbp.errors import DTypeError, MixedBackendError
+
+# The standard has no static type for "an array of any library": these names say what is meant.
+Array: TypeAlias = Any
+DType: TypeAlias = Any
+Namespace: TypeAlias = Any
+
+_namespaces: dict[type, Namespace] = {}
+_is_real_floating: dict[DType, bool] = {}
+
+
+def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespace:
+    """Return the array API namespace that all the arrays share.
+
+    Parameters
+    ----------
+    array, *others
+        Arrays of one library on one device. JAX tracers count as arrays of JAX.
+    where
+        The name of the layer or function that asks, for the message of an error.
+
+    Raises
+    ------
+    DTypeError
+        If one of them is not an array.
+    MixedBackendError
+        If they belong to different libraries or devices.
+    """
+    xp = _namespaces.get(type(array)) or _look_up(array, where)
+    for other in others:
+        if (_namespaces.get(type(other)) or _look_up(other, where)) is not xp:
+            raise MixedBackendError(
+                f"{where}: {_describe(array)} and {_describe(other)} met: move one of them to the "
+                "other's library with backend.asarray(...)"
+            )
+        if _on_different_devices(array, other):
+            raise MixedBackendError(
+                f"{where}: arrays on {array.device} and on {other.device} met: move one of them "
+                "to the other's device with backend.asarray(...)"
+            )
+    return xp
+
+
+def _look_up(array: Array, where: str) -> Namespace:
+    try:
+        xp = array_api_compat.array_namespace(array)
+    except TypeError:
+        raise DTypeError(
+            f"{where}: expected an array, got {_describe(array)}: make it one with "
+            "backend.asarray(...)"
+        ) from None
+    _namespaces[type(array)] = xp
+    return xp
+
+
+def _on_different_devices(array: Array, other: Array) -> bool:
+    # An array that is only being traced has no device yet.
+    first, second = getattr(array, "device", None), getattr(other, "device", None)
+    return first is not None and second is not None and bool(first != second)
+
+
+def _describe(thing: object) -> str:
+    kind = type(thing)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def is_floating(array: Array) -> bool:
+    """Tell whether the array holds real floating-point numbers of any precision."""
+    try:
+        return _is_real_floating[array.dtype]
+    except KeyError:
+        answer = bool(namespace_of(array).isdtype(array.dtype, "real floating"))
+        return _is_real_floating.setdefault(array.dtype, answer)
+
+
+def require_floating(array: Array, where: str) -> None:
+    """Raise `DTypeError` unless the array holds real floating-point numbers."""
+    if not is_floating(array):
+        raise DTypeError(
+            f"{where}: real floating-point numbers are needed, got {dtype_name(array.dtype)}: "
+            "convert with backend.asarray(x, dtype='float32')"
+        )
+
+
+def cast_like(x: Array, like: Array) -> Array:
+    """Return x in the dtype of another array: itself, if it has that already."""
+    return x if x.dtype == like.dtype else namespace_of(x).astype(x, like.dtype)
+
+
+def dtype_name(dtype: DType) -> str:
+    """Return the standard's name of a dtype, ``"float32"`` for ``torch.float32``."""
+    return str(dtype).rpartition(".")[2]
+
+
+def device_of(array: Array) -> Any:
+    """Return the device an array lives on; None while the array is only being traced."""
+    return array_api_compat.device(array)
+
+
+def widest_float(array: Array) -> DType:
+    """Return the dtype to be exact in: float64 where the array's device has it.
+
+    Elsewhere it is the array's own, or the device's default for an array of integers.
+    """
+    xp, device = namespace_of(array), device_of(array)
+    info = xp.__array_namespace_info__()
+    if "float64" in info.dtypes(device=device):
+        return xp.float64
+    return (
+        array.dtype if is_floating(array) else info.default_dtypes(device=device)["real floating"]
+    )

@@ -1,0 +1,351 @@
+"""Networks: layers stacked like bricks, a loss on top."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
+from typing import Self
+
+from xbp.backend import Backend
+from xbp.errors import MixedBackendError, SettingError
+from xbp.functions import as_labels
+from xbp.gradients import losses_by_parameter, numerical_gradient, widened_copy
+from xbp.initialization import initial_parameters
+from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, SoftmaxWithLoss
+from xbp.namespace import Array, dtype_name, namespace_of
+from xbp.registry import backend_of, get_backend
+
+
+class Network:
+    """Layers, run forward one after the other and backward in the reverse order.
+
+    Parameters
+    ----------
+    layers
+        The layers, from the input to the output.
+    loss
+        The last layer, which compares outputs with targets.
+    backend
+        The backend that its data are moved to; None takes the one that owns the parameters.
+
+    Attributes
+    ----------
+    layers : dict of str to Layer
+        In order, named by kind and count: ``Affine1``, ``Relu1``, ``Affine2``.
+    last_layer : LossLayer
+    params : Parameters
+        All trainable arrays, named by kind and count: ``W1``, ``b1``, ``W2``. Assigning to an item
+        changes the layer.
+    backend : Backend
+
+    Raises
+    ------
+    SettingError
+        If a layer is none, or stands twice.
+    MixedBackendError
+        If the layers' arrays do not live on one backend.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xbp import Network
+    >>> from xbp.layers import Affine, IdentityWithLoss, Sigmoid
+    >>> first = Affine(np.array([[1.0, -1.0]]), np.zeros(2))
+    >>> network = Network([first, Sigmoid()], IdentityWithLoss())
+    >>> network.predict(np.array([0.0]))
+    array([0.5, 0.5])
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        loss: LossLayer,
+        *,
+        backend: str | Backend | None = None,
+    ) -> None:
+        _check_layers(layers, loss)
+        names = _numbered(type(layer).__name__ for layer in layers)
+        self.layers = dict(zip(names, layers, strict=True))
+        for name, layer in self.layers.items():
+            layer.name = name
+        self.last_layer = loss
+        # Where each parameter lives: the layer's name and the attribute's.
+        places = [(name, attr) for name, layer in self.layers.items() for attr in layer.param_names]
+        keys = _numbered(attribute for _, attribute in places)
+        self._places = dict(zip(keys, places, strict=True))
+        self.params = self._parameters()
+        if backend is None and self.params:
+            backend = backend_of(next(iter(self.params.values())))
+        self.backend = get_backend(backend)
+        for key, parameter in self.params.items():
+            if not self.backend.owns(parameter):
+                raise MixedBackendError(
+                    f"params[{key!r}] is not on {self.backend!r}: move it there with "
+                    "backend.asarray(...), or name its own backend"
+                )
+
+    @classmethod
+    def fully_connected(
+        cls,
+        sizes: Sequence[int],
+        *,
+        activation: type[Layer] = Relu,
+        loss: type[LossLayer] = SoftmaxWithLoss,
+        weight_init_std: float | str = "he",
+        backend: str | Backend | None = None,
+        dtype: str | None = None,
+        seed: int | None = None,
+    ) -> "Network":
+        """Return a network of affine layers with an activation between each two.
+
+        Parameters
+        ----------
+        sizes
+            The number of features at the input, in each hidden layer, and at the output.
+        activation, loss
+            Classes of layers.
+        weight_init_std
+            Standard deviation of the initial weights: a number, ``"he"`` or ``"xavier"``.
+        backend
+            Where the parameters live; None takes the selected backend.
+        dtype
+            ``"float32"``, ``"float64"``, or None for the backend's default.
+        seed
+            The same seed gives the same initial parameters, bit by bit, on every backend.
+
+        Raises
+        ------
+        ShapeError, SettingError, DTypeError
+            If a setting makes no sense, or the backend has no such dtype.
+        """
+        backend = get_backend(backend)
+        layers = _affine_stack(sizes, activation, weight_init_std, backend, dtype, seed)
+        return Network(layers, loss(), backend=backend)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the parameters."""
+        for parameter in self.params.values():
+            return dtype_name(parameter.dtype)
+        return self.backend.default_float
+
+    def __repr__(self) -> str:
+        layers = ", ".join([*self.layers, type(self.last_layer).__name__])
+        return f"<{type(self).__name__} of {layers} on {self.backend.name}:{self.backend.device}>"
+
+    # Forward -------------------------------------------------------------------------------------
+
+    def predict(self, x: Array) -> Array:
+        """Return the outputs (for classification: the scores) for a sample or a batch.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If x does not fit the first layer.
+        """
+        for layer in self.layers.values():
+            x = layer.forward(x)
+        return x
+
+    def loss(self, x: Array, t: Array) -> Array:
+        """Return the mean loss over the batch, 0-d; errors are those of the layers."""
+        return self.last_layer.forward(self.predict(x), t)
+
+    def accuracy(self, x: Array, t: Array) -> float:
+        """Return the share of samples whose highest score is at the target's class.
+
+        This waits for the device.
+
+        Parameters
+        ----------
+        x
+            A sample or a batch.
+        t
+            One-hot or integer labels.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If x or t does not fit the network.
+        """
+        y = self.predict(x)
+        labels = as_labels(t, y, where=f"{type(self).__name__}.accuracy")
+        xp = namespace_of(y, labels)
+        hits = xp.argmax(y, axis=-1) == labels
+        return float(int(xp.sum(xp.astype(hits, xp.int32))) / prod(hits.shape))
+
+    # Backward ------------------------------------------------------------------------------------
+
+    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Return the gradient of the loss by each parameter, by backpropagation.
+
+        Returns
+        -------
+        dict of str to Array
+            With the keys, shapes and dtypes of `params`.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If x or t does not fit the network.
+        """
+        self.loss(x, t)
+        return self._backward()
+
+    def _backward(self) -> dict[str, Array]:
+        layers = list(self.layers.values())
+        # The derivative by the data is read by nobody, and is a third of the work.
+        while layers and not layers[0].param_names:
+            del layers[0]
+        if layers:
+            first, *rest = layers
+            dout = self.last_layer.backward()
+            for layer in reversed(rest):
+                dout = layer.backward(dout)
+            first.backward_params(dout)
+        return {
+            key: getattr(self.layers[name], f"d{attribute}")
+            for key, (name, attribute) in self._places.items()
+        }
+
+    def loss_and_gradient(
+        self, params: Mapping[str, Array], x: Array, t: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """Return loss and gradient for the parameters given: a pure function.
+
+        Of the network only the structure is used, and nothing of it changes, so this is what
+        `Backend.compile` is given.
+
+        Parameters
+        ----------
+        params
+            An array for each key of `params`.
+        x, t
+            A sample or a batch, and its targets.
+
+        Raises
+        ------
+        SettingError
+            If params has other keys than the network's.
+        ShapeError, DTypeError, MixedBackendError
+            If x or t does not fit the network.
+        """
+        network = self.bound_to(params)
+        return network.loss(x, t), network._backward()
+
+    def numerical_gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Return the gradient by central differences: slow, and independent of every ``backward``.
+
+        It is computed, and returned, in float64 wherever the device has it.
+        """
+        params = {key: widened_copy(value) for key, value in self.params.items()}
+        x = widened_copy(x)
+        losses = losses_by_parameter(self, params, x, t)
+        return {key: numerical_gradient(losses[key], params[key]) for key in params}
+
+    def bound_to(self, params: Mapping[str, Array]) -> Self:
+        """Return a network of the same structure that computes with other parameters.
+
+        Raises
+        ------
+        SettingError
+            If params has other keys than the network's.
+        """
+        if params.keys() != self._places.keys():
+            raise SettingError(
+                f"parameters {', '.join(self._places)} are needed, got {', '.join(params)}"
+            )
+        of_layer: dict[str, dict[str, Array]] = {name: {} for name in self.layers}
+        for key, (name, attribute) in self._places.items():
+            of_layer[name][attribute] = params[key]
+        network = object.__new__(type(self))
+        network.__dict__.update(self.__dict__)
+        network.last_layer = self.last_layer.bound_to({})
+        network.layers = {
+            name: layer.bound_to(of_layer[name]) for name, layer in self.layers.items()
+        }
+        network.params = network._parameters()
+        return network
+
+    def _parameters(self) -> Parameters:
+        return Parameters(
+            {key: (self.layers[name], attr) for key, (name, attr) in self._places.items()}
+        )
+
+
+class TwoLayerNet(Network):
+    """The chapter's network: affine, ReLU, affine, softmax with loss.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size
+        Numbers of features.
+    weight_init_std
+        Standard deviation of the initial weights: a number, ``"he"`` or ``"xavier"``.
+    backend
+        Where the parameters live; None takes the selected backend.
+    dtype
+        ``"float32"``, ``"float64"``, or None for the backend's default.
+    seed
+        The same seed gives the same initial parameters, bit by bit, on every backend.
+
+    Raises
+    ------
+    ShapeError, SettingError, DTypeError
+        If a setting makes no sense, or the backend has no such dtype.
+
+    Notes
+    -----
+    `params` are ``W1 b1 W2 b2``, `layers` are ``Affine1 Relu1 Affine2``.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        weight_init_std: float | str = 0.01,
+        *,
+        backend: str | Backend | None = None,
+        dtype: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        backend = get_backend(backend)
+        sizes = [input_size, hidden_size, output_size]
+        layers = _affine_stack(sizes, Relu, weight_init_std, backend, dtype, seed)
+        super().__init__(layers, SoftmaxWithLoss(), backend=backend)
+
+
+def _affine_stack(
+    sizes: Sequence[int],
+    activation: type[Layer],
+    weight_init_std: float | str,
+    backend: Backend,
+    dtype: str | None,
+    seed: int | None,
+) -> list[Layer]:
+    dtype = dtype or backend.default_float
+    layers: list[Layer] = []
+    for W, b in initial_parameters(sizes, weight_init_std, seed):
+        layers += [Affine(backend.asarray(W, dtype), backend.asarray(b, dtype)), activation()]
+    return layers[:-1]
+
+
+def _check_layers(layers: Sequence[Layer], loss: LossLayer) -> None:
+    for number, layer in enumerate(layers, start=1):
+        if not isinstance(layer, Layer) or isinstance(layer, LossLayer):
+            raise SettingError(
+                f"layer {number} is {layer!r}: derive it from xbp.layers.Layer, and give the loss "
+                "as the second argument"
+            )
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise SettingError("a layer stands twice in the network: make one for each place")
+    if not isinstance(loss, LossLayer):
+        raise SettingError(f"the loss is an xbp.layers.LossLayer, not {loss!r}")
+
+
+def _numbered(names: Iterable[str]) -> Iterator[str]:
+    """Yield each name with its count: Affine1, Relu1, Affine2."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        counts[name] += 1
+        yield f"{name}{counts[name]}"

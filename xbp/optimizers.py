@@ -1,0 +1,143 @@
+"""Optimizers: how a gradient becomes an update."""
+
+from collections.abc import Mapping, MutableMapping
+from math import isfinite
+
+from xbp.errors import SettingError
+from xbp.namespace import Array, namespace_of
+
+
+class Optimizer:
+    """Changes parameters so that the loss becomes smaller."""
+
+    def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """Change every parameter that has a gradient.
+
+        Parameters
+        ----------
+        params
+            Arrays by key. They are updated in place where the library allows it, else replaced.
+        grads
+            Gradients by key; they are not changed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: ``W ← W - lr · dW``.
+
+    Parameters
+    ----------
+    lr
+        Learning rate.
+
+    Raises
+    ------
+    SettingError
+        If lr is not a positive number.
+    """
+
+    def __init__(self, lr: float = 0.01) -> None:
+        self.lr = _positive("lr", lr)
+
+    def __repr__(self) -> str:
+        return f"SGD(lr={self.lr})"
+
+    def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """Step against the gradient."""
+        for key, gradient in grads.items():
+            params[key] -= self.lr * gradient
+
+
+class Momentum(Optimizer):
+    """SGD with momentum: ``v ← momentum · v - lr · dW``, ``W ← W + v`` (Polyak 1964).
+
+    Parameters
+    ----------
+    lr
+        Learning rate.
+    momentum
+        The share of the last step that is kept, at least 0 and below 1.
+
+    Raises
+    ------
+    SettingError
+        If a setting is out of its range.
+    """
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        self.lr = _positive("lr", lr)
+        self.momentum = _share("momentum", momentum)
+        self.velocity: dict[str, Array] = {}
+
+    def __repr__(self) -> str:
+        return f"Momentum(lr={self.lr}, momentum={self.momentum})"
+
+    def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """Step by the velocity, which the gradient has changed."""
+        for key, gradient in grads.items():
+            step = -self.lr * gradient
+            if key in self.velocity:
+                step += self.momentum * self.velocity[key]
+            self.velocity[key] = step
+            params[key] += step
+
+
+class Adam(Optimizer):
+    """Adam: steps scaled by running means of gradient and squared gradient.
+
+    Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
+
+    Parameters
+    ----------
+    lr
+        Learning rate, the size of a step.
+    beta1, beta2
+        How much of the running means is kept, at least 0 and below 1.
+    epsilon
+        Keeps the division from 0.
+
+    Raises
+    ------
+    SettingError
+        If a setting is out of its range.
+    """
+
+    def __init__(
+        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        self.lr = _positive("lr", lr)
+        self.beta1 = _share("beta1", beta1)
+        self.beta2 = _share("beta2", beta2)
+        self.epsilon = _positive("epsilon", epsilon)
+        self.steps = 0
+        self.mean: dict[str, Array] = {}
+        self.mean_square: dict[str, Array] = {}
+
+    def __repr__(self) -> str:
+        return f"Adam(lr={self.lr}, beta1={self.beta1}, beta2={self.beta2})"
+
+    def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """Step against the mean gradient, over the root of the mean square."""
+        self.steps += 1
+        unbias1 = 1 - self.beta1**self.steps
+        unbias2 = 1 - self.beta2**self.steps
+        for key, gradient in grads.items():
+            xp = namespace_of(gradient)
+            mean = self.mean.get(key, 0.0) * self.beta1 + (1 - self.beta1) * gradient
+            square = (1 - self.beta2) * gradient * gradient
+            square += self.mean_square.get(key, 0.0) * self.beta2
+            self.mean[key], self.mean_square[key] = mean, square
+            params[key] -= self.lr / unbias1 * mean / (xp.sqrt(square / unbias2) + self.epsilon)
+
+
+def _positive(name: str, value: float) -> float:
+    if not (isinstance(value, int | float) and isfinite(value) and value > 0):
+        raise SettingError(f"{name} is a positive number, not {value!r}")
+    return value
+
+
+def _share(name: str, value: float) -> float:
+    if not (isinstance(value, int | float) and 0 <= value < 1):
+        raise SettingError(f"{name} is at least 0 and below 1, not {value!r}")
+    return value

@@ -1,0 +1,86 @@
+"""Progress of a training on the terminal: a bar where there is one, plain lines otherwise.
+
+All of it goes to standard error: standard output is for results.
+"""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from xbp.namespace import Array
+from xbp.training import History
+
+# To show a loss is to wait for the device: seldom enough not to be felt.
+_SECONDS_BETWEEN_LOSSES = 0.5
+_PLAIN_LINES = 10
+
+
+class TrainingProgress:
+    """A bar with loss and accuracy on a terminal, about ten lines elsewhere.
+
+    Parameters
+    ----------
+    steps
+        How many steps the training has.
+    console
+        Where to show it; None takes standard error.
+    """
+
+    def __init__(self, steps: int, console: Console | None = None) -> None:
+        self._steps = steps
+        self._console = console or Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=steps, figures="")
+        self._accuracy = ""
+        self._next_loss = 0.0
+        self._next_line = 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, step: int, loss: Array) -> None:
+        """Move the bar on; show the loss twice a second."""
+        if self._bar.disable:
+            return
+        now = time.monotonic()
+        if now >= self._next_loss:
+            self._next_loss = now + _SECONDS_BETWEEN_LOSSES
+            figures = f"loss {float(loss):.4f}{self._accuracy}"
+            self._bar.update(self._task, completed=step, figures=figures)
+
+    def evaluated(self, step: int, history: History) -> None:
+        """Show the accuracies, on the bar or as a line."""
+        self._accuracy = "".join(
+            f"  {name} {figures[-1]:.2%}"
+            for name, figures in (
+                ("train", history.train_accuracy),
+                ("test", history.test_accuracy),
+            )
+            if figures
+        )
+        figures = f"loss {history.loss[-1]:.4f}{self._accuracy}"
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=step, figures=figures)
+        elif step >= self._next_line or step == self._steps or history.interrupted:
+            self._next_line = step + self._steps / _PLAIN_LINES
+            self._console.print(f"step {step:>6}  {figures}", highlight=False)

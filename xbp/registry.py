@@ -1,0 +1,301 @@
+"""Find, select and describe backends.
+
+A backend is a factory, usually a subclass of `Backend`, that an entry point of the group
+``xbp.backends`` names, or that `register_backend` was given. Nothing here knows a list of names.
+
+The selection is a context variable: threads and asyncio tasks do not see each other's.
+"""
+
+import difflib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+from xbp.backend import Backend
+from xbp.errors import BackendNotFoundError, BackendUnavailableError, MixedBackendError, XbpError
+from xbp.namespace import Array
+
+GROUP = "xbp.backends"
+ENVIRONMENT_VARIABLE = "XBP_BACKEND"
+DEFAULT = "numpy"
+
+BackendFactory = Callable[[str | None], Backend]
+
+_used: ContextVar[Backend | None] = ContextVar("xbp_use_backend", default=None)
+_set: ContextVar[Backend | None] = ContextVar("xbp_set_backend", default=None)
+
+_lock = threading.RLock()
+_registered: dict[str, BackendFactory] = {}
+_instances: dict[str, Backend] = {}
+
+
+def get_backend(spec: str | Backend | None = None) -> Backend:
+    """Return the backend a spec names, or the selected one.
+
+    Parameters
+    ----------
+    spec
+        ``"name"`` or ``"name:device"``, such as ``"numpy"`` or ``"torch:cuda:0"``. None asks for
+        the selection: that of `use_backend`, else of `set_backend`, else of the environment
+        variable ``XBP_BACKEND``, else NumPy. A `Backend` is returned as it is.
+
+    Raises
+    ------
+    BackendNotFoundError
+        If no backend has that name.
+    BackendUnavailableError
+        If the backend cannot be used here.
+    """
+    if isinstance(spec, Backend):
+        return spec
+    if spec is not None:
+        return _find(spec)
+    selected = _used.get() or _set.get()
+    if selected is not None:
+        return selected
+    from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
+    if not from_environment:
+        return _find(DEFAULT)
+    return _find(from_environment, f"{ENVIRONMENT_VARIABLE}={from_environment}: ")
+
+
+def set_backend(spec: str | Backend | None) -> None:
+    """Select a backend for the rest of this thread or task; None takes the selection back.
+
+    Raises
+    ------
+    BackendNotFoundError, BackendUnavailableError
+        As `get_backend`; the selection then stays as it was.
+    """
+    _set.set(None if spec is None else get_backend(spec))
+
+
+@contextmanager
+def use_backend(spec: str | Backend) -> Iterator[Backend]:
+    """Select a backend for the ``with`` block, over whatever `set_backend` says.
+
+    Raises
+    ------
+    BackendNotFoundError, BackendUnavailableError
+        As `get_backend`.
+    """
+    token = _used.set(get_backend(spec))
+    try:
+        yield get_backend()
+    finally:
+        _used.reset(token)
+
+
+def register_backend(name: str, factory: BackendFactory) -> None:
+    """Add a backend for the running process, or replace the one of that name.
+
+    Parameters
+    ----------
+    name
+        The name, without a colon.
+    factory
+        Called with the device's name, or None for the default device; returns a `Backend`.
+        A subclass of `Backend` is such a factory.
+
+    Raises
+    ------
+    BackendNotFoundError
+        If the name is empty or holds a colon, so that no spec could name it.
+    """
+    if not name or ":" in name:
+        raise BackendNotFoundError(f"{name!r} cannot be a backend's name: use a word without ':'")
+    with _lock:
+        _registered[name] = factory
+        for spec in [spec for spec in _instances if spec.partition(":")[0] == name]:
+            del _instances[spec]
+
+
+def backend_of(x: Array) -> Backend:
+    """Return the backend that owns an array: the selected one if it does, else the one that does.
+
+    Raises
+    ------
+    MixedBackendError
+        If no backend knows arrays of this kind.
+    """
+    selected = get_backend()
+    if selected.owns(x):
+        return selected
+    library = type(x).__module__.partition(".")[0]
+    # Those whose name the library's begins with come first, so that no other library is imported.
+    names = sorted(_factories(), key=lambda name: not library.startswith(name.replace("-", "_")))
+    for record in map(BackendRecord, names):
+        if record.usable and record.backend.is_native(x):
+            return get_backend(f"{record.name}:{record.backend.device_name(x)}")
+    raise MixedBackendError(
+        f"no backend owns arrays of {type(x).__module__}.{type(x).__name__}: add one with "
+        "register_backend, or convert with get_backend(...).asarray(x)"
+    )
+
+
+def available_backends() -> Mapping[str, "BackendRecord"]:
+    """Return a record of every backend, by name, the usable and the others.
+
+    Nothing is imported until a record is asked for a detail.
+    """
+    return {name: BackendRecord(name) for name in sorted(_factories())}
+
+
+class BackendRecord:
+    """What is known of one backend; each detail is found out when it is first asked for.
+
+    Attributes
+    ----------
+    name : str
+    usable : bool
+    reason : str
+        Empty if usable; else why not, and what to do.
+    version : str or None
+        The library's version, if it can be imported.
+    devices : list of str
+    has_float64 : bool
+        Of the default device.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<xbp backend record {self.name}>"
+
+    @cached_property
+    def _outcome(self) -> Backend | XbpError:
+        try:
+            return get_backend(self.name)
+        except XbpError as error:
+            return error
+
+    @property
+    def backend(self) -> Backend:
+        """The backend on its default device; raises if it is not usable."""
+        if isinstance(self._outcome, XbpError):
+            raise self._outcome
+        return self._outcome
+
+    @property
+    def usable(self) -> bool:
+        """Whether arrays can be made on it here."""
+        return isinstance(self._outcome, Backend)
+
+    @property
+    def reason(self) -> str:
+        """Why it is not usable, and what to do; empty if it is usable."""
+        return "" if isinstance(self._outcome, Backend) else str(self._outcome)
+
+    @cached_property
+    def version(self) -> str | None:
+        """The version of its library, if that can be imported."""
+        try:
+            factory = _load(self.name)
+        except XbpError:
+            return None
+        return getattr(getattr(factory, "library", None), "__version__", None)
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that a spec may name here."""
+        return self.backend.devices() if self.usable else []
+
+    @property
+    def has_float64(self) -> bool:
+        """Whether its default device computes in float64."""
+        return self.usable and self.backend.has_float64
+
+
+def _find(spec: str, origin: str = "") -> Backend:
+    try:
+        return _instances[spec]
+    except (KeyError, TypeError):
+        pass
+    if not isinstance(spec, str):
+        raise BackendNotFoundError(
+            f"a backend is named by a string such as 'numpy' or 'torch:cuda:0', not by {spec!r}"
+        )
+    name, colon, device = spec.partition(":")
+    if colon and not device:
+        raise BackendNotFoundError(f"{origin}no device after the colon in {spec!r}: say {name!r}")
+    with _lock:
+        backend = _make(_load(name, origin), name, device or None, origin)
+        return _instances.setdefault(spec, backend)
+
+
+def _factories() -> dict[str, BackendFactory | metadata.EntryPoint]:
+    """Return what each name stands for; entry points are not loaded yet."""
+    installed = {point.name: point for point in metadata.entry_points(group=GROUP)}
+    return {**installed, **_registered}
+
+
+def _load(name: str, origin: str = "") -> BackendFactory:
+    known = _factories()
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known)
+        meant = f"did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
+        raise BackendNotFoundError(
+            f"{origin}no backend is named {name!r}: {meant}known are "
+            f"{', '.join(sorted(known)) or 'none, so xbp itself is not installed'}"
+        )
+    factory = known[name]
+    if not isinstance(factory, metadata.EntryPoint):
+        return factory
+    try:
+        loaded: BackendFactory = factory.load()
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"{origin}backend {name!r} cannot be imported ({error}): {_how_to_install(factory)}"
+        ) from error
+    except Exception as error:
+        raise _broken(name, "import", error, origin) from error
+    return loaded
+
+
+def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -> Backend:
+    try:
+        backend = factory(device)
+    except BackendUnavailableError as error:
+        raise BackendUnavailableError(f"{origin}{error}") from error
+    except Exception as error:
+        raise _broken(name, "start", error, origin) from error
+    if not isinstance(backend, Backend):
+        raise BackendUnavailableError(
+            f"{origin}the factory of backend {name!r} returned {backend!r}, not an xbp.Backend"
+        )
+    return backend
+
+
+def _broken(name: str, action: str, error: Exception, origin: str) -> BackendUnavailableError:
+    return BackendUnavailableError(
+        f"{origin}backend {name!r} failed to {action} with {type(error).__name__}: {error}: "
+        "tell its author, or uninstall the plugin"
+    )
+
+
+def _how_to_install(point: metadata.EntryPoint) -> str:
+    """Name the distribution's extras that belong to the backend, as its own metadata has them."""
+    if point.dist is None:
+        return "install its library"
+    extras = point.dist.metadata.get_all("Provides-Extra") or []
+    fitting = [extra for extra in extras if extra.startswith(point.name)]
+    wanted = [f"pip install '{point.dist.name}[{extra}]'" for extra in fitting]
+    return " or ".join(wanted) or f"pip install --force-reinstall {point.dist.name}"
+
+
+def describe(record: BackendRecord) -> dict[str, Any]:
+    """Return a record as plain values, for a table or JSON."""
+    return {
+        "name": record.name,
+        "version": record.version,
+        "devices": record.devices,
+        "float64": record.has_float64,
+        "usable": record.usable,
+        "reason": record.reason,
+    }

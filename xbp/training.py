@@ -1,0 +1,278 @@
+"""Training: a mini-batch, its gradient, an update, again."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, Protocol
+
+import numpy as np
+
+from xbp.backend import Backend
+from xbp.errors import DataError, SettingError
+from xbp.initialization import random_generator
+from xbp.namespace import Array
+from xbp.networks import Network
+from xbp.optimizers import Optimizer
+
+# How many samples a network sees at once when its accuracy is measured: bounds the memory.
+_EVALUATION_BATCH = 10_000
+
+
+@dataclass
+class History:
+    """What was seen while training.
+
+    Attributes
+    ----------
+    loss : list of float
+        The loss of each step on its mini-batch, before the update.
+    evaluated : list of int
+        The steps after which accuracies were measured: the end of each epoch, and the last step.
+    train_accuracy, test_accuracy : list of float
+        Shares between 0 and 1, one for each entry of `evaluated`; empty for a regression, and
+        without test data.
+    interrupted : bool
+        Whether Ctrl-C ended the training before its last step.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    evaluated: list[int] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class Progress(Protocol):
+    """Somebody who watches the training."""
+
+    def step(self, step: int, loss: Array) -> None:
+        """Take note of a step. The loss is still on the device: to read it is to wait."""
+
+    def evaluated(self, step: int, history: History) -> None:
+        """Take note of accuracies; the losses up to here are on the host."""
+
+
+class Trainer:
+    """Trains a network by stochastic gradient descent or its kin.
+
+    Parameters
+    ----------
+    network
+        The network, changed by `fit`.
+    optimizer
+        How a gradient becomes an update.
+    batch_size
+        Samples in a mini-batch; the last one of an epoch may be smaller.
+    seed
+        Of the order of the samples. The same seed gives the same mini-batches on every backend.
+
+    Raises
+    ------
+    SettingError
+        If batch_size is not a positive integer, or seed is no seed.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        *,
+        batch_size: int = 100,
+        seed: int | None = None,
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.batch_size = _positive("batch_size", batch_size)
+        self._random = random_generator(seed)
+
+    def fit(
+        self,
+        x: Any,
+        t: Any,
+        *,
+        steps: int | None = None,
+        epochs: int | None = None,
+        x_test: Any = None,
+        t_test: Any = None,
+        progress: Progress | None = None,
+    ) -> History:
+        """Train for a number of steps or epochs.
+
+        The data are checked, moved to the network's device, and shuffled there anew for each
+        epoch. Ctrl-C ends the training after the current step, with what was learned so far.
+
+        Parameters
+        ----------
+        x
+            Samples, ``(N, ...)``: an array of any library, or nested lists of numbers.
+        t
+            Their targets: labels ``(N,)``, or one-hot or other outputs ``(N, M)``.
+        steps, epochs
+            How long to train: one of the two.
+        x_test, t_test
+            Data to measure the accuracy on, beside that on the training data.
+        progress
+            Is told of each step and of each measurement.
+
+        Raises
+        ------
+        SettingError
+            Unless either steps or epochs is a positive integer.
+        DataError
+            If samples and targets differ in number, a value is not finite, or a label is outside
+            the network's outputs.
+        ShapeError, DTypeError
+            If the data do not fit the network. Whatever is raised, the network is as it was.
+        """
+        if (steps is None) == (epochs is None):
+            raise SettingError("say how long to train: either steps or epochs")
+        if (x_test is None) != (t_test is None):
+            raise SettingError("test data are two: x_test and t_test")
+        backend = self.network.backend
+        with backend.scope():
+            x, t = self._checked("training", x, t)
+            test = None if x_test is None else self._checked("test", x_test, t_test)
+            per_epoch = ceil(x.shape[0] / self.batch_size)
+            if steps is None:
+                steps = per_epoch * _positive("epochs", epochs)
+            return self._run(x, t, test, _positive("steps", steps), per_epoch, progress)
+
+    def _run(
+        self,
+        x: Array,
+        t: Array,
+        test: tuple[Array, Array] | None,
+        steps: int,
+        per_epoch: int,
+        progress: Progress | None,
+    ) -> History:
+        network, backend = self.network, self.network.backend
+        history = History()
+        losses: list[Array] = []
+        loss_and_gradient = backend.compile(_on_batch(network))
+        with _interruptible() as interrupted:
+            for step, batch in enumerate(self._batches(x.shape[0], backend), start=1):
+                loss, grads = loss_and_gradient(dict(network.params), x, t, batch)
+                self.optimizer.update(network.params, grads)
+                losses.append(loss)
+                if progress:
+                    progress.step(step, loss)
+                last = step == steps or interrupted()
+                if last or step % per_epoch == 0:
+                    history.loss += _to_floats(losses, backend)
+                    losses.clear()
+                    self._evaluate(history, step, (x, t), test)
+                    if progress:
+                        progress.evaluated(step, history)
+                if last:
+                    history.interrupted = step < steps
+                    break
+        return history
+
+    def _batches(self, count: int, backend: Backend) -> Iterator[Array]:
+        """Yield without end the samples of each mini-batch, as numbers on the device."""
+        while True:
+            order = self._random.permutation(count)
+            for start in range(0, count, self.batch_size):
+                yield backend.asarray(order[start : start + self.batch_size])
+
+    def _evaluate(
+        self,
+        history: History,
+        step: int,
+        train: tuple[Array, Array],
+        test: tuple[Array, Array] | None,
+    ) -> None:
+        history.evaluated.append(step)
+        if self.network.last_layer.classifies:
+            history.train_accuracy.append(self._accuracy(*train))
+            if test is not None:
+                history.test_accuracy.append(self._accuracy(*test))
+
+    def _accuracy(self, x: Array, t: Array) -> float:
+        count: int = x.shape[0]
+        hits = 0
+        for start in range(0, count, _EVALUATION_BATCH):
+            part = slice(start, start + _EVALUATION_BATCH)
+            size = min(_EVALUATION_BATCH, count - start)
+            hits += round(size * self.network.accuracy(x[part, ...], t[part, ...]))
+        return hits / count
+
+    def _checked(self, kind: str, x: Any, t: Any) -> tuple[Array, Array]:
+        """Return data on the network's device, once they are fit to be learned from."""
+        network, backend = self.network, self.network.backend
+        x, t = backend.asarray(x, network.dtype), backend.asarray(t)
+        if x.ndim == 0 or t.ndim == 0 or x.shape[0] != t.shape[0]:
+            raise DataError(
+                f"{kind} data: as many targets as samples are needed, got shapes "
+                f"{tuple(x.shape)} and {tuple(t.shape)}"
+            )
+        if x.shape[0] == 0:
+            raise DataError(f"{kind} data: there are no samples")
+        # One sample through a copy of the network tells all that shapes and dtypes can tell.
+        trial = network.bound_to(network.params)
+        outputs = trial.predict(x[:1, ...])
+        trial.last_layer.forward(outputs, t[:1, ...])
+        if not bool(backend.xp.all(backend.xp.isfinite(x))):
+            raise DataError(
+                f"{kind} data: a value is not finite: remove or replace NaN and infinity"
+            )
+        try:
+            network.last_layer.check_targets(t, outputs.shape)
+        except DataError as error:
+            raise DataError(f"{kind} data: {error}") from None
+        return x, t
+
+
+def _on_batch(network: Network) -> Callable[..., tuple[Array, dict[str, Array]]]:
+    """Return the pure function that is compiled: gather a mini-batch, loss and gradient."""
+    take = network.backend.xp.take
+
+    def loss_and_gradient(
+        params: dict[str, Array], x: Array, t: Array, batch: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        return network.loss_and_gradient(params, take(x, batch, axis=0), take(t, batch, axis=0))
+
+    return loss_and_gradient
+
+
+def _to_floats(losses: list[Array], backend: Backend) -> list[float]:
+    """Return 0-d arrays as numbers, in one trip to the host."""
+    floats: list[float] = backend.to_numpy(backend.xp.stack(losses)).tolist()
+    return floats
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a question that is asked after each step.
+
+    So no step is cut in two. A second Ctrl-C interrupts at once.
+    """
+    asked = threading.Event()
+
+    def remember(signum: int, frame: Any) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.getsignal(signal.SIGINT)
+    # Signals can be handled in the main thread alone, and somebody else's handler stays.
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and previous is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, remember)
+    try:
+        yield asked.is_set
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _positive(name: str, value: Any) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise SettingError(f"{name} is a positive integer, not {value!r}")
+    return int(value)
