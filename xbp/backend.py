@@ -45,7 +45,7 @@ class Backend:
     """
 
     name: ClassVar[str]
-    library: ClassVar[Any]
+    library: Any
     xp: ClassVar[Namespace]
 
     def __init__(self, device: str | None = None) -> None:

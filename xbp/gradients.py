@@ -27,6 +27,9 @@ ROUNDING_ERRORS = 32
 TRUNCATION = 1e-6
 SMALLER_STEPS = (1 / 8, 1 / 64)
 
+# How far each element is moved to leave a kink.
+JITTER = 0.01
+
 
 def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
     """Return the gradient of f at x by central differences, ``(f(x + h) - f(x - h)) / 2h``.
@@ -148,16 +151,16 @@ class ParameterCheck:
     checked : int
         Number of elements that were compared.
     kinks : int
-        Of these, those set aside because the loss has no derivative there: its slopes to the left
-        and to the right differ, and backpropagation's value lies between them.
+        Of these, those at which the loss has no derivative: its slopes to the left and to the right
+        differ. They are compared a small random step aside.
     mean_absolute_difference : float
         The chapter's figure.
     largest_relative_error : float
         Difference over the larger of the two, or over the smallest gradient that a difference
         quotient can resolve.
-    worst : tuple of int
-        Index of the element where that is.
-    backpropagation, numerical : float
+    worst : tuple of int or None
+        Index of the element where that is; None if kinks are all around.
+    backpropagation, numerical : float or None
         The two values there.
     wrong : int
         Number of elements whose difference neither rounding nor a kink explains.
@@ -168,9 +171,9 @@ class ParameterCheck:
     kinks: int
     mean_absolute_difference: float
     largest_relative_error: float
-    worst: tuple[int, ...]
-    backpropagation: float
-    numerical: float
+    worst: tuple[int, ...] | None
+    backpropagation: float | None
+    numerical: float | None
     wrong: int
 
     @property
@@ -189,7 +192,7 @@ class GradientReport:
     dtype : str
         The precision that both gradients were computed in.
     step : float
-        The step of the central differences.
+        The step of the central differences that was asked for.
     """
 
     parameters: dict[str, ParameterCheck]
@@ -251,23 +254,53 @@ def gradient_check(
     """
     if elements is not None and elements < 1:
         raise SettingError(f"elements is a positive integer or None, not {elements!r}")
-    backend = network.backend
-    with backend.scope():
+    chance = random.Random(seed)
+    with network.backend.scope():
         params = {key: widened_copy(value) for key, value in network.params.items()}
         x = widened_copy(x)
-        losses = losses_by_parameter(network, params, x, t)
-        loss, gradient = network.loss_and_gradient(params, x, t)
-        middle = float(loss)
-        choose = random.Random(seed)
-        checks = {}
+        chosen = {}
         for key, parameter in params.items():
-            probe = _Probe(losses[key], parameter, h)
             size = prod(parameter.shape)
-            chosen = choose.sample(range(size), min(elements or size, size))
-            values = backend.to_numpy(gradient[key]).reshape(-1)
-            comparisons = [_Comparison(probe, i, float(values[i]), middle) for i in chosen]
-            checks[key] = _summary(comparisons, parameter.shape)
-    return GradientReport(checks, dtype_name(parameter.dtype), probe.h)
+            chosen[key] = chance.sample(range(size), min(elements or size, size))
+        here = _compare(network, params, x, t, chosen, h)
+        kinks = {key: [i for i in found if found[i].kink] for key, found in here.items()}
+        if any(kinks.values()):
+            # Whoever stands on a kink cannot be judged: a step aside, the loss has a derivative.
+            beside = {key: _jittered(parameter, chance) for key, parameter in params.items()}
+            for key, found in _compare(network, beside, x, t, kinks, h).items():
+                here[key].update(found)
+    checks = {
+        key: _summary(found, params[key].shape, len(kinks[key])) for key, found in here.items()
+    }
+    return GradientReport(checks, dtype_name(next(iter(params.values())).dtype), h)
+
+
+def _compare(
+    network: Checkable,
+    params: Mapping[str, Array],
+    x: Array,
+    t: Array,
+    chosen: Mapping[str, list[int]],
+    h: float,
+) -> dict[str, dict[int, "_Comparison"]]:
+    """Return the comparison of each chosen element of each parameter."""
+    losses = losses_by_parameter(network, params, x, t)
+    loss, gradient = network.loss_and_gradient(params, x, t)
+    comparisons = {}
+    for key, parameter in params.items():
+        probe = _Probe(losses[key], parameter, h)
+        values = network.backend.to_numpy(gradient[key]).reshape(-1)
+        comparisons[key] = {
+            i: _Comparison(probe, i, float(values[i]), float(loss)) for i in chosen[key]
+        }
+    return comparisons
+
+
+def _jittered(x: Array, chance: random.Random) -> Array:
+    """Return x with every element moved by a little."""
+    xp = namespace_of(x)
+    moves = [chance.uniform(-JITTER, JITTER) for _ in range(prod(x.shape))]
+    return x + xp.reshape(xp.asarray(moves, dtype=x.dtype, device=device_of(x)), x.shape)
 
 
 def losses_by_parameter(
@@ -308,33 +341,31 @@ class _Comparison:
         self.right = self.difference <= rounding + TRUNCATION * size
 
     def _is_kink(self, probe: _Probe, h: float, middle: float, rounding: float) -> bool:
-        """Tell whether the slopes to both sides differ, and the value lies between them."""
+        """Tell whether the slopes to the left and to the right differ, however small the step."""
 
-        def slopes(step: float) -> tuple[float, float]:
-            forward = (probe.at(self.i, step) - middle) / step
-            backward = (middle - probe.at(self.i, -step)) / step
-            return min(forward, backward), max(forward, backward)
+        def jump(step: float) -> float:
+            forward = probe.at(self.i, step) - middle
+            backward = middle - probe.at(self.i, -step)
+            return abs(forward - backward) / step
 
-        low, high = slopes(h)
-        wide_low, wide_high = slopes(8 * h)
-        tolerance = 2 * rounding + TRUNCATION * max(abs(low), abs(high))
-        # Curvature, too, parts the slopes, but in proportion to the step; a kink does not.
-        is_jump = high - low > max(4 * tolerance, (wide_high - wide_low) / 2)
-        return is_jump and low - tolerance <= self.value <= high + tolerance
+        # Curvature, too, parts the slopes, but in proportion to the step.
+        return jump(h) > max(8 * rounding, jump(8 * h) / 2)
 
 
-def _summary(comparisons: list[_Comparison], shape: tuple[int, ...]) -> ParameterCheck:
-    smooth = [comparison for comparison in comparisons if not comparison.kink]
-    worst = max(smooth or comparisons, key=lambda comparison: comparison.error)
+def _summary(
+    found: Mapping[int, _Comparison], shape: tuple[int, ...], kinks: int
+) -> ParameterCheck:
+    smooth = [comparison for comparison in found.values() if not comparison.kink]
+    worst = max(smooth, key=lambda comparison: comparison.error, default=None)
     return ParameterCheck(
         size=prod(shape),
-        checked=len(comparisons),
-        kinks=len(comparisons) - len(smooth),
+        checked=len(found),
+        kinks=kinks,
         mean_absolute_difference=sum(c.difference for c in smooth) / max(len(smooth), 1),
-        largest_relative_error=worst.error if smooth else 0.0,
-        worst=_unravel(worst.i, shape),
-        backpropagation=worst.value,
-        numerical=worst.numerical,
+        largest_relative_error=worst.error if worst else 0.0,
+        worst=_unravel(worst.i, shape) if worst else None,
+        backpropagation=worst.value if worst else None,
+        numerical=worst.numerical if worst else None,
         wrong=sum(not comparison.right for comparison in smooth),
     )
 

@@ -15,7 +15,7 @@ DType: TypeAlias = Any
 Namespace: TypeAlias = Any
 
 _namespaces: dict[type, Namespace] = {}
-_is_real_floating: dict[DType, bool] = {}
+_is_real_floating: dict[tuple[type, DType], bool] = {}
 
 
 def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespace:
@@ -75,11 +75,12 @@ def _describe(thing: object) -> str:
 
 def is_floating(array: Array) -> bool:
     """Tell whether the array holds real floating-point numbers of any precision."""
+    key = (type(array), array.dtype)
     try:
-        return _is_real_floating[array.dtype]
+        return _is_real_floating[key]
     except KeyError:
         answer = bool(namespace_of(array).isdtype(array.dtype, "real floating"))
-        return _is_real_floating.setdefault(array.dtype, answer)
+        return _is_real_floating.setdefault(key, answer)
 
 
 def require_floating(array: Array, where: str) -> None:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xbp.backend import Backend
 from xbp.errors import BackendNotFoundError, BackendUnavailableError, MixedBackendError, XbpError
 from xbp.namespace import Array
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "xbp.backends"
 ENVIRONMENT_VARIABLE = "XBP_BACKEND"
@@ -229,9 +231,12 @@ def _find(spec: str, origin: str = "") -> Backend:
         return _instances.setdefault(spec, backend)
 
 
-def _factories() -> dict[str, BackendFactory | metadata.EntryPoint]:
-    """Return what each name stands for; entry points are not loaded yet."""
-    installed = {point.name: point for point in metadata.entry_points(group=GROUP)}
+def _factories() -> dict[str, Any]:
+    """Return the factory or the entry point, not loaded yet, of each name."""
+    # Importing this takes as long as a third of NumPy.
+    from importlib.metadata import entry_points  # noqa: PLC0415
+
+    installed = {point.name: point for point in entry_points(group=GROUP)}
     return {**installed, **_registered}
 
 
@@ -244,18 +249,18 @@ def _load(name: str, origin: str = "") -> BackendFactory:
             f"{origin}no backend is named {name!r}: {meant}known are "
             f"{', '.join(sorted(known)) or 'none, so xbp itself is not installed'}"
         )
-    factory = known[name]
-    if not isinstance(factory, metadata.EntryPoint):
-        return factory
+    if name in _registered:
+        return _registered[name]
+    point: EntryPoint = known[name]
     try:
-        loaded: BackendFactory = factory.load()
+        factory: BackendFactory = point.load()
     except ImportError as error:
         raise BackendUnavailableError(
-            f"{origin}backend {name!r} cannot be imported ({error}): {_how_to_install(factory)}"
+            f"{origin}backend {name!r} cannot be imported ({error}): {_how_to_install(point)}"
         ) from error
     except Exception as error:
         raise _broken(name, "import", error, origin) from error
-    return loaded
+    return factory
 
 
 def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -> Backend:
@@ -279,7 +284,7 @@ def _broken(name: str, action: str, error: Exception, origin: str) -> BackendUna
     )
 
 
-def _how_to_install(point: metadata.EntryPoint) -> str:
+def _how_to_install(point: "EntryPoint") -> str:
     """Name the distribution's extras that belong to the backend, as its own metadata has them."""
     if point.dist is None:
         return "install its library"

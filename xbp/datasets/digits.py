@@ -6,7 +6,7 @@ counts, 0 to 16, the dark points in a square of 4 × 4 of the scan.
 """
 
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,5 +79,4 @@ def _count_so_far(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 @cache
 def _embedded(name: str) -> np.ndarray[Any, Any]:
-    with resources.as_file(resources.files("xbp.datasets") / name) as path:
-        return read_idx(path)
+    return read_idx(Path(__file__).with_name(name))

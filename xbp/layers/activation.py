@@ -33,8 +33,7 @@ class Relu(Layer):
         ------
         CallOrderError, ShapeError, MixedBackendError
         """
-        self._check_dout(dout)
-        xp = namespace_of(dout, self.mask, where=self.name)
+        xp = self._check_dout(dout, self.mask)
         return xp.where(self.mask, 0, dout)
 
 
@@ -64,6 +63,5 @@ class Sigmoid(Layer):
         ------
         CallOrderError, ShapeError, MixedBackendError
         """
-        self._check_dout(dout)
-        namespace_of(dout, self.out, where=self.name)
+        self._check_dout(dout, self.out)
         return cast_like(dout, like=self.out) * (1.0 - self.out) * self.out

@@ -92,8 +92,7 @@ class Affine(Layer):
 
     def backward_params(self, dout: Array) -> None:
         """Leave ``dW = Xᵀ dY`` and ``db = Σ dY``, summed over the batch; errors as `backward`."""
-        self._check_dout(dout)
-        xp = namespace_of(dout, self.W, where=self.name)
+        xp = self._check_dout(dout, self.W)
         dout = _as_rows(cast_like(dout, like=self.W))
         self.dW = xp.matmul(self.x.T, dout)
         self.db = xp.sum(dout, axis=0)

@@ -40,7 +40,7 @@ class _Binary(Layer):
         xp = namespace_of(output)
         if _is_number(dout):
             return xp.full_like(output, dout)
-        self._check_dout(dout)
+        self._check_dout(dout, output)
         return dout
 
 

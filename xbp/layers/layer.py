@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, ClassVar, Self
 
 from xbp.errors import CallOrderError, DTypeError, ShapeError
-from xbp.namespace import Array, dtype_name, namespace_of
+from xbp.namespace import Array, Namespace, dtype_name, namespace_of
 
 
 class Layer:
@@ -58,16 +58,17 @@ class Layer:
         copy.__dict__.update(self.__dict__, **params)
         return copy
 
-    def _check_dout(self, dout: Array) -> None:
-        """Check that ``forward`` came first, and that dout fits its output."""
+    def _check_dout(self, dout: Array, *kept: Array) -> Namespace:
+        """Return the namespace, once dout is seen to fit the output and what ``forward`` kept."""
         if self.output_shape is None:
             raise self._call_order_error()
-        namespace_of(dout, where=self.name)
+        xp = namespace_of(dout, *kept, where=self.name)
         if dout.shape != self.output_shape:
             raise ShapeError(
                 f"{self.name}.backward: the output had shape {tuple(self.output_shape)}, "
                 f"dout has {tuple(dout.shape)}"
             )
+        return xp
 
     def _call_order_error(self) -> CallOrderError:
         return CallOrderError(

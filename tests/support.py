@@ -1,0 +1,59 @@
+"""What the tests share: the backend under test, another one, and the way to and from the host."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+import xbp
+from xbp.layers import Layer
+from xbp.namespace import Array, dtype_name
+
+backend = xbp.get_backend()
+# The test suite owns its process.
+backend.enable_float64()
+
+# A second library, to be mixed up with the one under test.
+other = xbp.get_backend("array-api-strict" if backend.name == "numpy" else "numpy")
+
+HostArray = np.ndarray[Any, Any]
+
+
+def arr(values: object, dtype: str | None = None) -> Array:
+    """Return values on the backend under test."""
+    return backend.asarray(values, dtype)
+
+
+def host(x: Array) -> HostArray:
+    """Return an array of the backend under test on the host, after a look at whose it is."""
+    assert backend.owns(x), f"{type(x)} is not an array of {backend}"
+    return np.array(backend.to_numpy(x))
+
+
+def dtype_of(x: Array) -> str:
+    return dtype_name(x.dtype)
+
+
+def numbers(low: float = -3.0, high: float = 3.0) -> st.SearchStrategy[float]:
+    """Return numbers of ordinary size."""
+    return st.floats(low, high, allow_subnormal=False)
+
+
+@st.composite
+def arrays(
+    draw: st.DrawFn, shape: tuple[int, ...], low: float = -3.0, high: float = 3.0
+) -> HostArray:
+    """Draw float64 arrays on the host; most of their spread comes from one seed, so it is quick."""
+    seed = draw(st.integers(0, 2**32 - 1))
+    values = np.random.default_rng(seed).uniform(low, high, shape)
+    return np.asarray(values)
+
+
+def numerical_derivative(layer: Layer, x: HostArray, dout: HostArray) -> HostArray:
+    """Return the derivative of sum(forward(x) * dout) by x, by central differences."""
+    upstream = arr(dout)
+
+    def f(x: Array) -> Array:
+        return backend.xp.sum(layer.forward(x) * upstream)
+
+    return host(xbp.numerical_gradient(f, arr(x)))

@@ -1,0 +1,329 @@
+"""Each layer: the chapter's examples, backward against central differences, untouched inputs."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import HostArray, arr, arrays, backend, dtype_of, host, numerical_derivative, other
+
+import xbp
+from xbp.errors import CallOrderError, DTypeError, MixedBackendError, ShapeError
+from xbp.layers import (
+    AddLayer,
+    Affine,
+    IdentityWithLoss,
+    Layer,
+    LossLayer,
+    MulLayer,
+    Relu,
+    Sigmoid,
+    SoftmaxWithLoss,
+)
+from xbp.namespace import Array
+
+# A central difference with h = 1e-4 of functions whose third derivative is at most some tens.
+CLOSE = {"rtol": 1e-6, "atol": 1e-7}
+
+
+# The chapter's examples --------------------------------------------------------------------------
+
+
+def test_two_apples() -> None:
+    apples, with_tax = MulLayer(), MulLayer()
+    assert apples.forward(100, 2) == 200
+    assert with_tax.forward(200, 1.1) == 220.00000000000003
+    assert with_tax.backward(1) == (1.1, 200)
+    assert apples.backward(1.1) == (2.2, 110.00000000000001)
+
+
+def test_apples_and_oranges() -> None:
+    apples, oranges, fruit, with_tax = MulLayer(), MulLayer(), AddLayer(), MulLayer()
+    price = with_tax.forward(fruit.forward(apples.forward(100, 2), oranges.forward(150, 3)), 1.1)
+    assert price == 715.0000000000001
+    dfruit, dtax = with_tax.backward(1)
+    dapples, doranges = fruit.backward(dfruit)
+    assert apples.backward(dapples) == (2.2, 110.00000000000001)
+    assert oranges.backward(doranges) == (3.3000000000000003, 165.0)
+    assert dtax == 650
+
+
+def test_relu_example() -> None:
+    relu = Relu()
+    y = relu.forward(arr([[1.0, -0.5], [-2.0, 3.0]]))
+    np.testing.assert_array_equal(host(y), [[1, 0], [0, 3]])
+    dx = relu.backward(arr([[1, 8], [1, 1]], "int64"))
+    np.testing.assert_array_equal(host(dx), [[1, 0], [0, 1]])
+    assert dtype_of(dx) == "int64"
+
+
+def test_sigmoid_example() -> None:
+    sigmoid = Sigmoid()
+    y = host(sigmoid.forward(arr([[1.0, -0.5], [-2.0, 3.0]], "float64")))
+    assert str(y) == "[[0.73105858 0.37754067]\n [0.11920292 0.95257413]]"
+    dx = host(sigmoid.backward(arr([[1, 1], [1, 1]], "int64")))
+    assert str(dx) == "[[0.19661193 0.23500371]\n [0.10499359 0.04517666]]"
+
+
+@pytest.mark.parametrize(
+    ("y", "dx"),
+    [((0.3, 0.2, 0.5), (0.3, -0.8, 0.5)), ((0.005, 0.99, 0.005), (0.005, -0.01, 0.005))],
+)
+def test_softmax_with_loss_sends_back_the_difference(y: Any, dx: Any) -> None:
+    layer = SoftmaxWithLoss()
+    loss = layer.forward(arr(np.log(y)), arr([0, 1, 0]))
+    np.testing.assert_allclose(host(loss), -np.log(y[1]), rtol=1e-13)
+    np.testing.assert_allclose(host(layer.backward()), dx, rtol=1e-12)
+
+
+# Backward against central differences ------------------------------------------------------------
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> HostArray:
+    return draw(arrays((draw(st.integers(1, 4)), draw(st.integers(1, 4)))))
+
+
+@given(st.data(), matrices())
+def test_activations(data: st.DataObject, x: HostArray) -> None:
+    x = np.where(np.abs(x) < 1e-3, 0.5, x)  # the kink of ReLU has no derivative
+    dout = data.draw(arrays(x.shape))
+    for layer in (Relu(), Sigmoid()):
+        expected = numerical_derivative(layer, x, dout)
+        layer.forward(arr(x))
+        np.testing.assert_allclose(host(layer.backward(arr(dout))), expected, **CLOSE)
+
+
+SAMPLES = st.sampled_from([(3,), (1, 3), (4, 3), (2, 3, 1, 1), (2, 1, 3)])
+
+
+@given(st.data(), SAMPLES, st.integers(1, 3))
+def test_affine(data: st.DataObject, shape: tuple[int, ...], width: int) -> None:
+    x, W, b = (data.draw(arrays(s)) for s in (shape, (3, width), (width,)))
+    dout = data.draw(arrays((width,) if len(shape) == 1 else (shape[0], width)))
+    layer = Affine(arr(W), arr(b))
+    expected = {
+        "x": numerical_derivative(layer, x, dout),
+        "W": _by_parameter(lambda W: Affine(W, arr(b)), W, x, dout),
+        "b": _by_parameter(lambda b: Affine(arr(W), b), b, x, dout),
+    }
+    y = layer.forward(arr(x))
+    np.testing.assert_allclose(host(y), x.reshape(-1, 3) @ W + b if x.ndim > 1 else x @ W + b)
+    dx = layer.backward(arr(dout))
+    assert dx.shape == x.shape
+    np.testing.assert_allclose(host(dx), expected["x"], **CLOSE)
+    np.testing.assert_allclose(host(layer.grads["W"]), expected["W"], **CLOSE)
+    np.testing.assert_allclose(host(layer.grads["b"]), expected["b"], **CLOSE)
+
+
+def _by_parameter(make: Any, value: HostArray, x: HostArray, dout: HostArray) -> HostArray:
+    def f(parameter: Array) -> Array:
+        return backend.xp.sum(make(parameter).forward(arr(x)) * arr(dout))
+
+    return host(xbp.numerical_gradient(f, arr(value)))
+
+
+@given(st.data(), st.sampled_from([(3,), (1, 2), (4, 3)]), st.floats(-2, 2))
+def test_losses(data: st.DataObject, shape: tuple[int, ...], dout: float) -> None:
+    x = data.draw(arrays(shape))
+    labels = data.draw(arrays(shape[:-1], 0, shape[-1])).astype(np.int64)
+    targets: list[tuple[LossLayer, Any]] = [
+        (SoftmaxWithLoss(), labels),
+        (SoftmaxWithLoss(), np.eye(shape[-1])[labels]),
+        (SoftmaxWithLoss(), np.eye(shape[-1], dtype=np.int64)[labels]),
+        (IdentityWithLoss(), data.draw(arrays(shape))),
+    ]
+    for layer, t in targets:
+        expected = host(
+            xbp.numerical_gradient(lambda x, layer=layer, t=t: layer.forward(x, arr(t)), arr(x))
+        )
+        loss = layer.forward(arr(x), arr(t))
+        assert loss.shape == ()
+        dx = host(layer.backward(dout))
+        np.testing.assert_allclose(dx, dout * expected, **CLOSE)
+
+
+@given(st.data(), st.sampled_from([(), (3,), (2, 2)]))
+def test_arithmetic_on_arrays(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    x, y, dout = (data.draw(arrays(shape)) for _ in range(3))
+    mul, add = MulLayer(), AddLayer()
+    np.testing.assert_array_equal(host(mul.forward(arr(x), arr(y))), x * y)
+    np.testing.assert_array_equal(host(add.forward(arr(x), arr(y))), x + y)
+    for found, expected in zip(mul.backward(arr(dout)), (dout * y, dout * x), strict=True):
+        np.testing.assert_array_equal(host(found), expected)
+    for found in add.backward(arr(dout)):
+        np.testing.assert_array_equal(host(found), dout)
+
+
+def test_a_number_that_meets_an_array_has_a_part_in_each_element() -> None:
+    x = arr([1.0, 2.0, 4.0], "float64")
+    mul, add = MulLayer(), AddLayer()
+    np.testing.assert_array_equal(host(mul.forward(x, 3)), [3, 6, 12])
+    dx, dy = mul.backward(1)
+    np.testing.assert_array_equal(host(dx), [3, 3, 3])
+    assert float(dy) == 7
+    add.forward(2.5, x)
+    dx, dy = add.backward(arr([1.0, 2.0, 3.0], "float64"))
+    assert float(dx) == 6
+    np.testing.assert_array_equal(host(dy), [1, 2, 3])
+
+
+# What every layer keeps --------------------------------------------------------------------------
+
+
+def _layers(dtype: str) -> list[tuple[Layer, tuple[Array, ...]]]:
+    x = arr([[0.5, -1.0, 2.0], [1.5, 0.0, -0.25]], dtype)
+    W, b = arr([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]], dtype), arr([0.5, -0.5], dtype)
+    return [
+        (Relu(), (x,)),
+        (Sigmoid(), (x,)),
+        (Affine(W, b), (x,)),
+        (MulLayer(), (x, x + 1)),
+        (AddLayer(), (x, x + 1)),
+        (SoftmaxWithLoss(), (x, arr([2, 0]))),
+        (SoftmaxWithLoss(), (x, arr([[0, 0, 1], [1, 0, 0]], dtype))),
+        (IdentityWithLoss(), (x, x + 1)),
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", range(8))
+def test_a_layer_keeps_dtype_and_device_and_changes_no_input(dtype: str, case: int) -> None:
+    layer, inputs = _layers(dtype)[case]
+    arrays_given = [*inputs, *layer.params.values()]
+    before = [host(x).copy() for x in arrays_given]
+    y = layer.forward(*inputs)
+    dout = backend.xp.ones_like(y)
+    dx = layer.backward(dout)
+    for x, kept in zip(arrays_given, before, strict=True):
+        np.testing.assert_array_equal(host(x), kept)
+    np.testing.assert_array_equal(host(dout), np.ones(y.shape))
+    results = [y, *layer.grads.values(), *(dx if isinstance(dx, tuple) else [dx])]
+    for result in results:
+        assert backend.owns(result)
+        assert dtype_of(result) == dtype
+
+
+def test_scores_of_ten_thousand_give_an_exact_loss() -> None:
+    layer = SoftmaxWithLoss()
+    x = arr([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]], "float32")
+    assert float(layer.forward(x, arr([1, 1]))) == 1e4
+    np.testing.assert_array_equal(host(layer.backward()), [[0.5, -0.5, 0], [0, 0, 0]])
+
+
+def test_a_first_layer_can_do_without_the_derivative_by_its_input() -> None:
+    layer, (x,) = _layers("float64")[2]
+    dout = backend.xp.ones_like(layer.forward(x))
+    layer.backward(dout)
+    whole = {key: host(value) for key, value in layer.grads.items()}
+    layer.backward_params(2 * dout)
+    for key, value in layer.grads.items():
+        np.testing.assert_array_equal(host(value), 2 * whole[key])
+
+
+def test_params_write_through_to_the_layer() -> None:
+    layer, (x,) = _layers("float64")[2]
+    before = host(layer.forward(x))
+    layer.params["b"] -= arr([1.0, 2.0], "float64")
+    np.testing.assert_allclose(host(layer.forward(x)), before - [1, 2])
+    with pytest.raises(TypeError, match="cannot be deleted"):
+        del layer.params["b"]
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layer", [Relu(), Sigmoid(), MulLayer(), AddLayer(), SoftmaxWithLoss(), IdentityWithLoss()]
+)
+def test_backward_before_forward(layer: Layer) -> None:
+    with pytest.raises(CallOrderError, match=f"{layer.name}: .*call forward first"):
+        layer.backward(1)
+
+
+def test_affine_backward_before_forward() -> None:
+    layer, _ = _layers("float64")[2]
+    with pytest.raises(CallOrderError, match=r"Affine: .*call forward first"):
+        layer.backward(arr([[1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_dout_has_the_shape_of_the_output(case: int) -> None:
+    layer, inputs = _layers("float64")[case]
+    layer.forward(*inputs)
+    with pytest.raises(ShapeError, match=rf"{layer.name}.backward: .*\(5,\)"):
+        layer.backward(arr([1.0, 2.0, 3.0, 4.0, 5.0]))
+
+
+@pytest.mark.parametrize("case", range(8))
+def test_arrays_of_two_libraries_do_not_mix(case: int) -> None:
+    layer, inputs = _layers("float32")[case]
+    stranger = other.asarray(np.ones((2, 3), dtype=np.float32))
+    if len(inputs) == 2:
+        with pytest.raises(MixedBackendError, match=f"{layer.name}: .*asarray"):
+            layer.forward(stranger, inputs[1])
+    elif layer.params:
+        with pytest.raises(MixedBackendError, match=f"{layer.name}: .*asarray"):
+            layer.forward(stranger)
+    y = layer.forward(*inputs)
+    if y.shape:
+        with pytest.raises(MixedBackendError, match=layer.name):
+            layer.backward(other.asarray(np.ones(y.shape, dtype=np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("W", "b"),
+    [
+        (np.ones((3, 2)), np.ones(3)),
+        (np.ones((3, 2)), np.ones((1, 2))),
+        (np.ones(3), np.ones(3)),
+        (np.ones((0, 2)), np.ones(2)),
+        (np.ones((3, 0)), np.ones(0)),
+    ],
+)
+def test_affine_refuses_a_weight_and_a_bias_that_do_not_fit(W: HostArray, b: HostArray) -> None:
+    with pytest.raises(ShapeError, match="Affine: "):
+        Affine(arr(W), arr(b))
+
+
+def test_affine_refuses_wrong_dtypes() -> None:
+    with pytest.raises(DTypeError, match=r"Affine: .*int64"):
+        Affine(arr([[1]], "int64"), arr([1], "int64"))
+    with pytest.raises(DTypeError, match="one dtype, got float64 and float32"):
+        Affine(arr([[1.0]], "float64"), arr([1.0], "float32"))
+    with pytest.raises(MixedBackendError, match="Affine: "):
+        Affine(arr([[1.0]]), other.asarray([1.0]))
+    layer = Affine(arr([[1.0]]), arr([1.0]))
+    with pytest.raises(DTypeError, match=r"Affine: .*int64"):
+        layer.forward(arr([[1]], "int64"))
+    with pytest.raises(DTypeError, match="Affine: expected an array, got list"):
+        layer.forward([[1.0]])
+
+
+def test_affine_takes_its_input_in_the_dtype_of_its_weight() -> None:
+    layer = Affine(arr([[2.0]], "float64"), arr([1.0], "float64"))
+    assert dtype_of(layer.forward(arr([[0.5]], "float32"))) == "float64"
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (4, 2), (3, 1), (2, 3, 2)])
+def test_affine_refuses_samples_of_another_size(shape: tuple[int, ...]) -> None:
+    layer = Affine(arr(np.ones((3, 2))), arr(np.ones(2)))
+    with pytest.raises(ShapeError, match="Affine: samples of 3 elements"):
+        layer.forward(arr(np.ones(shape)))
+
+
+def test_arithmetic_refuses_arrays_of_two_shapes() -> None:
+    for layer in (MulLayer(), AddLayer()):
+        with pytest.raises(ShapeError, match=layer.name):
+            layer.forward(arr([1.0, 2.0]), arr([1.0, 2.0, 3.0]))
+
+
+def test_a_layer_without_forward_says_so() -> None:
+    class Half(Layer):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Half has no forward"):
+        Half().forward(1)
+    with pytest.raises(NotImplementedError, match="Half has no backward"):
+        Half().backward(1)

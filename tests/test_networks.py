@@ -1,0 +1,304 @@
+"""Networks: structure, gradients against central differences, parameters that write through."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import arr, arrays, backend, dtype_of, host, other
+
+import xbp
+from xbp import Network, TwoLayerNet
+from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError
+from xbp.layers import Affine, IdentityWithLoss, Relu, Sigmoid, SoftmaxWithLoss
+
+
+def small(seed: int = 0, dtype: str | None = "float64") -> TwoLayerNet:
+    return TwoLayerNet(4, 5, 3, weight_init_std=0.5, dtype=dtype, seed=seed)
+
+
+def batch(count: int = 6) -> tuple[Any, Any]:
+    random = np.random.default_rng(1)
+    return arr(random.normal(size=(count, 4))), arr(random.integers(0, 3, count))
+
+
+def test_two_layer_net_is_built_as_in_the_chapter() -> None:
+    network = small()
+    assert list(network.layers) == ["Affine1", "Relu1", "Affine2"]
+    assert list(network.params) == ["W1", "b1", "W2", "b2"]
+    assert [network.params[key].shape for key in network.params] == [(4, 5), (5,), (5, 3), (3,)]
+    assert isinstance(network.last_layer, SoftmaxWithLoss)
+    assert network.layers["Affine2"].params["W"] is network.params["W2"]
+    assert repr(network) == (
+        f"<TwoLayerNet of Affine1, Relu1, Affine2, SoftmaxWithLoss on {backend.name}:"
+        f"{backend.device}>"
+    )
+
+
+@given(
+    st.data(),
+    st.lists(st.integers(1, 4), min_size=2, max_size=6),
+    st.sampled_from([Relu, Sigmoid]),
+    st.sampled_from([SoftmaxWithLoss, IdentityWithLoss]),
+    st.sampled_from([None, 1, 3]),
+)
+def test_backpropagation_agrees_with_central_differences(
+    data: st.DataObject, sizes: list[int], activation: Any, loss: Any, count: int | None
+) -> None:
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    network = Network.fully_connected(
+        sizes, activation=activation, loss=loss, weight_init_std=0.7, dtype="float64", seed=seed
+    )
+    samples = () if count is None else (count,)
+    x = arr(data.draw(arrays((*samples, sizes[0]), -2, 2)))
+    if loss is SoftmaxWithLoss:
+        t = arr(data.draw(arrays(samples, 0, sizes[-1])).astype(np.int64))
+    else:
+        t = arr(data.draw(arrays((*samples, sizes[-1]))))
+    report = xbp.gradient_check(network, x, t)
+    assert report.passed, str(report)
+    assert report.dtype == "float64"
+
+
+@pytest.mark.parametrize("depth", [5, 20])
+def test_deep_networks_are_stacked_like_bricks(depth: int) -> None:
+    network = Network.fully_connected([4, *[6] * (depth - 1), 3], dtype="float64", seed=0)
+    assert len(network.params) == 2 * depth
+    report = xbp.gradient_check(network, *batch(), elements=3)
+    assert report.passed, str(report)
+
+
+def test_numerical_gradient_is_the_gradient() -> None:
+    network, (x, t) = small(), batch()
+    numerical, backpropagated = network.numerical_gradient(x, t), network.gradient(x, t)
+    assert list(numerical) == list(backpropagated) == ["W1", "b1", "W2", "b2"]
+    for key, value in numerical.items():
+        np.testing.assert_allclose(host(value), host(backpropagated[key]), atol=1e-8)
+
+
+def test_numerical_gradient_of_a_float32_network_is_computed_in_float64() -> None:
+    network, (x, t) = small(dtype="float32"), batch()
+    x = arr(host(x), "float32")
+    numerical, backpropagated = network.numerical_gradient(x, t), network.gradient(x, t)
+    for key, value in numerical.items():
+        assert dtype_of(value) == "float64"
+        assert dtype_of(backpropagated[key]) == "float32"
+        np.testing.assert_allclose(host(value), host(backpropagated[key]), atol=1e-6)
+
+
+def test_one_hot_and_labels_give_the_same_loss_gradient_and_accuracy() -> None:
+    network, (x, t) = small(), batch()
+    one_hot = arr(np.eye(3)[host(t)])
+    assert float(network.loss(x, t)) == float(network.loss(x, one_hot))
+    assert network.accuracy(x, t) == network.accuracy(x, one_hot)
+    for key, value in network.gradient(x, t).items():
+        np.testing.assert_array_equal(host(value), host(network.gradient(x, one_hot)[key]))
+
+
+def test_accuracy_counts_hits() -> None:
+    identity = Affine(arr(np.eye(3)), arr(np.zeros(3)))
+    network = Network([identity], SoftmaxWithLoss())
+    scores = arr([[3.0, 1, 2], [1, 3, 2], [1, 2, 3], [3, 1, 2]], "float64")
+    assert network.accuracy(scores, arr([0, 1, 2, 1])) == 0.75
+    assert network.accuracy(scores[0, :], arr(0)) == 1.0
+    assert isinstance(network.accuracy(scores, arr([0, 1, 2, 1])), float)
+
+
+def test_params_train_the_network_on_immutable_arrays_too() -> None:
+    network, (x, t) = small(), batch()
+    before = float(network.loss(x, t))
+    for _ in range(20):
+        grads = network.gradient(x, t)
+        for key in ("W1", "b1", "W2", "b2"):
+            network.params[key] -= 0.5 * grads[key]
+    assert float(network.loss(x, t)) < 0.6 * before
+    assert network.layers["Affine1"].params["W"] is network.params["W1"]
+
+
+def test_loss_and_gradient_is_pure() -> None:
+    network, (x, t) = small(), batch()
+    expected_loss, expected = float(network.loss(x, t)), network.gradient(x, t)
+    params = {key: value * 2 for key, value in network.params.items()}
+    state = {name: dict(vars(layer)) for name, layer in network.layers.items()}
+    network.loss_and_gradient(params, x, t)
+    for name, layer in network.layers.items():
+        assert all(vars(layer)[key] is value for key, value in state[name].items())
+    loss, grads = backend.compile(network.loss_and_gradient)(dict(network.params), x, t)
+    np.testing.assert_allclose(float(loss), expected_loss, rtol=1e-12)
+    for key, value in grads.items():
+        np.testing.assert_allclose(host(value), host(expected[key]), rtol=1e-9, atol=1e-15)
+
+
+def test_threads_share_loss_and_gradient() -> None:
+    network = small()
+    batches = [(arr(np.full((2, 4), float(n))), arr([0, 2])) for n in range(1, 5)]
+    expected = [host(network.loss_and_gradient(network.params, *b)[0]) for b in batches]
+    found: dict[int, list[Any]] = {n: [] for n in range(4)}
+
+    def work(n: int) -> None:
+        for _ in range(20):
+            found[n].append(host(network.loss_and_gradient(network.params, *batches[n])[0]))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for n in range(4):
+        np.testing.assert_array_equal(found[n], [expected[n]] * 20)
+
+
+def test_the_first_layers_input_derivative_is_not_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, (x, t) = small(), batch()
+    asked: list[str] = []
+    backward = Affine.backward
+
+    def noting(layer: Affine, dout: Any) -> Any:
+        asked.append(layer.name)
+        return backward(layer, dout)
+
+    monkeypatch.setattr(Affine, "backward", noting)
+    network.gradient(x, t)
+    assert asked == ["Affine2"]
+
+
+def test_layers_before_the_first_parameters_are_not_run_backward() -> None:
+    class Untouchable(Relu):
+        def backward(self, dout: Any) -> Any:
+            raise AssertionError("nobody reads this derivative")
+
+    network = Network([Untouchable(), *small().layers.values()], SoftmaxWithLoss())
+    assert list(network.gradient(*batch())) == ["W1", "b1", "W2", "b2"]
+
+
+# Initial parameters ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_seed_gives_the_same_parameters_as_on_numpy(dtype: str) -> None:
+    reference = TwoLayerNet(4, 5, 3, backend="numpy", dtype=dtype, seed=7)
+    network = TwoLayerNet(4, 5, 3, dtype=dtype, seed=7)
+    for key, value in network.params.items():
+        assert dtype_of(value) == dtype
+        np.testing.assert_array_equal(host(value), reference.params[key])
+    assert not np.array_equal(host(small(8).params["W1"]), host(small(7).params["W1"]))
+
+
+def test_the_default_dtype_is_the_librarys() -> None:
+    assert TwoLayerNet(2, 2, 2).dtype == backend.default_float
+
+
+@pytest.mark.parametrize(
+    ("rule", "deviation"), [(0.01, 0.01), ("he", np.sqrt(2 / 300)), ("xavier", np.sqrt(2 / 500))]
+)
+def test_initial_weights_have_their_spread(rule: Any, deviation: float) -> None:
+    network = TwoLayerNet(300, 200, 2, weight_init_std=rule, dtype="float64", seed=0)
+    W = host(network.params["W1"])
+    np.testing.assert_allclose(W.std(), deviation, rtol=0.01)
+    assert abs(W.mean()) < deviation / 50
+    np.testing.assert_array_equal(host(network.params["b1"]), np.zeros(200))
+
+
+@pytest.mark.parametrize("sizes", [(0, 5, 3), (4, -1, 3), (4, 5, 2.5)])
+def test_sizes_are_positive_integers(sizes: Any) -> None:
+    with pytest.raises(ShapeError, match="positive integer"):
+        TwoLayerNet(*sizes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight_init_std": "glorot"}, "weight_init_std is a number ≥ 0, 'he' or 'xavier'"),
+        ({"weight_init_std": -1}, "weight_init_std"),
+        ({"weight_init_std": float("nan")}, "weight_init_std"),
+        ({"seed": -1}, "seed is an integer"),
+        ({"seed": "x"}, "seed is an integer"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        TwoLayerNet(4, 5, 3, **settings)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float128", "nonsense"])
+def test_parameters_are_floats(dtype: str) -> None:
+    with pytest.raises(DTypeError, match=dtype):
+        TwoLayerNet(4, 5, 3, dtype=dtype)
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+
+def test_a_layer_is_named_where_an_array_does_not_fit() -> None:
+    network, (x, t) = small(), batch()
+    with pytest.raises(ShapeError, match="Affine1: samples of 4 elements"):
+        network.predict(x[:, :3])
+    with pytest.raises(MixedBackendError, match="Affine1: "):
+        network.predict(other.asarray(host(x)))
+    with pytest.raises(DTypeError, match="Affine1: expected an array, got list"):
+        network.predict([[1.0, 2.0, 3.0, 4.0]])
+    with pytest.raises(ShapeError, match="SoftmaxWithLoss: "):
+        network.loss(x, t[:3])
+    with pytest.raises(ShapeError, match=r"TwoLayerNet\.accuracy: "):
+        network.accuracy(x, t[:3])
+    second = Network(
+        [
+            Affine(arr(np.ones((4, 2))), arr(np.ones(2))),
+            Relu(),
+            Affine(arr(np.ones((3, 2))), arr(np.ones(2))),
+        ],
+        SoftmaxWithLoss(),
+    )
+    with pytest.raises(ShapeError, match="Affine2: samples of 3 elements"):
+        second.predict(x)
+
+
+def test_a_parameter_keeps_shape_dtype_and_backend() -> None:
+    network = small()
+    before = {key: host(value).copy() for key, value in network.params.items()}
+    with pytest.raises(ShapeError, match=r"params\['W1'\] has shape \(4, 5\), not \(5, 4\)"):
+        network.params["W1"] = arr(np.ones((5, 4)))
+    with pytest.raises(DTypeError, match=r"params\['b1'\] has dtype float64, not float32"):
+        network.params["b1"] = arr(np.ones(5), "float32")
+    with pytest.raises(MixedBackendError, match=r"params\['b1'\]: "):
+        network.params["b1"] = other.asarray(np.ones(5))
+    with pytest.raises(KeyError):
+        network.params["W9"] = arr([1.0])
+    for key, value in network.params.items():
+        np.testing.assert_array_equal(host(value), before[key])
+
+
+def test_what_is_no_layer_is_refused() -> None:
+    affine = Affine(arr([[1.0]]), arr([1.0]))
+    with pytest.raises(SettingError, match=r"layer 2 is <class .*Relu'>"):
+        Network([affine, Relu], SoftmaxWithLoss())  # type: ignore[list-item]
+    with pytest.raises(SettingError, match="the loss is"):
+        Network([affine], Relu())  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"layer 1 is .*give the loss as the second"):
+        Network([SoftmaxWithLoss()], SoftmaxWithLoss())
+    with pytest.raises(SettingError, match="stands twice"):
+        Network([affine, affine], SoftmaxWithLoss())
+
+
+def test_layers_of_two_backends_are_refused() -> None:
+    ours = Affine(arr([[1.0]]), arr([1.0]))
+    theirs = Affine(other.asarray([[1.0]]), other.asarray([1.0]))
+    with pytest.raises(MixedBackendError, match=r"params\['W2'\] is not on"):
+        Network([ours, theirs], SoftmaxWithLoss())
+    with pytest.raises(MixedBackendError, match=r"params\['W1'\] is not on"):
+        Network([theirs], SoftmaxWithLoss(), backend=backend)
+
+
+def test_a_network_finds_the_backend_of_its_arrays() -> None:
+    layers = [Affine(other.asarray([[1.0]]), other.asarray([1.0]))]
+    assert Network(layers, SoftmaxWithLoss()).backend.name == other.name
+
+
+def test_pure_parameters_have_the_networks_keys() -> None:
+    network, (x, t) = small(), batch()
+    with pytest.raises(SettingError, match="parameters W1, b1, W2, b2 are needed, got W1"):
+        network.loss_and_gradient({"W1": network.params["W1"]}, x, t)
