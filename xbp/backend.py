@@ -171,7 +171,11 @@ class Backend:
         """
         native_dtype = None if dtype is None else self.dtype(dtype)
         if self.is_native(obj):
-            x = array_api_compat.to_device(obj, self.native_device)
+            x: Array = obj
+            if self.xp.isdtype(x.dtype, "complex floating"):
+                raise DTypeError("asarray: real numbers are needed, got complex ones")
+            if not self.owns(x):
+                x = array_api_compat.to_device(x, self.native_device)
             if native_dtype is None or x.dtype == native_dtype:
                 return x
             return self.xp.astype(x, native_dtype)
@@ -223,7 +227,6 @@ def to_host(obj: object) -> np.ndarray[Any, Any]:
         ) from error
     if host.dtype.kind not in "biuf":
         raise DTypeError(
-            f"asarray: numbers are needed, got {type(obj).__name__} of {host.dtype}: convert it "
-            "to real numbers first"
+            f"asarray: real numbers are needed, got {type(obj).__name__} of {host.dtype}"
         )
     return host

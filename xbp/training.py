@@ -196,9 +196,9 @@ class Trainer:
         count: int = x.shape[0]
         hits = 0
         for start in range(0, count, _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
-            size = min(_EVALUATION_BATCH, count - start)
-            hits += round(size * self.network.accuracy(x[part, ...], t[part, ...]))
+            stop = min(start + _EVALUATION_BATCH, count)
+            accuracy = self.network.accuracy(x[start:stop, ...], t[start:stop, ...])
+            hits += round(accuracy * (stop - start))
         return hits / count
 
     def _checked(self, kind: str, x: Any, t: Any) -> tuple[Array, Array]:
@@ -229,12 +229,13 @@ class Trainer:
 
 def _on_batch(network: Network) -> Callable[..., tuple[Array, dict[str, Array]]]:
     """Return the pure function that is compiled: gather a mini-batch, loss and gradient."""
-    take = network.backend.xp.take
+    xp = network.backend.xp
 
     def loss_and_gradient(
         params: dict[str, Array], x: Array, t: Array, batch: Array
     ) -> tuple[Array, dict[str, Array]]:
-        return network.loss_and_gradient(params, take(x, batch, axis=0), take(t, batch, axis=0))
+        x_batch, t_batch = xp.take(x, batch, axis=0), xp.take(t, batch, axis=0)
+        return network.loss_and_gradient(params, x_batch, t_batch)
 
     return loss_and_gradient
 

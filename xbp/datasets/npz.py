@@ -33,14 +33,13 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """
     try:
         # Objects would need pickle, and a pickle from a stranger can run anything.
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: is a single array: save it with numpy.savez")
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it holds a single array without a name")
+        with loaded as archive:
             arrays = {name: archive[name] for name in _NAMES if name in archive}
             found = ", ".join(archive.files) or "nothing"
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"{path}: cannot be read ({error}): give an .npz file that numpy.savez made of numbers"
         ) from error

@@ -1,0 +1,65 @@
+"""Plain ``nox`` runs everything that this machine can, and says what it skipped and why."""
+
+import os
+from collections.abc import Sequence
+
+import nox
+from nox.command import CommandFailed
+
+nox.needs_version = ">=2025.2.9"
+nox.options.reuse_existing_virtualenvs = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+BACKENDS = PROJECT["project"]["entry-points"]["xbp.backends"]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+# Beside each backend's default device, the strictest stand-in for a GPU.
+SPECS = [*BACKENDS, "array-api-strict:device1"]
+
+WHY_NOT_USABLE = "import sys, xbp; print(xbp.available_backends()[sys.argv[1]].reason, end='')"
+
+
+def dependencies(group: str) -> list[str]:
+    """Return the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, group))
+
+
+def install(session: nox.Session, *extras: str, more: Sequence[str]) -> None:
+    """Install xbp as a user would, and what the session needs beside it."""
+    package = f".[{','.join(extras)}]" if extras else "."
+    session.install("-c", "tests/constraints.txt", package, *more)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, docstrings, and that no framework file imports an array library."""
+    session.install(*dependencies("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install(session, more=dependencies("types"))
+    session.run("mypy")
+
+
+@nox.session
+@nox.parametrize("spec", SPECS, ids=SPECS)
+def tests(session: nox.Session, spec: str) -> None:
+    """Run the tests on one backend; on CuPy without a GPU, check the calls that xbp makes."""
+    name = spec.partition(":")[0]
+    extras = [extra for extra in EXTRAS if extra.startswith(name)]
+    try:
+        install(session, *extras[-1:], more=dependencies("test"))
+    except CommandFailed:
+        # A library need not exist for every machine; where all must run, it must.
+        if os.environ.get("CI"):
+            raise
+        session.skip(f"{name} cannot be installed here: pip says why, above")
+    reason = session.run("python", "-c", WHY_NOT_USABLE, name, silent=True)
+    if name == "cupy" and reason:
+        session.warn(f"nothing runs on CuPy, its signatures are checked: {reason}")
+        session.run("pytest", "tests/test_cupy.py", *session.posargs, env={"XBP_BACKEND": "numpy"})
+    else:
+        session.run("pytest", *session.posargs, env={"XBP_BACKEND": spec})

@@ -1,0 +1,214 @@
+"""The command: its results, its JSON, its messages and exit statuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.numpy import load_file
+from support import backend
+
+import xbp
+from xbp.cli import main
+from xbp.layers import Relu
+
+SPEC = f"{backend.name}:{backend.device}"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def results(*arguments: str) -> Any:
+    result = run(*arguments, "--json", "--backend", SPEC)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def refused(status: int, *arguments: str) -> str:
+    """Return the one message of a command that fails."""
+    result = run(*arguments)
+    assert result.exit_code == status, (result.stdout, result.stderr)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert isinstance(result.exception, SystemExit)
+    return result.stderr
+
+
+def test_train_on_the_digits() -> None:
+    found = results("train", "--steps", "60", "--hidden", "20", "--seed", "3")
+    assert found["backend"] == backend.name
+    assert found["device"] == backend.device
+    assert found["dtype"] == "float32"
+    assert found["layers"] == [64, 20, 10]
+    assert (found["steps"], found["batch_size"], found["seed"]) == (60, 100, 3)
+    assert found["seconds"] > 0
+    history = found["history"]
+    assert len(history["loss"]) == 60
+    assert found["loss"] == history["loss"][-1]
+    assert history["evaluated"] == [15, 30, 45, 60]
+    assert found["train_accuracy"] == history["train_accuracy"][-1] > 0.5
+    assert found["test_accuracy"] == history["test_accuracy"][-1] > 0.5
+    assert not found["interrupted"]
+
+
+def test_train_prints_a_table_and_plain_lines() -> None:
+    result = run("train", "--steps", "30", "--backend", SPEC)
+    assert result.exit_code == 0
+    assert f"network 64-50-10 on {SPEC}" in result.stdout
+    assert "test accuracy" in result.stdout
+    assert "\x1b" not in result.stdout + result.stderr
+    assert "step     30  loss " in result.stderr
+
+
+def test_train_deeper_and_in_another_dtype() -> None:
+    found = results(
+        "train", "--steps", "2", "--hidden", "9", "--hidden", "7", "--dtype", "float64",
+        "--init", "xavier", "--batch-size", "10", "--lr", "0.5",
+    )  # fmt: skip
+    assert found["layers"] == [64, 9, 7, 10]
+    assert (found["dtype"], found["batch_size"], found["lr"]) == ("float64", 10, 0.5)
+
+
+def test_train_on_a_file_of_ones_own(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    t = np.arange(60) % 3
+    x = np.eye(3)[t] + random.normal(scale=0.1, size=(60, 3))
+    path = tmp_path / "own.npz"
+    for targets in (t, np.eye(3)[t]):
+        np.savez(path, x_train=x, t_train=targets)
+        found = results("train", str(path), "--steps", "60", "--batch-size", "20", "--lr", "0.5")
+        assert found["layers"] == [3, 50, 3]
+        assert found["train_accuracy"] > 0.9
+        assert found["test_accuracy"] is None
+
+
+def test_train_leaves_model_and_figures_in_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    found = results("train", "--steps", "5", "--out", str(folder))
+    assert json.loads((folder / "result.json").read_text()) == found
+    parameters = load_file(folder / "model.safetensors")
+    assert {key: value.shape for key, value in parameters.items()} == {
+        "W1": (64, 50), "b1": (50,), "W2": (50, 10), "b2": (10,),
+    }  # fmt: skip
+    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "result.json"]
+    result = run("train", "--steps", "5", "--out", str(folder), "--backend", SPEC)
+    assert "model.safetensors and result.json are in" in result.stdout
+
+
+def test_gradcheck() -> None:
+    found = results("gradcheck", "--elements", "40")
+    assert found["passed"]
+    assert found["dtype"] == "float64"
+    assert list(found["parameters"]) == ["W1", "b1", "W2", "b2"]
+    assert found["parameters"]["W1"]["mean_absolute_difference"] < 1e-8
+    assert found["parameters"]["b2"]["mean_absolute_difference"] < 1e-6
+    assert found["parameters"]["W1"]["checked"] == 40
+    result = run("gradcheck", "--elements", "3", "--backend", SPEC)
+    assert result.exit_code == 0
+    assert "agree" in result.stdout
+    assert "3 of 3,200" in result.stdout
+
+
+def test_gradcheck_of_every_element() -> None:
+    found = results("gradcheck", "--all", "--hidden", "1", "--samples", "1")
+    assert [check["checked"] for check in found["parameters"].values()] == [64, 1, 10, 10]
+
+
+def test_gradcheck_fails_on_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Relu, "backward", lambda self, dout: dout)
+    result = run("gradcheck", "--elements", "30", "--backend", SPEC)
+    assert result.exit_code == 1
+    assert "wrong" in result.stdout
+    assert "WRONG in" in result.stdout
+
+
+def test_backends() -> None:
+    result = run("backends", "--json")
+    assert result.exit_code == 0
+    records = json.loads(result.stdout)
+    assert {"numpy", "cupy", "torch", "jax", "dpnp", "array-api-strict"} <= records.keys()
+    assert records["numpy"] == {
+        "name": "numpy", "version": np.__version__, "devices": ["cpu"], "float64": True,
+        "usable": True, "reason": "",
+    }  # fmt: skip
+    assert records[backend.name]["usable"]
+    result = run("backends")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in records)
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"xbp, version {xbp.__version__}\n"
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--backend", "nunpy"], "did you mean 'numpy'"),
+        (["train", "fashion"], "digits, mnist or a file that ends in .npz, not 'fashion'"),
+        (["train", "--lr", "0"], "lr is a positive number"),
+        (["train", "--lr", "much"], "'much' is not a valid float"),
+        (["train", "--steps", "0"], "0 is not in the range"),
+        (["train", "--init", "glorot"], "weight_init_std is a number ≥ 0, 'he' or 'xavier'"),
+        (["train", "--dtype", "int8"], "'int8' is not one of 'float32', 'float64'"),
+        (["gradcheck", "fashion"], "'fashion' is not one of 'digits', 'mnist'"),
+        (["trian"], "No such command 'trian'"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_status_2(arguments: list[str], message: str) -> None:
+    assert message in refused(2, *arguments)
+
+
+def test_what_cannot_be_done_ends_with_status_1(tmp_path: Path) -> None:
+    assert "has no device 'nowhere'" in refused(1, "train", "--backend", f"{backend.name}:nowhere")
+    assert "holds neither" in refused(1, "train", "mnist", "--data-dir", str(tmp_path))
+    assert "cannot be read" in refused(1, "train", str(tmp_path / "no.npz"))
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    assert "cannot be written" in refused(1, "train", "--out", str(file))
+    path = tmp_path / "odd.npz"
+    np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([0.5, 1.5]))
+    assert "targets are integer labels" in refused(1, "train", str(path))
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="starts a process: once is enough")
+def test_ctrl_c_prints_what_was_learned_so_far(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "xbp", "train", "--steps", "100000000", "--json"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    process.stderr.readline()  # the first line comes with the first epoch
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    found = json.loads(stdout)
+    assert found["interrupted"]
+    assert 15 <= found["steps"] == len(found["history"]["loss"]) < 100_000_000
+    assert json.loads((tmp_path / "result.json").read_text())["interrupted"]
+
+
+def test_import_brings_in_numpy_alone() -> None:
+    code = (
+        "import sys, xbp; print({'torch', 'jax', 'cupy', 'dpnp', 'rich', 'click', 'pooch', "
+        "'importlib.metadata'} & sys.modules.keys() or 'nothing')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "nothing\n"

@@ -1,0 +1,81 @@
+"""Optimizers: their first steps by hand, convergence, and gradients left alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support import arr, host
+
+from xbp import SGD, Adam, Momentum, Optimizer
+from xbp.errors import SettingError
+
+ALL = pytest.mark.parametrize("make", [lambda: SGD(0.1), lambda: Momentum(0.1), lambda: Adam(0.3)])
+
+
+def test_sgd_steps_against_the_gradient() -> None:
+    params = {"W": arr([1.0, 2.0], "float64")}
+    SGD(lr=0.5).update(params, {"W": arr([2.0, -4.0], "float64")})
+    np.testing.assert_array_equal(host(params["W"]), [0, 4])
+
+
+def test_momentum_keeps_a_share_of_the_last_step() -> None:
+    params, grads = {"W": arr([1.0], "float64")}, {"W": arr([2.0], "float64")}
+    momentum = Momentum(lr=0.5, momentum=0.25)
+    momentum.update(params, grads)
+    np.testing.assert_array_equal(host(params["W"]), [0])
+    momentum.update(params, grads)
+    np.testing.assert_array_equal(host(params["W"]), [-1.25])
+
+
+def test_adam_follows_the_paper() -> None:
+    params = {"W": arr([1.0, -1.0], "float64")}
+    adam = Adam(lr=0.01, beta1=0.8, beta2=0.9, epsilon=1e-8)
+    expected, mean, square = np.array([1.0, -1.0]), np.zeros(2), np.zeros(2)
+    for step in range(1, 6):
+        gradient = np.array([0.5 * step, -3.0])
+        mean, square = 0.8 * mean + 0.2 * gradient, 0.9 * square + 0.1 * gradient**2
+        unbiased = mean / (1 - 0.8**step), square / (1 - 0.9**step)
+        expected -= 0.01 * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+        adam.update(params, {"W": arr(gradient)})
+    np.testing.assert_allclose(host(params["W"]), expected, rtol=1e-12)
+
+
+@ALL
+def test_a_quadratic_bowl_is_descended(make: Any) -> None:
+    optimizer: Optimizer = make()
+    params = {"W": arr([3.0, -2.0], "float64"), "b": arr([[1.0]], "float64")}
+    for _ in range(300):
+        optimizer.update(params, {key: 2 * value for key, value in params.items()})
+    for value in params.values():
+        np.testing.assert_allclose(host(value), 0, atol=1e-4)
+
+
+@ALL
+def test_gradients_are_left_alone(make: Any) -> None:
+    optimizer: Optimizer = make()
+    params = {"W": arr([3.0, -2.0], "float64")}
+    gradient = arr([1.0, 2.0], "float64")
+    for _ in range(3):
+        optimizer.update(params, {"W": gradient})
+        np.testing.assert_array_equal(host(gradient), [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(0), "lr is a positive number, not 0"),
+        (lambda: SGD(float("inf")), "lr"),
+        (lambda: SGD("fast"), "lr is a positive number, not 'fast'"),  # type: ignore[arg-type]
+        (lambda: Momentum(0.1, momentum=1), "momentum is at least 0 and below 1, not 1"),
+        (lambda: Adam(beta2=-0.1), "beta2"),
+        (lambda: Adam(epsilon=0), "epsilon"),
+    ],
+)
+def test_settings_out_of_range(make: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        make()
+
+
+def test_an_optimizer_without_update_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="Optimizer has no update"):
+        Optimizer().update({}, {})

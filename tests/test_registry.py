@@ -1,0 +1,294 @@
+"""Finding, selecting and describing backends; plugins, also broken ones."""
+
+import asyncio
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import arr, backend, other
+
+import xbp
+from xbp import (
+    Backend,
+    available_backends,
+    get_backend,
+    register_backend,
+    registry,
+    set_backend,
+    use_backend,
+)
+from xbp.errors import BackendNotFoundError, BackendUnavailableError, MixedBackendError
+from xbp.registry import backend_of
+
+SELECTED = f"{backend.name}:{backend.device}"
+
+
+@pytest.fixture(autouse=True)
+def _clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XBP_BACKEND", raising=False)
+    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "_instances", dict(registry._instances))
+
+
+# Selection ---------------------------------------------------------------------------------------
+
+
+def test_numpy_is_the_default() -> None:
+    assert get_backend().name == "numpy"
+
+
+def test_the_environment_is_read_when_a_backend_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XBP_BACKEND", SELECTED)
+    assert get_backend() is get_backend(SELECTED)
+    monkeypatch.setenv("XBP_BACKEND", "array-api-strict:device1")
+    assert get_backend().device == "device1"
+    monkeypatch.setenv("XBP_BACKEND", "")
+    assert get_backend().name == "numpy"
+
+
+def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XBP_BACKEND", "array-api-strict:CPU_DEVICE")
+    assert get_backend().device == "CPU_DEVICE"
+    set_backend("array-api-strict:device1")
+    assert get_backend().device == "device1"
+    with use_backend("array-api-strict:device2") as used:
+        assert get_backend() is used
+        assert used.device == "device2"
+        set_backend("numpy")
+        assert get_backend().device == "device2"
+        assert get_backend(SELECTED).name == backend.name
+        assert xbp.TwoLayerNet(1, 1, 1, backend=backend).backend is backend
+        with use_backend("numpy"):
+            assert get_backend().name == "numpy"
+        assert get_backend() is used
+    assert get_backend().name == "numpy"
+    set_backend(None)
+    assert get_backend().device == "CPU_DEVICE"
+
+
+def test_use_backend_ends_with_an_error_too() -> None:
+    with pytest.raises(RuntimeError), use_backend("array-api-strict"):
+        raise RuntimeError
+    assert get_backend().name == "numpy"
+
+
+def test_a_backend_that_cannot_be_had_changes_no_selection() -> None:
+    set_backend("array-api-strict")
+    with pytest.raises(BackendNotFoundError):
+        set_backend("nonsense")
+    with pytest.raises(BackendNotFoundError), use_backend("nonsense"):
+        pass
+    assert get_backend().name == "array-api-strict"
+
+
+def test_a_backend_object_is_its_own_spec() -> None:
+    assert get_backend(backend) is backend
+    with use_backend(backend):
+        assert get_backend() is backend
+
+
+def test_the_same_spec_gives_the_same_object() -> None:
+    assert get_backend(backend.name) is get_backend(backend.name)
+    assert get_backend(SELECTED).device == backend.device
+
+
+def test_threads_do_not_see_each_others_selection() -> None:
+    seen = {}
+    both_set = threading.Barrier(2)
+
+    def work(spec: str) -> None:
+        set_backend(spec)
+        both_set.wait()
+        seen[spec] = get_backend().device
+
+    specs = ["array-api-strict:device1", "array-api-strict:device2"]
+    threads = [threading.Thread(target=work, args=(spec,)) for spec in specs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {spec: spec.partition(":")[2] for spec in specs}
+    assert get_backend().name == "numpy"
+
+
+def test_tasks_do_not_see_each_others_selection() -> None:
+    async def work(device: str) -> str:
+        with use_backend(f"array-api-strict:{device}"):
+            await asyncio.sleep(0)
+            set_backend("numpy")
+            await asyncio.sleep(0)
+            return get_backend().device
+
+    async def both() -> list[str]:
+        return await asyncio.gather(work("device1"), work("device2"))
+
+    assert asyncio.run(both()) == ["device1", "device2"]
+    assert get_backend().name == "numpy"
+
+
+def test_threads_that_ask_at_once_get_one_object() -> None:
+    made = []
+
+    class Slow(type(get_backend("numpy"))):  # type: ignore[misc]
+        def __init__(self, device: str | None = None) -> None:
+            super().__init__(device)
+            made.append(self)
+
+    register_backend("slow", Slow)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(get_backend("slow"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 1
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(
+        BackendNotFoundError, match=r"'nunpy': did you mean 'numpy' or .*known are "
+    ):
+        get_backend("nunpy")
+    with pytest.raises(LookupError, match=r"known are .*array-api-strict.*torch"):
+        get_backend("zzz")
+
+
+def test_the_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XBP_BACKEND", "touch")
+    with pytest.raises(BackendNotFoundError, match=r"XBP_BACKEND=touch: .*did you mean 'torch'"):
+        get_backend()
+
+
+@pytest.mark.parametrize("spec", ["", ":", ":0", "numpy:"])
+def test_a_spec_has_a_name_and_after_a_colon_a_device(spec: str) -> None:
+    with pytest.raises(BackendNotFoundError):
+        get_backend(spec)
+
+
+def test_a_spec_is_a_string() -> None:
+    with pytest.raises(BackendNotFoundError, match="named by a string"):
+        get_backend(3)  # type: ignore[arg-type]
+    with pytest.raises(BackendNotFoundError, match="named by a string"):
+        get_backend(["numpy"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [backend.name, "numpy", "array-api-strict"])
+def test_a_device_that_is_not_there(name: str) -> None:
+    with pytest.raises(BackendUnavailableError, match=f"{name!r} has no device 'nowhere' here"):
+        get_backend(f"{name}:nowhere")
+    with pytest.raises(ImportError, match="choose one of "):
+        get_backend(f"{name}:nowhere")
+
+
+# Registration and plugins ------------------------------------------------------------------------
+
+
+class Mine(type(get_backend("numpy"))):  # type: ignore[misc]
+    name = "mine"
+
+
+def test_a_registered_backend_is_found_and_replaced() -> None:
+    register_backend("mine", Mine)
+    assert isinstance(get_backend("mine"), Mine)
+    assert available_backends()["mine"].usable
+
+    class Newer(Mine):
+        pass
+
+    register_backend("mine", Newer)
+    assert isinstance(get_backend("mine"), Newer)
+
+
+@pytest.mark.parametrize("name", ["", "a:b"])
+def test_a_name_can_be_part_of_a_spec(name: str) -> None:
+    with pytest.raises(BackendNotFoundError, match="cannot be a backend's name"):
+        register_backend(name, Mine)
+
+
+def test_a_factory_returns_a_backend() -> None:
+    register_backend("odd", lambda device: "something")  # type: ignore[arg-type, return-value]
+    with pytest.raises(BackendUnavailableError, match="'odd' returned 'something'"):
+        get_backend("odd")
+
+    def failing(device: str | None) -> Backend:
+        raise RuntimeError("the cable is out")
+
+    register_backend("failing", failing)
+    with pytest.raises(BackendUnavailableError, match="RuntimeError: the cable is out"):
+        get_backend("failing")
+
+
+def install(folder: Path, name: str, code: str, extras: tuple[str, ...] = ()) -> None:
+    """Put a plugin into a folder, as pip would."""
+    module = f"plugin_{name}"
+    (folder / f"{module}.py").write_text(code)
+    metadata = folder / f"{module}-1.0.dist-info"
+    metadata.mkdir()
+    provided = "".join(f"Provides-Extra: {extra}\n" for extra in extras)
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n{provided}"
+    )
+    entry_points = f"[xbp.backends]\n{name} = {module}:Plugin\n"
+    (metadata / "entry_points.txt").write_text(entry_points)
+
+
+def test_plugins_are_found_and_broken_ones_harm_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "good", "from xbp_backends.numpy import NumpyBackend as Plugin")
+    install(tmp_path, "raising", "raise RuntimeError('it broke')")
+    install(tmp_path, "lacking", "import no_such_library", ("lacking9", "docs"))
+    install(tmp_path, "bare", "import no_such_library")
+    install(tmp_path, "empty", "")
+    monkeypatch.syspath_prepend(tmp_path)
+    records = available_backends()
+    assert {"good", "raising", "lacking", "bare", "empty", "numpy"} <= records.keys()
+    assert not any(name.startswith("plugin_") for name in sys.modules)
+    assert records["good"].usable
+    assert records["good"].version == np.__version__
+    assert records["numpy"].usable
+    assert not records["raising"].usable
+    assert "failed to import with RuntimeError: it broke" in records["raising"].reason
+    assert records["raising"].version is None
+    assert records["raising"].devices == []
+    assert "pip install 'plugin_lacking[lacking9]'" in records["lacking"].reason
+    assert "docs" not in records["lacking"].reason
+    assert "pip install --force-reinstall plugin_bare" in records["bare"].reason
+    assert "failed to import with AttributeError" in records["empty"].reason
+    assert get_backend("good").xp is get_backend("numpy").xp
+
+
+def test_records_of_what_is_here() -> None:
+    records = available_backends()
+    assert {"numpy", "cupy", "torch", "jax", "dpnp", "array-api-strict"} <= records.keys()
+    record = records[backend.name]
+    assert record.usable
+    assert record.reason == ""
+    assert record.version
+    assert record.devices
+    assert record.has_float64 == get_backend(backend.name).has_float64
+
+
+# From an array to its backend --------------------------------------------------------------------
+
+
+def test_an_array_finds_its_backend() -> None:
+    assert backend_of(arr([1.0])).owns(arr([1.0]))
+    assert backend_of(other.asarray([1.0])).name == other.name
+    with use_backend(backend):
+        assert backend_of(arr([1.0])) is backend
+
+
+def test_an_array_of_nobody_finds_none() -> None:
+    class Foreign:
+        def __array_namespace__(self, api_version: str | None = None) -> Any:
+            return sys
+
+    with pytest.raises(MixedBackendError, match=r"no backend owns arrays of .*Foreign"):
+        backend_of(Foreign())

@@ -1,0 +1,300 @@
+"""Training: it learns, the same on every backend, checks its data, and can be interrupted."""
+
+import os
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from support import arr, backend, host, other
+
+import xbp
+from xbp import SGD, History, Network, Trainer, TwoLayerNet
+from xbp.datasets import load_digits
+from xbp.errors import DataError, DTypeError, SettingError, ShapeError
+from xbp.layers import IdentityWithLoss, Sigmoid
+
+
+def blobs(count: int = 90) -> tuple[Any, Any]:
+    """Return three clouds of points on the host, and which cloud each is from."""
+    random = np.random.default_rng(0)
+    t = np.arange(count) % 3
+    centres = np.array([[2.0, 0.0], [-2.0, 1.0], [0.0, -2.0]])
+    return (centres[t] + random.normal(scale=0.3, size=(count, 2))).astype(np.float32), t
+
+
+def net(**settings: Any) -> TwoLayerNet:
+    return TwoLayerNet(2, 8, 3, weight_init_std="he", dtype="float32", seed=0, **settings)
+
+
+def parameters(network: Network) -> dict[str, Any]:
+    return {key: np.array(network.backend.to_numpy(value)) for key, value in network.params.items()}
+
+
+def test_it_learns() -> None:
+    x, t = blobs()
+    network = net()
+    history = Trainer(network, SGD(0.2), batch_size=20, seed=0).fit(
+        x[:60], t[:60], epochs=40, x_test=x[60:], t_test=t[60:]
+    )
+    assert len(history.loss) == 120
+    assert history.evaluated == list(range(3, 121, 3))
+    assert len(history.train_accuracy) == len(history.test_accuracy) == 40
+    assert history.train_accuracy[-1] > 0.95
+    assert history.test_accuracy[-1] > 0.95
+    assert history.test_accuracy[-1] == network.accuracy(arr(x[60:]), arr(t[60:]))
+    assert np.mean(history.loss[-3:]) < 0.2 * np.mean(history.loss[:3])
+    assert all(isinstance(value, float) for value in history.loss + history.train_accuracy)
+    assert not history.interrupted
+
+
+def test_the_digits_reach_95_percent() -> None:
+    (x, t), (x_test, t_test) = load_digits()
+    network = TwoLayerNet(64, 50, 10, weight_init_std="he", dtype="float32", seed=0)
+    history = Trainer(network, SGD(0.1), seed=0).fit(x, t, steps=1000, x_test=x_test, t_test=t_test)
+    assert history.test_accuracy[-1] >= 0.95
+
+
+def test_the_same_seed_gives_the_same_curve_as_numpy() -> None:
+    def curve(spec: Any) -> tuple[History, dict[str, Any]]:
+        (x, t), _ = load_digits(backend=spec)
+        network = TwoLayerNet(64, 50, 10, dtype="float32", seed=3, backend=spec)
+        history = Trainer(network, SGD(0.1), seed=3).fit(x, t, steps=100)
+        return history, parameters(network)
+
+    (history, params), (reference, expected) = curve(backend), curve("numpy")
+    np.testing.assert_allclose(history.loss, reference.loss, rtol=1e-3)
+    for key, value in params.items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-3)
+
+
+def test_the_order_depends_on_the_seed() -> None:
+    x, t = blobs()
+    first, again, different = (
+        Trainer(net(), SGD(0.2), batch_size=10, seed=seed).fit(x, t, steps=5).loss
+        for seed in (1, 1, 2)
+    )
+    assert first == again != different
+
+
+def test_every_sample_is_seen_once_an_epoch() -> None:
+    x = np.arange(1, 8, dtype=np.float64)[:, None]
+    network = Network.fully_connected([1, 1], loss=IdentityWithLoss, dtype="float64", seed=0)
+    network.params["W1"] = arr([[0.0]], "float64")
+    # With a learning rate of next to nothing each loss is x²/2, averaged over the batch.
+    history = Trainer(network, SGD(1e-300), batch_size=3, seed=0).fit(x, x, epochs=2)
+    sizes = [3, 3, 1] * 2
+    for epoch in (slice(0, 3), slice(3, 6)):
+        total = sum(loss * n for loss, n in zip(history.loss[epoch], sizes, strict=False))
+        np.testing.assert_allclose(total, np.sum(x * x) / 2)
+    assert history.loss[:3] != history.loss[3:]
+    assert history.evaluated == [3, 6]
+    assert history.train_accuracy == history.test_accuracy == []
+
+
+def test_a_step_is_a_mini_batch_a_gradient_and_an_update() -> None:
+    x, t = blobs(10)
+    network, by_hand = net(), net()
+    history = Trainer(network, SGD(0.1), batch_size=10).fit(x, t, steps=1)
+    loss, grads = by_hand.loss(arr(x), arr(t)), by_hand.gradient(arr(x), arr(t))
+    for key in by_hand.params:
+        by_hand.params[key] -= 0.1 * grads[key]
+    np.testing.assert_allclose(history.loss, [float(loss)], rtol=1e-5)
+    expected = parameters(by_hand)
+    for key, value in parameters(network).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-4, atol=1e-6)
+
+
+def test_a_regression() -> None:
+    x = np.linspace(-1, 1, 40)[:, None]
+    network = Network.fully_connected(
+        [1, 10, 1], activation=Sigmoid, loss=IdentityWithLoss, weight_init_std=1, seed=0
+    )
+    history = Trainer(network, SGD(0.5), batch_size=40).fit(x, x**2, steps=400)
+    assert history.loss[-1] < 0.1 * history.loss[0]
+    assert history.evaluated[-1] == 400
+
+
+def test_data_of_any_library_are_moved_to_the_network() -> None:
+    x, t = blobs(30)
+    losses = [
+        Trainer(net(), SGD(0.1), batch_size=10, seed=0).fit(*data, steps=3).loss
+        for data in [
+            (x, t),
+            (x.tolist(), t.tolist()),
+            (arr(x), arr(t)),
+            (other.asarray(x), other.asarray(t)),
+            (x.astype(np.float64), np.eye(3)[t]),
+        ]
+    ]
+    for loss in losses:
+        np.testing.assert_allclose(loss, losses[0], rtol=1e-6)
+
+
+def test_images_are_flattened_by_the_first_layer() -> None:
+    (x, t), _ = load_digits(flatten=False)
+    assert x.shape[1:] == (1, 8, 8)
+    network = TwoLayerNet(64, 10, 10, seed=0, dtype="float32")
+    history = Trainer(network, SGD(0.1), seed=0).fit(x, t, steps=2)
+    assert len(history.loss) == 2
+
+
+def test_nothing_is_copied_to_the_host_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watch:
+        """Takes note of how often something was fetched before each step."""
+
+        def __init__(self) -> None:
+            self.fetched = 0
+            self.before: list[int] = []
+
+        def step(self, step: int, loss: Any) -> None:
+            self.before.append(self.fetched)
+
+        def evaluated(self, step: int, history: History) -> None:
+            pass
+
+    watch = Watch()
+    original = type(backend).to_numpy
+
+    def counting(self: Any, x: Any) -> Any:
+        watch.fetched += 1
+        return original(self, x)
+
+    monkeypatch.setattr(type(backend), "to_numpy", counting)
+    x, t = blobs(30)
+    Trainer(net(), SGD(0.1), batch_size=3).fit(x, t, steps=9, progress=watch)
+    assert watch.before == [0] * 9
+    assert watch.fetched == 1
+
+
+# Interruption ------------------------------------------------------------------------------------
+
+
+class _PressCtrlC:
+    """Presses Ctrl-C while a certain step is under way."""
+
+    def __init__(self, at: int, times: int = 1) -> None:
+        self.at, self.times = at, times
+
+    def step(self, step: int, loss: Any) -> None:
+        if step == self.at:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def evaluated(self, step: int, history: History) -> None:
+        pass
+
+
+def test_ctrl_c_ends_with_what_was_learned_so_far() -> None:
+    x, t = blobs()
+    network, shorter = net(), net()
+    handler = signal.getsignal(signal.SIGINT)
+    history = Trainer(network, SGD(0.1), batch_size=10, seed=0).fit(
+        x, t, steps=1000, progress=_PressCtrlC(at=7)
+    )
+    assert history.interrupted
+    assert len(history.loss) == 7
+    assert history.evaluated == [7]
+    assert signal.getsignal(signal.SIGINT) is handler
+    Trainer(shorter, SGD(0.1), batch_size=10, seed=0).fit(x, t, steps=7)
+    expected = parameters(shorter)
+    for key, value in parameters(network).items():
+        np.testing.assert_array_equal(value, expected[key])
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    x, t = blobs()
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(net(), SGD(0.1)).fit(x, t, steps=9, progress=_PressCtrlC(at=3, times=2))
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_training_in_a_thread_leaves_signals_alone() -> None:
+    x, t = blobs()
+    histories = []
+    chosen = xbp.get_backend()
+
+    def work() -> None:
+        histories.append(Trainer(net(backend=chosen), SGD(0.1)).fit(x, t, steps=2))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(histories[0].loss) == 2
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+X, T = blobs(6)
+NAN = X.copy()
+NAN[4, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "error", "message"),
+    [
+        (X, T[:5], DataError, r"training data: as many targets as samples .*\(6, 2\) and \(5,\)"),
+        (X[:0], T[:0], DataError, "training data: there are no samples"),
+        (NAN, T, DataError, "training data: a value is not finite"),
+        (X, T + 1, DataError, r"target 2 is no label: .* 3 outputs, 0 \.\.\. 2"),
+        (X, T - 1, DataError, "target 0 is no label"),
+        (X, np.zeros((6, 3)), DataError, "target 0 is not one-hot"),
+        (X, np.eye(3)[T] * 2 - 0.5 + 1 / 6, DataError, "target 0 is not one-hot"),
+        (X, T.astype(np.float32), DTypeError, "labels are integers, got float32"),
+        (X, np.eye(4)[T], ShapeError, "SoftmaxWithLoss: "),
+        (X[:, :1], T, ShapeError, "Affine1: samples of 2 elements"),
+        ([["a", "b"]] * 6, T, DTypeError, "real numbers are needed, got list"),
+        ([[1.0, 2.0], [3.0]], T, ShapeError, "rows differ in length"),
+        (X + 1j, T, DTypeError, "complex"),
+    ],
+)
+def test_data_are_checked_before_anything_changes(
+    x: Any, t: Any, error: type[Exception], message: str
+) -> None:
+    network = net()
+    before = parameters(network)
+    with pytest.raises(error, match=message):
+        Trainer(network, SGD(0.1)).fit(x, t, steps=1)
+    with pytest.raises(error, match=message.replace("training", "test")):
+        Trainer(network, SGD(0.1)).fit(X, T, steps=1, x_test=x, t_test=t)
+    for key, value in parameters(network).items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_a_target_of_a_regression_is_finite() -> None:
+    network = Network.fully_connected([2, 1], loss=IdentityWithLoss, seed=0)
+    t = np.zeros((6, 1))
+    t[3] = np.inf
+    with pytest.raises(DataError, match="target 3 is not finite"):
+        Trainer(network, SGD(0.1)).fit(X, t, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "either steps or epochs"),
+        ({"steps": 1, "epochs": 1}, "either steps or epochs"),
+        ({"steps": 0}, "steps is a positive integer, not 0"),
+        ({"epochs": 1.5}, "epochs is a positive integer, not 1.5"),
+        ({"steps": 1, "x_test": X}, "x_test and t_test"),
+    ],
+)
+def test_how_long_to_train(settings: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        Trainer(net(), SGD(0.1)).fit(X, T, **settings)
+
+
+def test_settings_of_a_trainer() -> None:
+    with pytest.raises(SettingError, match="batch_size is a positive integer"):
+        Trainer(net(), SGD(0.1), batch_size=0)
+    with pytest.raises(SettingError, match="seed"):
+        Trainer(net(), SGD(0.1), seed=-1)
+
+
+def test_the_training_leaves_arrays_on_the_backend() -> None:
+    network = net()
+    Trainer(network, SGD(0.1)).fit(X, T, steps=2)
+    for value in network.params.values():
+        host(value)
