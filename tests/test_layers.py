@@ -1,5 +1,6 @@
 """Each layer: the chapter's examples, backward against central differences, untouched inputs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from xbp.layers import (
 )
 from xbp.namespace import Array
 
-# A central difference with h = 1e-4 of functions whose third derivative is at most some tens.
-CLOSE = {"rtol": 1e-6, "atol": 1e-7}
+
+def assert_close(found: HostArray, expected: HostArray) -> None:
+    # A central difference with h = 1e-4 of functions whose third derivative is some tens at most.
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
 
 
 # The chapter's examples --------------------------------------------------------------------------
@@ -92,7 +95,7 @@ def test_activations(data: st.DataObject, x: HostArray) -> None:
     for layer in (Relu(), Sigmoid()):
         expected = numerical_derivative(layer, x, dout)
         layer.forward(arr(x))
-        np.testing.assert_allclose(host(layer.backward(arr(dout))), expected, **CLOSE)
+        assert_close(host(layer.backward(arr(dout))), expected)
 
 
 SAMPLES = st.sampled_from([(3,), (1, 3), (4, 3), (2, 3, 1, 1), (2, 1, 3)])
@@ -112,9 +115,9 @@ def test_affine(data: st.DataObject, shape: tuple[int, ...], width: int) -> None
     np.testing.assert_allclose(host(y), x.reshape(-1, 3) @ W + b if x.ndim > 1 else x @ W + b)
     dx = layer.backward(arr(dout))
     assert dx.shape == x.shape
-    np.testing.assert_allclose(host(dx), expected["x"], **CLOSE)
-    np.testing.assert_allclose(host(layer.grads["W"]), expected["W"], **CLOSE)
-    np.testing.assert_allclose(host(layer.grads["b"]), expected["b"], **CLOSE)
+    assert_close(host(dx), expected["x"])
+    assert_close(host(layer.grads["W"]), expected["W"])
+    assert_close(host(layer.grads["b"]), expected["b"])
 
 
 def _by_parameter(make: Any, value: HostArray, x: HostArray, dout: HostArray) -> HostArray:
@@ -135,13 +138,15 @@ def test_losses(data: st.DataObject, shape: tuple[int, ...], dout: float) -> Non
         (IdentityWithLoss(), data.draw(arrays(shape))),
     ]
     for layer, t in targets:
-        expected = host(
-            xbp.numerical_gradient(lambda x, layer=layer, t=t: layer.forward(x, arr(t)), arr(x))
-        )
+        expected = host(xbp.numerical_gradient(_loss_of(layer, arr(t)), arr(x)))
         loss = layer.forward(arr(x), arr(t))
         assert loss.shape == ()
         dx = host(layer.backward(dout))
-        np.testing.assert_allclose(dx, dout * expected, **CLOSE)
+        assert_close(dx, dout * expected)
+
+
+def _loss_of(layer: LossLayer, t: Array) -> Callable[[Array], Array]:
+    return lambda x: layer.forward(x, t)
 
 
 @given(st.data(), st.sampled_from([(), (3,), (2, 2)]))

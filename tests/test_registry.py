@@ -123,7 +123,7 @@ def test_tasks_do_not_see_each_others_selection() -> None:
             return get_backend().device
 
     async def both() -> list[str]:
-        return await asyncio.gather(work("device1"), work("device2"))
+        return list(await asyncio.gather(work("device1"), work("device2")))
 
     assert asyncio.run(both()) == ["device1", "device2"]
     assert get_backend().name == "numpy"

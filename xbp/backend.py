@@ -13,7 +13,7 @@ import array_api_compat
 import numpy as np
 
 from xbp.errors import BackendUnavailableError, DTypeError, ShapeError, XbpError
-from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, namespace_of
+from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, kind_of, namespace_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -172,7 +172,7 @@ class Backend:
         native_dtype = None if dtype is None else self.dtype(dtype)
         if self.is_native(obj):
             x: Array = obj
-            if self.xp.isdtype(x.dtype, "complex floating"):
+            if kind_of(x) == "complex floating":
                 raise DTypeError("asarray: real numbers are needed, got complex ones")
             if not self.owns(x):
                 x = array_api_compat.to_device(x, self.native_device)

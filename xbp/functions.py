@@ -12,6 +12,7 @@ from xbp.namespace import (
     cast_like,
     device_of,
     dtype_name,
+    kind_of,
     namespace_of,
     require_floating,
 )
@@ -183,13 +184,13 @@ def _checked_labels(t: Array | int, y: Array, where: str) -> Array:
     _require_samples(y, where)
     if isinstance(t, int):
         t = namespace_of(y).asarray(t, device=device_of(y))
-    xp = namespace_of(t, y, where=where)
+    namespace_of(t, y, where=where)
     if t.shape != y.shape[:-1]:
         raise ShapeError(
             f"{where}: outputs of shape {tuple(y.shape)} need targets of that shape (one-hot) or "
             f"of shape {tuple(y.shape[:-1])} (labels), got {tuple(t.shape)}"
         )
-    if not xp.isdtype(t.dtype, "integral"):
+    if kind_of(t) != "integral":
         raise DTypeError(
             f"{where}: labels are integers, got {dtype_name(t.dtype)}: convert with "
             "backend.asarray(t, dtype='int64')"

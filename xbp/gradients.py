@@ -14,6 +14,7 @@ from xbp.namespace import (
     Array,
     device_of,
     dtype_name,
+    kind_of,
     namespace_of,
     widest_float,
 )
@@ -78,7 +79,7 @@ class _Probe:
         if not h > 0:
             raise SettingError(f"the step h is a positive number, not {h!r}")
         xp = namespace_of(x, where="numerical_gradient")
-        if xp.isdtype(x.dtype, "complex floating"):
+        if kind_of(x) == "complex floating":
             raise DTypeError("numerical_gradient: x is complex: give its real and imaginary parts")
         dtype = widest_float(x)
         self.f = f

@@ -15,7 +15,7 @@ DType: TypeAlias = Any
 Namespace: TypeAlias = Any
 
 _namespaces: dict[type, Namespace] = {}
-_is_real_floating: dict[tuple[type, DType], bool] = {}
+_kinds: dict[tuple[type, DType], str] = {}
 
 
 def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespace:
@@ -73,14 +73,20 @@ def _describe(thing: object) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
-def is_floating(array: Array) -> bool:
-    """Tell whether the array holds real floating-point numbers of any precision."""
+def kind_of(array: Array) -> str:
+    """Return the standard's kind of an array's dtype: bool, integral, real or complex floating."""
     key = (type(array), array.dtype)
     try:
-        return _is_real_floating[key]
+        return _kinds[key]
     except KeyError:
-        answer = bool(namespace_of(array).isdtype(array.dtype, "real floating"))
-        return _is_real_floating.setdefault(key, answer)
+        isdtype = namespace_of(array).isdtype
+        kinds = ("bool", "integral", "real floating", "complex floating")
+        return _kinds.setdefault(key, next(kind for kind in kinds if isdtype(array.dtype, kind)))
+
+
+def is_floating(array: Array) -> bool:
+    """Tell whether the array holds real floating-point numbers of any precision."""
+    return kind_of(array) == "real floating"
 
 
 def require_floating(array: Array, where: str) -> None:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from xbp.errors import DataError
 from xbp.functions import as_one_hot, as_targets, batch_size_of, log_softmax, sum_squared_error
 from xbp.layers.layer import Layer
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, is_floating, namespace_of
 
 
 class LossLayer(Layer):
@@ -48,7 +48,7 @@ class LossLayer(Layer):
         This looks at values, so it waits for the device: it is for data that enter.
         """
         xp = namespace_of(t, where="targets")
-        if not xp.isdtype(t.dtype, ("integral", "bool")):
+        if is_floating(t):
             _require_all(_by_sample(xp.isfinite(t)), "is not finite")
 
 

@@ -1,0 +1,62 @@
+"""The examples and README's programs run, on the backend under test, and print what they should."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import backend
+
+HOUSE = Path(__file__).parent.parent
+PRINTED = {
+    "apples.py": "price: 220\nd price / d apple: 2.2\nd price / d apple count: 110\n"
+    "d price / d tax: 200\n",
+    "apples_and_oranges.py": "price: 715\nd price / d apple: 2.2, d price / d apple count: 110\n"
+    "d price / d orange: 3.3, d price / d orange count: 165\nd price / d tax: 650\n",
+    "activations.py": "[0.19661193 1.8800297",
+    "gradient_check.py": "W1: ",
+    "training.py": "epoch 20: train 9",
+    "any_backend.py": "gradients agree: True",
+}
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in (HOUSE / "examples").glob("*.py")} == PRINTED.keys()
+
+
+@pytest.mark.parametrize("name", sorted(PRINTED))
+def test_example(name: str) -> None:
+    printed = subprocess.run(
+        [sys.executable, HOUSE / "examples" / name],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XBP_BACKEND": f"{backend.name}:{backend.device}"},
+    )
+    assert printed.returncode == 0, printed.stderr
+    assert PRINTED[name] in printed.stdout
+    if name == "gradient_check.py":
+        differences = dict(line.split(": ") for line in printed.stdout.splitlines())
+        assert float(differences["W1"]) < 1e-8
+        assert float(differences["b2"]) < 1e-6
+
+
+README = (HOUSE / "README.md").read_text()
+PROGRAMS = re.findall(r"^( *)```python\n(.*?)^ *```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_readme_has_programs() -> None:
+    assert len(PROGRAMS) == 3
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_program_of_readme(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    indent, program = PROGRAMS[number]
+    lines = [line.removeprefix(indent) for line in program.splitlines()]
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    if "history" in names:
+        assert float(capsys.readouterr().out.split("accuracy ")[1].split("%")[0]) > 90

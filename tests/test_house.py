@@ -1,0 +1,82 @@
+"""The house itself: imports run one way, README and CI say the same, nothing heavy comes along."""
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import xbp
+
+HOUSE = Path(__file__).parent.parent
+FRAMEWORK = Path(xbp.__file__).parent
+ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict"}
+# These work on the arrays they are given.
+WITHOUT_LIBRARIES = ["functions.py", "gradients.py", "networks.py", "layers/*.py"]
+
+
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def modules() -> dict[str, set[str]]:
+    """Return what each module of the framework imports of the framework."""
+    paths = {
+        ".".join(("xbp", *path.relative_to(FRAMEWORK).with_suffix("").parts)): path
+        for path in FRAMEWORK.rglob("*.py")
+    }
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    return {name: (imports(path) & paths.keys()) - {"xbp", name} for name, path in paths.items()}
+
+
+def test_imports_run_one_way() -> None:
+    order = list(TopologicalSorter(modules()).static_order())
+    assert order.index("xbp.errors") < order.index("xbp.functions") < order.index("xbp.networks")
+    assert order.index("xbp.networks") < order.index("xbp.training") < order.index("xbp.cli")
+
+
+@pytest.mark.parametrize("pattern", WITHOUT_LIBRARIES)
+def test_no_array_library_is_imported_where_the_arrays_decide(pattern: str) -> None:
+    paths = list(FRAMEWORK.glob(pattern))
+    assert paths
+    for path in paths:
+        assert not {name.partition(".")[0] for name in imports(path)} & ARRAY_LIBRARIES, path
+
+
+def test_numpy_alone_is_imported_by_the_framework() -> None:
+    for path in FRAMEWORK.rglob("*.py"):
+        used = {name.partition(".")[0] for name in imports(path)} & ARRAY_LIBRARIES
+        assert used <= {"numpy"}, path
+
+
+def test_quick_start_is_two_commands_and_ci_calls_the_second() -> None:
+    first_block = re.search(r"```sh\n(.*?)```", (HOUSE / "README.md").read_text(), re.DOTALL)
+    assert first_block
+    commands = first_block[1].splitlines()
+    assert len(commands) == 2
+    assert commands[1] in (HOUSE / ".ci" / "run").read_text().splitlines()
+
+
+def test_readme_points_to_files_that_are_there() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", (HOUSE / "README.md").read_text()):
+        assert target.startswith("https://") or (HOUSE / target).exists(), target
+
+
+def test_no_pickle_and_no_eval() -> None:
+    for path in FRAMEWORK.rglob("*.py"):
+        assert not {"pickle", "dill", "joblib", "shelve", "marshal"} & imports(path), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec", "compile"), path
+
+
+def test_the_embedded_data_are_small() -> None:
+    assert sum(path.stat().st_size for path in FRAMEWORK.rglob("*.gz")) < 100_000
