@@ -43,6 +43,11 @@ class TorchBackend(Backend):
         """Apple's GPU alone has no float64."""
         return bool(self.native_device.type != "mps")
 
+    def from_numpy(self, host: numpy.ndarray[Any, Any]) -> Array:
+        """Return the array as a tensor; on the CPU it shares memory, unless that is read-only."""
+        copy = None if host.flags.writeable else True
+        return torch.asarray(host, device=self.native_device, copy=copy)
+
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Return the tensor's values, without its history."""
         values: numpy.ndarray[Any, Any] = x.detach().cpu().numpy()

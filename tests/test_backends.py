@@ -45,6 +45,25 @@ def test_an_array_of_ours_is_not_copied() -> None:
     assert backend.asarray(x, dtype_of(x)) is x
 
 
+def test_arrays_of_every_layout_and_precision_arrive() -> None:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    values.flags.writeable = False
+    swapped = values.astype(">f4")
+    for source in (values, values.T, values[::-1, ::-2], swapped, swapped[0, 0]):
+        x = backend.asarray(source)
+        np.testing.assert_array_equal(host(x), source)
+        assert x.shape == source.shape
+
+
+def test_half_precision_stays_what_it_is() -> None:
+    values = np.array([0.5, 2.0], dtype=np.float16)
+    if backend.name == "array-api-strict":
+        with pytest.raises(DTypeError, match=r"has no dtype float16: .*dtype='float32'"):
+            backend.asarray(values)
+    else:
+        assert dtype_of(backend.asarray(values)) == "float16"
+
+
 def test_owns() -> None:
     assert backend.owns(arr([1.0]))
     assert not backend.owns(other.asarray([1.0]))

@@ -95,7 +95,7 @@ class Backend:
     @property
     def has_float64(self) -> bool:
         """Whether the device computes in float64."""
-        return self._has_float64
+        return "float64" in self._info.dtypes(device=self.native_device)
 
     float64_hint: ClassVar[str] = "use dtype='float32', or another device"
 
@@ -122,10 +122,6 @@ class Backend:
     @cached_property
     def _info(self) -> Any:
         return self.xp.__array_namespace_info__()
-
-    @cached_property
-    def _has_float64(self) -> bool:
-        return "float64" in self._info.dtypes(device=self.native_device)
 
     def owns(self, x: object) -> bool:
         """Tell whether x is an array of this library on this device."""
@@ -181,12 +177,19 @@ class Backend:
             return self.xp.astype(x, native_dtype)
         host = to_host(obj)
         if native_dtype is None:
-            from_python = not hasattr(obj, "dtype")
-            if host.dtype.kind == "f" and (from_python or not self.has_float64):
+            # Python's floats have no dtype of their own; float64 is where NumPy puts them.
+            undecided = not hasattr(obj, "dtype") or not self.has_float64
+            if host.dtype == np.float64 and undecided:
                 host = host.astype(self.default_float, copy=False)
         elif dtype_name(host.dtype) != dtype:
             host = host.astype(dtype)
-        return self.from_numpy(host)
+        try:
+            return self.from_numpy(host)
+        except TypeError as error:
+            raise DTypeError(
+                f"backend {self.name}:{self.device} has no dtype {host.dtype}: name another one, "
+                "asarray(x, dtype='float32')"
+            ) from error
 
     def is_native(self, obj: object) -> bool:
         """Tell whether obj is an array of this library, on whatever device."""
@@ -217,8 +220,9 @@ def to_host(obj: object) -> np.ndarray[Any, Any]:
     """
     try:
         if hasattr(obj, "__dlpack__") and not isinstance(obj, np.ndarray | np.generic):
-            return np.from_dlpack(obj, device="cpu")
-        host = np.asarray(obj)
+            host = np.from_dlpack(obj, device="cpu")
+        else:
+            host = np.asarray(obj)
     except Exception as error:
         if isinstance(obj, list | tuple) and isinstance(error, ValueError):
             raise ShapeError(f"asarray: the rows differ in length: {error}") from error
@@ -229,4 +233,5 @@ def to_host(obj: object) -> np.ndarray[Any, Any]:
         raise DTypeError(
             f"asarray: real numbers are needed, got {type(obj).__name__} of {host.dtype}"
         )
-    return host
+    # Not every library takes every layout and byte order.
+    return np.asarray(host, dtype=host.dtype.newbyteorder("="), order="C")

@@ -21,7 +21,7 @@ from xbp.datasets import load_digits, load_mnist, load_npz
 from xbp.errors import BackendNotFoundError, DataError, SettingError, XbpError
 from xbp.progress import TrainingProgress
 from xbp.registry import describe
-from xbp.saving import prepare_folder, save
+from xbp.saving import prepare_folder, save_parameters, save_result
 
 INTERRUPTED = 130
 
@@ -154,7 +154,8 @@ def train(
         },
     }
     if folder:
-        save(folder, network, result)
+        save_parameters(network, folder / "model.safetensors")
+        save_result(result, folder / "result.json")
     if as_json:
         click.echo(json.dumps(result))
     else:

@@ -1,4 +1,4 @@
-"""What a training leaves in a folder: the parameters, and what was seen."""
+"""What a training leaves in files: the parameters, and what was seen."""
 
 import json
 import os
@@ -8,9 +8,60 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import safetensors.numpy
+from safetensors import SafetensorError
 
-from xbp.errors import DataError
+from xbp.errors import CheckpointError, DataError
 from xbp.networks import Network
+
+
+def save_parameters(network: Network, path: str | Path) -> None:
+    """Write a network's parameters in the safetensors format, whole or not at all.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be written; what was there before is still there.
+    """
+    arrays = {key: network.backend.to_numpy(value) for key, value in network.params.items()}
+    _write(Path(path), safetensors.numpy.save(arrays))
+
+
+def load_parameters(network: Network, path: str | Path) -> None:
+    """Replace a network's parameters by those in a file, all of them or none.
+
+    The file may come from a network on another backend.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, or its arrays have other names, shapes or dtypes.
+    """
+    try:
+        arrays = safetensors.numpy.load(Path(path).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}): give a file that save_parameters or --out made"
+        ) from error
+    found = {key: (array.shape, str(array.dtype)) for key, array in arrays.items()}
+    needed = {key: (tuple(value.shape), network.dtype) for key, value in network.params.items()}
+    if found != needed:
+        raise CheckpointError(
+            f"{path}: holds {_described(found)}, but the network has {_described(needed)}: build "
+            "it with the same sizes and dtype"
+        )
+    for key, array in arrays.items():
+        network.params[key] = network.backend.asarray(array)
+
+
+def save_result(result: Mapping[str, Any], path: str | Path) -> None:
+    """Write figures as JSON, whole or not at all.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be written; what was there before is still there.
+    """
+    _write(Path(path), json.dumps(result, indent=2).encode())
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -30,17 +81,8 @@ def prepare_folder(folder: str | Path) -> Path:
         raise _cannot_write(folder, error) from error
 
 
-def save(folder: Path, network: Network, result: Mapping[str, Any]) -> None:
-    """Write ``model.safetensors`` and ``result.json``, each whole or not at all.
-
-    Raises
-    ------
-    DataError
-        If the folder cannot be written to; what was there before is still there.
-    """
-    arrays = {key: network.backend.to_numpy(value) for key, value in network.params.items()}
-    _write(folder / "model.safetensors", safetensors.numpy.save(arrays))
-    _write(folder / "result.json", json.dumps(result, indent=2).encode())
+def _described(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
+    return ", ".join(f"{key} {dtype}{shape}" for key, (shape, dtype) in sorted(arrays.items()))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -59,4 +101,4 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be written ({error}): choose another folder with --out")
+    return DataError(f"{path}: cannot be written ({error}): choose another place")

@@ -22,6 +22,8 @@ class LossLayer(Layer):
         The targets, of that shape.
     loss : Array
         The mean over the batch, 0-d: nothing waits for the device until its value is asked for.
+    classifies : bool
+        Whether targets are classes, so that there is an accuracy.
     """
 
     classifies: ClassVar[bool]

@@ -1,0 +1,42 @@
+"""What is shown while training: a bar on a terminal, some lines elsewhere."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from support import arr
+
+from xbp.progress import TrainingProgress
+from xbp.training import History
+
+
+def shown(terminal: bool, steps: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return what a training of so many steps, evaluated at each second one, writes."""
+    monkeypatch.setattr("xbp.progress._SECONDS_BETWEEN_LOSSES", 0)
+    file = StringIO()
+    console = Console(file=file, force_terminal=terminal, width=100)
+    history = History()
+    with TrainingProgress(steps, console) as progress:
+        for step in range(1, steps + 1):
+            progress.step(step, arr(1 / step))
+            if step % 2 == 0:
+                history.loss.append(1 / step)
+                history.train_accuracy.append(0.5 + step / 1000)
+                history.test_accuracy.append(0.25)
+                progress.evaluated(step, history)
+    return file.getvalue()
+
+
+def test_a_bar_with_loss_and_accuracy_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = shown(True, 40, monkeypatch)
+    assert "40/40" in written
+    assert "loss 0.0250  train 54.00%  test 25.00%" in written
+    assert "step " not in written
+
+
+def test_about_ten_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(False, 400, monkeypatch).splitlines()
+    assert 10 <= len(lines) <= 12
+    assert lines[0] == "step      2  loss 0.5000  train 50.20%  test 25.00%"
+    assert lines[-1].startswith("step    400  loss 0.0025")
+    assert "\x1b" not in "".join(lines)

@@ -1,0 +1,77 @@
+"""Parameters in files: there and back, on another backend too, and nothing half-written."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from support import host, other
+
+from xbp import TwoLayerNet
+from xbp.errors import CheckpointError, DataError
+from xbp.saving import load_parameters, save_parameters, save_result
+
+
+def net(seed: int, **settings: Any) -> TwoLayerNet:
+    return TwoLayerNet(4, 5, 3, dtype="float32", seed=seed, **settings)
+
+
+def test_parameters_go_to_a_file_and_into_another_network(tmp_path: Path) -> None:
+    network, again, elsewhere = net(0), net(1), net(2, backend=other)
+    save_parameters(network, tmp_path / "model.safetensors")
+    load_parameters(again, tmp_path / "model.safetensors")
+    load_parameters(elsewhere, tmp_path / "model.safetensors")
+    for key, value in network.params.items():
+        np.testing.assert_array_equal(host(again.params[key]), host(value))
+        np.testing.assert_array_equal(other.to_numpy(elsewhere.params[key]), host(value))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def _unchanged(network: TwoLayerNet, path: Path, message: str) -> None:
+    before = {key: host(value).copy() for key, value in network.params.items()}
+    with pytest.raises(CheckpointError, match=message):
+        load_parameters(network, path)
+    for key, value in network.params.items():
+        np.testing.assert_array_equal(host(value), before[key])
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    _unchanged(net(0), path, r"model.safetensors: cannot be read .*save_parameters")
+    save_parameters(net(0), path)
+    content = path.read_bytes()
+    for damaged in (b"", b"no model", content[:20], content[:-1], content + b"\0"):
+        path.write_bytes(damaged)
+        _unchanged(net(1), path, "cannot be read")
+
+
+def test_a_model_of_another_network(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    good = {key: host(value) for key, value in net(0).params.items()}
+    for wrong in (
+        {**good, "W1": np.zeros((4, 6), np.float32)},
+        {**good, "b2": good["b2"].astype(np.float64)},
+        {**good, "W3": good["W2"]},
+        {key: good[key] for key in ("W1", "b1", "W2")},
+    ):
+        save_file(wrong, path)
+        _unchanged(net(1), path, r"holds .*W1 float32\(4, .*but the network has .*same sizes")
+
+
+def test_what_was_there_stays_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "result.json"
+    save_result({"loss": 1}, path)
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match=r"result.json: cannot be written \(no space left\)"):
+        save_result({"loss": 2}, path)
+    assert path.read_text() == '{\n  "loss": 1\n}'
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    with pytest.raises(DataError, match="cannot be written"):
+        save_parameters(net(0), tmp_path / "nowhere" / "model.safetensors")
