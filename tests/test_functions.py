@@ -96,8 +96,9 @@ def test_sum_squared_error_is_half_the_sum_and_the_mean_over_the_batch() -> None
     assert float(sum_squared_error(y, t)) == (0.5 + 8) / 2
 
 
-def test_one_hot() -> None:
-    rows = one_hot(arr([2, 0], "uint8"), 3, like=arr([0.5], "float32"))
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "uint64"])
+def test_one_hot(dtype: str) -> None:
+    rows = one_hot(arr(np.array([2, 0], dtype)), 3, like=arr([0.5], "float32"))
     assert dtype_of(rows) == "float32"
     np.testing.assert_array_equal(host(rows), [[0, 0, 1], [1, 0, 0]])
 

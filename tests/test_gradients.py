@@ -115,6 +115,10 @@ def _doubled(backward: Any) -> Any:
     return lambda layer, dout: 2 * backward(layer, dout)
 
 
+def _slightly(backward: Any) -> Any:
+    return lambda layer, dout: (1 + 1e-5) * backward(layer, dout)
+
+
 def _ungated(backward: Any) -> Any:
     return lambda layer, dout: dout
 
@@ -125,6 +129,8 @@ def _ungated(backward: Any) -> Any:
         (Relu, _ungated, {"W1", "b1"}),
         (Relu, _sign, {"W1", "b1"}),
         (Affine, _sign, {"W1", "b1"}),
+        (Relu, _slightly, {"W1", "b1"}),
+        (SoftmaxWithLoss, _slightly, {"W1", "b1", "W2", "b2"}),
         (SoftmaxWithLoss, _doubled, {"W1", "b1", "W2", "b2"}),
     ],
 )

@@ -306,9 +306,28 @@ def test_affine_refuses_wrong_dtypes() -> None:
         layer.forward([[1.0]])
 
 
-def test_affine_takes_its_input_in_the_dtype_of_its_weight() -> None:
-    layer = Affine(arr([[2.0]], "float64"), arr([1.0], "float64"))
-    assert dtype_of(layer.forward(arr([[0.5]], "float32"))) == "float64"
+@pytest.mark.parametrize(("dtype", "others"), [("float32", "float64"), ("float64", "float32")])
+def test_a_layer_computes_in_the_dtype_of_its_parameters(dtype: str, others: str) -> None:
+    layer = Affine(arr([[2.0]], dtype), arr([1.0], dtype))
+    y = layer.forward(arr([[0.5]], others))
+    results = [y, layer.backward(arr([[1.0]], others)), *layer.grads.values()]
+    assert [dtype_of(result) for result in results] == [dtype] * 4
+
+
+@pytest.mark.parametrize(("dtype", "others"), [("float32", "float64"), ("float64", "float32")])
+def test_a_loss_is_computed_in_the_dtype_of_the_outputs(dtype: str, others: str) -> None:
+    for layer in (SoftmaxWithLoss(), IdentityWithLoss()):
+        loss = layer.forward(arr([[0.5, 1.0]], dtype), arr([[0.0, 1.0]], others))
+        assert dtype_of(loss) == dtype_of(layer.backward()) == dtype
+
+
+def test_arrays_on_two_devices_do_not_mix() -> None:
+    here, there = (xbp.get_backend(f"array-api-strict:device{n}") for n in (1, 2))
+    layer = Affine(here.asarray([[2.0]]), here.asarray([1.0]))
+    with pytest.raises(MixedBackendError, match=r"Affine: arrays on .*device2.* and on .*device1"):
+        layer.forward(there.asarray([[1.0]]))
+    with pytest.raises(MixedBackendError, match=r"params\['b'\]: arrays on "):
+        layer.params["b"] = there.asarray([1.0])
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (4, 2), (3, 1), (2, 3, 2)])

@@ -121,10 +121,12 @@ def test_loss_and_gradient_is_pure() -> None:
     network, (x, t) = small(), batch()
     expected_loss, expected = float(network.loss(x, t)), network.gradient(x, t)
     params = {key: value * 2 for key, value in network.params.items()}
-    state = {name: dict(vars(layer)) for name, layer in network.layers.items()}
+    layers = [*network.layers.values(), network.last_layer]
+    states = [dict(vars(layer)) for layer in layers]
     network.loss_and_gradient(params, x, t)
-    for name, layer in network.layers.items():
-        assert all(vars(layer)[key] is value for key, value in state[name].items())
+    for layer, state in zip(layers, states, strict=True):
+        assert vars(layer).keys() == state.keys()
+        assert all(vars(layer)[key] is value for key, value in state.items())
     loss, grads = backend.compile(network.loss_and_gradient)(dict(network.params), x, t)
     np.testing.assert_allclose(float(loss), expected_loss, rtol=1e-12)
     for key, value in grads.items():

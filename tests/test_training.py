@@ -255,10 +255,12 @@ def test_data_are_checked_before_anything_changes(
 ) -> None:
     network = net()
     before = parameters(network)
+    state = dict(vars(network.layers["Affine1"]))
     with pytest.raises(error, match=message):
         Trainer(network, SGD(0.1)).fit(x, t, steps=1)
     with pytest.raises(error, match=message.replace("training", "test")):
         Trainer(network, SGD(0.1)).fit(X, T, steps=1, x_test=x, t_test=t)
+    assert vars(network.layers["Affine1"]).keys() == state.keys()
     for key, value in parameters(network).items():
         np.testing.assert_array_equal(value, before[key])
 

@@ -32,11 +32,11 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         an array.
     """
     try:
-        # Objects would need pickle, and a pickle from a stranger can run anything.
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ValueError("it holds a single array without a name")
-        with loaded as archive:
+        with Path(path).open("rb") as file:
+            # Objects would need pickle, and a pickle from a stranger can run anything.
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it holds a single array without a name")
             arrays = {name: archive[name] for name in _NAMES if name in archive}
             found = ", ".join(archive.files) or "nothing"
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
