@@ -35,8 +35,10 @@ class TorchBackend(Backend):
 
     @classmethod
     def find_device(cls, name: str) -> torch.device:
-        """Return PyTorch's own device, once a tensor could be made there."""
-        return torch.empty(0, device=name).device
+        """Return PyTorch's own device, once a number has been there and back."""
+        there = torch.zeros(1, device=name)
+        there.item()
+        return there.device
 
     @property
     def has_float64(self) -> bool:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,8 @@ def test_version() -> None:
         (["train", "--lr", "0"], "lr is a positive number"),
         (["train", "--lr", "much"], "'much' is not a valid float"),
         (["train", "--steps", "0"], "0 is not in the range"),
-        (["train", "--init", "glorot"], "weight_init_std is a number ≥ 0, 'he' or 'xavier'"),
+        (["train", "--init", "glorot"], "--init is a number, he or xavier, not 'glorot'"),
+        (["train", "--init", "-1"], "weight_init_std is a number ≥ 0, 'he' or 'xavier'"),
         (["train", "--dtype", "int8"], "'int8' is not one of 'float32', 'float64'"),
         (["gradcheck", "fashion"], "'fashion' is not one of 'digits', 'mnist'"),
         (["trian"], "No such command 'trian'"),
@@ -180,6 +182,42 @@ def test_what_cannot_be_done_ends_with_status_1(tmp_path: Path) -> None:
     path = tmp_path / "odd.npz"
     np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([0.5, 1.5]))
     assert "targets are integer labels" in refused(1, "train", str(path))
+    np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([[0], [1]]))
+    assert "targets are integer labels" in refused(1, "train", str(path))
+    np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([0, 10**9]))
+    assert "the largest label, 1000000000, would need" in refused(1, "train", str(path))
+    for odd in (np.array([["a"], ["b"]]), np.array([[0], [1]], dtype="datetime64[s]")):
+        np.savez(path, x_train=odd, t_train=np.array([0, 1]))
+        result = run("train", str(path), "--backend", SPEC)
+        assert result.exit_code == 1
+        assert "real numbers are needed" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_ends_with_a_message() -> None:
+    with Path("/dev/full").open("w") as full:
+        found = subprocess.run(
+            [sys.executable, "-m", "xbp", "gradcheck", "--elements", "1", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert found.returncode == 1
+    assert "No space left on device" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_labels_of_every_integer_type(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    for dtype in ("uint8", "uint64", "int32"):
+        np.savez(path, x_train=np.eye(3), t_train=np.arange(3).astype(dtype))
+        assert results("train", str(path), "--steps", "1")["layers"] == [3, 50, 3]
+
+
+def test_a_loss_that_is_not_finite_is_null_in_json() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = results("train", "--steps", "20", "--lr", "1e30")
+    assert found["loss"] is None
+    assert found["history"]["loss"][0] > 0
 
 
 @pytest.mark.skipif(backend.name != "numpy", reason="starts a process: once is enough")

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support import backend
+
+from xbp.cli import main
 
 HOUSE = Path(__file__).parent.parent
 PRINTED = {
@@ -49,11 +52,18 @@ PROGRAMS = re.findall(r"^( *)```python\n(.*?)^ *```$", README, flags=re.MULTILIN
 
 
 def test_readme_has_programs() -> None:
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_a_program_of_readme(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("number", range(4))
+def test_a_program_of_readme(
+    number: int,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    CliRunner().invoke(main, ["train", "--steps", "1", "--out", "out"])
     indent, program = PROGRAMS[number]
     lines = [line.removeprefix(indent) for line in program.splitlines()]
     names: dict[str, Any] = {}

@@ -133,6 +133,20 @@ def test_a_loss_refuses_targets_that_do_not_fit(loss: Callable[..., Any]) -> Non
         loss(y, other.asarray([[0.0, 1.0], [0.0, 1.0]]))
 
 
+def test_a_label_outside_the_classes_cannot_be_overlooked() -> None:
+    y = arr([[0.5, 0.5], [0.5, 0.5]])
+    for labels in ([0, 2], [-1, 1]):
+        assert np.isnan(host(cross_entropy_error(y, arr(labels))))
+
+
+@pytest.mark.parametrize("loss", [cross_entropy_error, sum_squared_error])
+def test_a_loss_is_of_arrays(loss: Callable[..., Any]) -> None:
+    with pytest.raises(DTypeError, match=f"{loss.__name__}: expected an array, got list"):
+        loss([0.5, 0.5], [1.0, 0.0])
+    with pytest.raises(DTypeError, match=f"{loss.__name__}: expected an array, got list"):
+        loss(arr([0.5, 0.5]), [1.0, 0.0])
+
+
 def test_labels_are_integers() -> None:
     with pytest.raises(DTypeError, match="labels are integers, got float32"):
         cross_entropy_error(arr([[0.5, 0.5]]), arr([1.0], "float32"))

@@ -9,7 +9,7 @@ from support import arr, arrays, backend, dtype_of, host
 
 import xbp
 from xbp import TwoLayerNet, gradient_check, numerical_gradient
-from xbp.errors import DTypeError, SettingError
+from xbp.errors import DataError, DTypeError, SettingError
 from xbp.layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 
 
@@ -73,6 +73,10 @@ def test_mistakes() -> None:
             numerical_gradient(lambda x: x, arr(1.0), h=h)
     with pytest.raises(SettingError, match="elements"):
         gradient_check(network(), *data(), elements=0)
+    with pytest.raises(SettingError, match="no parameters"):
+        gradient_check(xbp.Network([Relu()], SoftmaxWithLoss(), backend=backend), *data())
+    with pytest.raises(DataError, match=r"the loss is nan: .* a label is outside the classes"):
+        gradient_check(network(), data()[0], data()[1] + 1)
 
 
 # The check ---------------------------------------------------------------------------------------

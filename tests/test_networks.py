@@ -11,8 +11,8 @@ from support import arr, arrays, backend, dtype_of, host, other
 
 import xbp
 from xbp import Network, TwoLayerNet
-from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError
-from xbp.layers import Affine, IdentityWithLoss, Relu, Sigmoid, SoftmaxWithLoss
+from xbp.errors import DataError, DTypeError, MixedBackendError, SettingError, ShapeError
+from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Sigmoid, SoftmaxWithLoss
 
 
 def small(seed: int = 0, dtype: str | None = "float64") -> TwoLayerNet:
@@ -226,9 +226,9 @@ def test_settings_that_make_no_sense(settings: Any, message: str) -> None:
         TwoLayerNet(4, 5, 3, **settings)
 
 
-@pytest.mark.parametrize("dtype", ["int64", "float128", "nonsense"])
-def test_parameters_are_floats(dtype: str) -> None:
-    with pytest.raises(DTypeError, match=dtype):
+@pytest.mark.parametrize("dtype", ["int64", "float128", "nonsense", np.float32])
+def test_parameters_are_floats(dtype: Any) -> None:
+    with pytest.raises(DTypeError, match="dtype is 'float32' or 'float64', not "):
         TwoLayerNet(4, 5, 3, dtype=dtype)
 
 
@@ -304,3 +304,75 @@ def test_pure_parameters_have_the_networks_keys() -> None:
     network, (x, t) = small(), batch()
     with pytest.raises(SettingError, match="parameters W1, b1, W2, b2 are needed, got W1"):
         network.loss_and_gradient({"W1": network.params["W1"]}, x, t)
+
+
+def test_params_are_assigned_by_item() -> None:
+    with pytest.raises(AttributeError):
+        small().params = {}  # type: ignore[misc, assignment]
+
+
+def test_a_regression_has_no_accuracy() -> None:
+    network = Network.fully_connected([4, 3], loss=IdentityWithLoss, dtype="float64", seed=0)
+    with pytest.raises(SettingError, match="IdentityWithLoss knows no classes"):
+        network.accuracy(*batch())
+
+
+def test_accuracy_wants_labels_of_its_classes() -> None:
+    network, (x, t) = small(), batch()
+    with pytest.raises(DataError, match=r"t\[\d\] is 3, no label"):
+        network.accuracy(x, t + 1)
+    with pytest.raises(DataError, match="no label"):
+        network.accuracy(x[0, :], arr(7))
+
+
+def test_classes_are_given_where_classes_are_wanted() -> None:
+    with pytest.raises(SettingError, match="activation is a class"):
+        Network.fully_connected([1, 1], activation="relu")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="loss is a class"):
+        Network.fully_connected([1, 1], loss=SoftmaxWithLoss())  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="given as a list"):
+        Network(Affine(arr([[1.0]]), arr([1.0])), SoftmaxWithLoss())  # type: ignore[arg-type]
+
+
+# A layer of one's own ----------------------------------------------------------------------------
+
+
+class Scale(Layer):
+    """Multiplies each feature by a number of its own; what it leaves as gradient can be chosen."""
+
+    param_names = ("scale",)
+    left: Any = None
+
+    def __init__(self, scale: Any) -> None:
+        self.scale = scale
+
+    def forward(self, x: Any) -> Any:
+        self.x = x
+        return x * self.scale
+
+    def backward(self, dout: Any) -> Any:
+        product = dout * self.x
+        self.dscale = self.left(product) if self.left else backend.xp.sum(product, axis=0)
+        return dout * self.scale
+
+
+def with_scale() -> Network:
+    layers = [*small().layers.values()]
+    return Network([layers[0], Scale(arr(np.ones(5))), *layers[1:]], SoftmaxWithLoss())
+
+
+def test_a_layer_of_ones_own_takes_part() -> None:
+    network = with_scale()
+    assert list(network.params) == ["W1", "b1", "scale1", "W2", "b2"]
+    assert xbp.gradient_check(network, *batch()).passed
+
+
+def test_a_gradient_that_is_missing_or_misshapen_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scale, "left", lambda self, product: None)
+    with pytest.raises(SettingError, match=r"Scale1: backward left no gradient in self\.dscale"):
+        with_scale().gradient(*batch())
+    monkeypatch.setattr(Scale, "left", lambda self, product: product)
+    with pytest.raises(ShapeError, match=r"Scale1: scale has shape \(5,\), but .*\(6, 5\)"):
+        with_scale().gradient(*batch())
+    with pytest.raises(SettingError, match=r"Slip: param_names is a tuple, \('scale',\)"):
+        type("Slip", (Layer,), {"param_names": "scale"})

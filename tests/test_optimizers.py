@@ -76,6 +76,22 @@ def test_settings_out_of_range(make: Any, message: str) -> None:
         make()
 
 
+def test_numpy_numbers_are_numbers() -> None:
+    assert SGD(np.float32(0.5)).lr == 0.5  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="not True"):
+        SGD(True)
+
+
+@pytest.mark.parametrize("make", [lambda: Momentum(0.1), lambda: Adam(0.3)])
+def test_an_optimizer_remembers_one_network(make: Any) -> None:
+    optimizer: Optimizer = make()
+    optimizer.update({"W": arr([1.0]), "b": arr([1.0])}, {"W": arr([1.0]), "b": arr([1.0])})
+    params = {"W": arr([1.0]), "b": arr([1.0, 2.0])}
+    with pytest.raises(SettingError, match="remembers another network's b: make one for each"):
+        optimizer.update(params, {"W": arr([1.0]), "b": arr([1.0, 2.0])})
+    np.testing.assert_array_equal(host(params["W"]), [1])
+
+
 def test_an_optimizer_without_update_says_so() -> None:
     with pytest.raises(NotImplementedError, match="Optimizer has no update"):
         Optimizer().update({}, {})

@@ -20,7 +20,12 @@ from xbp import (
     set_backend,
     use_backend,
 )
-from xbp.errors import BackendNotFoundError, BackendUnavailableError, MixedBackendError
+from xbp.errors import (
+    BackendNotFoundError,
+    BackendUnavailableError,
+    MixedBackendError,
+    SettingError,
+)
 from xbp.registry import backend_of
 
 SELECTED = f"{backend.name}:{backend.device}"
@@ -190,12 +195,13 @@ def test_a_device_that_is_not_there(name: str) -> None:
 
 
 class Mine(type(get_backend("numpy"))):  # type: ignore[misc]
-    name = "mine"
+    name = "goes by the name it is registered under"
 
 
 def test_a_registered_backend_is_found_and_replaced() -> None:
     register_backend("mine", Mine)
     assert isinstance(get_backend("mine"), Mine)
+    assert get_backend("mine").name == "mine"
     assert available_backends()["mine"].usable
 
     class Newer(Mine):
@@ -209,6 +215,11 @@ def test_a_registered_backend_is_found_and_replaced() -> None:
 def test_a_name_can_be_part_of_a_spec(name: str) -> None:
     with pytest.raises(BackendNotFoundError, match="cannot be a backend's name"):
         register_backend(name, Mine)
+
+
+def test_a_factory_can_be_called() -> None:
+    with pytest.raises(SettingError, match="factory is called with a device"):
+        register_backend("mine", None)  # type: ignore[arg-type]
 
 
 def test_a_factory_returns_a_backend() -> None:
@@ -230,7 +241,10 @@ def install(folder: Path, name: str, code: str, extras: tuple[str, ...] = ()) ->
     (folder / f"{module}.py").write_text(code)
     metadata = folder / f"{module}-1.0.dist-info"
     metadata.mkdir()
-    provided = "".join(f"Provides-Extra: {extra}\n" for extra in extras)
+    provided = "".join(
+        f"Provides-Extra: {extra}\nRequires-Dist: {name}-library>=9; extra == '{extra}'\n"
+        for extra, name in ((extra, extra.rstrip("0123456789")) for extra in extras)
+    )
     (metadata / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n{provided}"
     )
@@ -246,9 +260,10 @@ def test_plugins_are_found_and_broken_ones_harm_nobody(
     install(tmp_path, "lacking", "import no_such_library", ("lacking9", "docs"))
     install(tmp_path, "bare", "import no_such_library")
     install(tmp_path, "empty", "")
+    install(tmp_path, "leaving", "raise SystemExit(3)")
     monkeypatch.syspath_prepend(tmp_path)
     records = available_backends()
-    assert {"good", "raising", "lacking", "bare", "empty", "numpy"} <= records.keys()
+    assert {"good", "raising", "lacking", "bare", "empty", "leaving", "numpy"} <= records.keys()
     assert not any(name.startswith("plugin_") for name in sys.modules)
     assert records["good"].usable
     assert records["good"].version == np.__version__
@@ -257,9 +272,11 @@ def test_plugins_are_found_and_broken_ones_harm_nobody(
     assert "failed to import with RuntimeError: it broke" in records["raising"].reason
     assert records["raising"].version is None
     assert records["raising"].devices == []
-    assert "pip install 'plugin_lacking[lacking9]'" in records["lacking"].reason
-    assert "docs" not in records["lacking"].reason
-    assert "pip install --force-reinstall plugin_bare" in records["bare"].reason
+    assert "No module named 'no_such_library'" in records["lacking"].reason
+    assert "pip install 'lacking-library>=9'" in records["lacking"].reason
+    assert "docs-library" not in records["lacking"].reason
+    assert "install the library that plugin 'plugin_bare:Plugin' needs" in records["bare"].reason
+    assert "failed to import with SystemExit" in records["leaving"].reason
     assert "failed to import with AttributeError" in records["empty"].reason
     assert get_backend("good").xp is get_backend("numpy").xp
 

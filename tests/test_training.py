@@ -235,15 +235,24 @@ NAN[4, 1] = np.nan
 @pytest.mark.parametrize(
     ("x", "t", "error", "message"),
     [
-        (X, T[:5], DataError, r"training data: as many targets as samples .*\(6, 2\) and \(5,\)"),
-        (X[:0], T[:0], DataError, "training data: there are no samples"),
-        (NAN, T, DataError, "training data: a value is not finite"),
-        (X, T + 1, DataError, r"target 2 is no label: .* 3 outputs, 0 \.\.\. 2"),
-        (X, T - 1, DataError, "target 0 is no label"),
-        (X, np.zeros((6, 3)), DataError, "target 0 is not one-hot"),
-        (X, np.eye(3)[T] * 2 - 0.5 + 1 / 6, DataError, "target 0 is not one-hot"),
+        (
+            X,
+            T[:5],
+            DataError,
+            r"training data, x \(6, 2\) and t \(5,\): as many targets as samples",
+        ),
+        (X[:0], T[:0], DataError, "training data, .*: there are no samples"),
+        (NAN, T, DataError, "x holds NaN or infinity in float32"),
+        (X, T + 1, DataError, r"t\[2\] is 3, no label: the outputs are numbered 0 \.\.\. 2"),
+        (X, T - 1, DataError, r"t\[0\] is -1, no label"),
+        (X, np.zeros((6, 3)), DataError, r"t\[0\] is \[0.0, 0.0, 0.0\], not one-hot"),
+        (X, np.eye(3)[T] * 2 - 0.5 + 1 / 6, DataError, r"t\[0\] is .*, not one-hot"),
         (X, T.astype(np.float32), DTypeError, "labels are integers, got float32"),
+        (X, T.astype(bool), DTypeError, "labels are integers, got bool"),
+        (X, T[:, None], ShapeError, "without an axis of 1"),
         (X, np.eye(4)[T], ShapeError, "SoftmaxWithLoss: "),
+        (X.astype(object), T, DTypeError, "training data.*real numbers are needed, got .*object"),
+        (X.astype(str), T, DTypeError, "real numbers are needed"),
         (X[:, :1], T, ShapeError, "Affine1: samples of 2 elements"),
         ([["a", "b"]] * 6, T, DTypeError, "real numbers are needed, got list"),
         ([[1.0, 2.0], [3.0]], T, ShapeError, "rows differ in length"),
@@ -269,7 +278,7 @@ def test_a_target_of_a_regression_is_finite() -> None:
     network = Network.fully_connected([2, 1], loss=IdentityWithLoss, seed=0)
     t = np.zeros((6, 1))
     t[3] = np.inf
-    with pytest.raises(DataError, match="target 3 is not finite"):
+    with pytest.raises(DataError, match=r"t\[3\] is \[inf\], not finite"):
         Trainer(network, SGD(0.1)).fit(X, t, steps=1)
 
 
@@ -289,6 +298,12 @@ def test_how_long_to_train(settings: Any, message: str) -> None:
 
 
 def test_settings_of_a_trainer() -> None:
+    with pytest.raises(
+        SettingError, match=r"optimizer is one such as xbp\.SGD\(lr=0\.1\), not <class"
+    ):
+        Trainer(net(), SGD)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"the network is an xbp\.Network, not SGD"):
+        Trainer(SGD(0.1), net())  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="batch_size is a positive integer"):
         Trainer(net(), SGD(0.1), batch_size=0)
     with pytest.raises(SettingError, match="seed"):

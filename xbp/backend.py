@@ -21,8 +21,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Backend:
     """An array library on one device.
 
-    A subclass names its library and namespace, and overrides only what the array API standard
-    cannot do for that library.
+    A subclass sets the class attributes `name`, `library` and `xp`, and overrides only what the
+    array API standard cannot do for that library.
 
     Parameters
     ----------
@@ -33,6 +33,8 @@ class Backend:
     ----------
     name : str
         The name under which the backend is registered, ``"torch"``.
+    library : module
+        The array library; its ``__version__`` is shown.
     device : str
         The name of the device. ``f"{name}:{device}"`` is a spec for this very backend.
     xp
@@ -44,7 +46,7 @@ class Backend:
         If the library has no such device here.
     """
 
-    name: ClassVar[str]
+    name: str
     library: Any
     xp: ClassVar[Namespace]
 
@@ -123,6 +125,12 @@ class Backend:
     def _info(self) -> Any:
         return self.xp.__array_namespace_info__()
 
+    @property
+    def default_integer(self) -> str:
+        """The dtype of an array made of Python integers."""
+        dtypes = self._info.default_dtypes(device=self.native_device)
+        return dtype_name(dtypes["integral"])
+
     def owns(self, x: object) -> bool:
         """Tell whether x is an array of this library on this device."""
         return self.is_native(x) and device_of(x) in (self.native_device, None)
@@ -168,8 +176,8 @@ class Backend:
         native_dtype = None if dtype is None else self.dtype(dtype)
         if self.is_native(obj):
             x: Array = obj
-            if kind_of(x) == "complex floating":
-                raise DTypeError("asarray: real numbers are needed, got complex ones")
+            if kind_of(x) not in ("bool", "integral", "real floating"):
+                raise DTypeError(f"asarray: real numbers are needed, got {dtype_name(x.dtype)}")
             if not self.owns(x):
                 x = array_api_compat.to_device(x, self.native_device)
             if native_dtype is None or x.dtype == native_dtype:

@@ -4,7 +4,6 @@ Results go to standard output, progress and complaints to standard error. A user
 one message and exit status 2 (the command line is wrong) or 1 (what it asks for cannot be done).
 """
 
-import json
 import time
 from math import prod
 from pathlib import Path
@@ -21,9 +20,10 @@ from xbp.datasets import load_digits, load_mnist, load_npz
 from xbp.errors import BackendNotFoundError, DataError, SettingError, XbpError
 from xbp.progress import TrainingProgress
 from xbp.registry import describe
-from xbp.saving import prepare_folder, save_parameters, save_result
+from xbp.saving import prepare_folder, save_parameters, save_result, to_json
 
 INTERRUPTED = 130
+MOST_CLASSES = 100_000
 
 
 class _Commands(click.Group):
@@ -32,14 +32,14 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except XbpError as error:
+        except (XbpError, OSError) as error:
             raise _Failure(error) from error
 
 
 class _Failure(click.ClickException):
     """What is printed of an error: its message alone."""
 
-    def __init__(self, error: XbpError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         is_usage = isinstance(error, BackendNotFoundError | SettingError)
         self.exit_code = 2 if is_usage else 1  # type: ignore[misc]
@@ -56,7 +56,7 @@ data_dir_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(xbp.__version__, prog_name="xbp")
 def main() -> None:
     """Backpropagation you can read, on any array library."""
@@ -84,7 +84,7 @@ def main() -> None:
 @dtype_option
 @seed_option
 @data_dir_option
-@click.option("--out", metavar="DIR", help="Folder for the trained model and the figures.")
+@click.option("--out", metavar="DIR", help="Folder for model.safetensors and result.json.")
 @json_option
 def train(
     data: str,
@@ -112,10 +112,11 @@ def train(
     has_test = x_test is not None
     on_mnist = data == "mnist"
     steps = steps or (10_000 if on_mnist else 2_000)
+    spread = _spread(init or ("0.01" if on_mnist else "he"))
     sizes = [prod(x.shape[1:]), *hidden, _class_count(t, data)]
     network = xbp.Network.fully_connected(
         sizes,
-        weight_init_std=_std(init or ("0.01" if on_mnist else "he")),
+        weight_init_std=spread,
         backend=chosen,
         dtype=dtype or "float32",
         seed=seed,
@@ -140,6 +141,7 @@ def train(
         "steps": len(history.loss),
         "batch_size": batch_size,
         "lr": lr,
+        "init": spread,
         "seed": seed,
         "seconds": seconds,
         "loss": history.loss[-1],
@@ -157,7 +159,7 @@ def train(
         save_parameters(network, folder / "model.safetensors")
         save_result(result, folder / "result.json")
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(to_json(result))
     else:
         _print_training(result, folder)
     if history.interrupted:
@@ -212,7 +214,7 @@ def gradcheck(
     )
     if as_json:
         click.echo(
-            json.dumps(
+            to_json(
                 {
                     "data": data,
                     "backend": chosen.name,
@@ -239,7 +241,7 @@ def backends(as_json: bool) -> None:
     """List the array libraries, and say what to install for the others."""
     records = [describe(record) for record in xbp.available_backends().values()]
     if as_json:
-        click.echo(json.dumps({record["name"]: record for record in records}))
+        click.echo(to_json({record["name"]: record for record in records}))
         return
     table = _table("backend", "version", "devices", "float64", "usable, or why not")
     for record in records:
@@ -273,21 +275,29 @@ def _load(name: str, data_dir: str | None) -> tuple[Any, Any]:
 
 def _class_count(t: Any, source: str) -> int:
     """Return the number of classes among labels, or the width of one-hot targets."""
-    if t.ndim == 2 and t.shape[1] > 0:  # noqa: PLR2004
+    if t.ndim == 2 and t.shape[1] > 1:  # noqa: PLR2004
         return int(t.shape[1])
     if t.ndim != 1 or t.size == 0 or t.dtype.kind not in "iu":
         raise DataError(
             f"{source}: targets are integer labels (N,) or one-hot (N, C), got {t.dtype} of shape "
             f"{t.shape}"
         )
-    return int(t.max()) + 1
+    classes = int(t.max()) + 1
+    if classes > MOST_CLASSES:
+        raise DataError(
+            f"{source}: the largest label, {classes - 1}, would need {classes:,} outputs: number "
+            "the classes from 0 without gaps"
+        )
+    return classes
 
 
-def _std(text: str) -> float | str:
+def _spread(text: str) -> float | str:
+    if text in ("he", "xavier"):
+        return text
     try:
         return float(text)
     except ValueError:
-        return text
+        raise SettingError(f"--init is a number, he or xavier, not {text!r}") from None
 
 
 def _print_training(result: dict[str, Any], folder: Path | None) -> None:

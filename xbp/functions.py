@@ -4,7 +4,7 @@ All are safe at the extremes: scores and activations of ±1e4 and probabilities 
 finite results without a warning.
 """
 
-from math import prod
+from math import nan, prod
 
 from xbp.errors import DTypeError, ShapeError
 from xbp.namespace import (
@@ -147,8 +147,8 @@ def one_hot(labels: Array, class_count: int, like: Array) -> Array:
     Parameters
     ----------
     labels
-        Integers of any shape. One outside ``0 ... class_count - 1`` gives a row of zeros: values
-        are checked where data enter, not here.
+        Integers of any shape. One outside ``0 ... class_count - 1`` gives a row of NaN, which
+        nothing computed from it can hide: to raise an error would be to wait for the device.
     class_count
         The number of classes.
     like
@@ -161,12 +161,14 @@ def one_hot(labels: Array, class_count: int, like: Array) -> Array:
     """
     xp = namespace_of(labels, where="one_hot")
     classes = xp.arange(class_count, device=device_of(labels))
-    labels = xp.astype(labels, classes.dtype)
-    return xp.astype(xp.expand_dims(labels, axis=-1) == classes, like.dtype)
+    labels = xp.expand_dims(xp.astype(labels, classes.dtype), axis=-1)
+    rows = xp.astype(labels == classes, like.dtype)
+    return xp.where((labels >= 0) & (labels < class_count), rows, nan)
 
 
 def as_one_hot(t: Array | int, y: Array, where: str) -> Array:
     """Return targets, one-hot or labels, as one-hot of the shape and dtype of the outputs y."""
+    namespace_of(y, where=where)
     if getattr(t, "shape", ()) == y.shape:
         return as_targets(t, y, where)
     return one_hot(_checked_labels(t, y, where), y.shape[-1], like=y)
@@ -174,9 +176,9 @@ def as_one_hot(t: Array | int, y: Array, where: str) -> Array:
 
 def as_labels(t: Array | int, y: Array, where: str) -> Array:
     """Return targets, one-hot or labels, as labels in the dtype of the standard's ``argmax``."""
+    xp = namespace_of(y, where=where)
     if getattr(t, "shape", ()) == y.shape:
-        return namespace_of(t).argmax(as_targets(t, y, where), axis=-1)
-    xp = namespace_of(y)
+        return xp.argmax(as_targets(t, y, where), axis=-1)
     return xp.astype(_checked_labels(t, y, where), xp.argmax(y, axis=-1).dtype)
 
 
@@ -188,12 +190,12 @@ def _checked_labels(t: Array | int, y: Array, where: str) -> Array:
     if t.shape != y.shape[:-1]:
         raise ShapeError(
             f"{where}: outputs of shape {tuple(y.shape)} need targets of that shape (one-hot) or "
-            f"of shape {tuple(y.shape[:-1])} (labels), got {tuple(t.shape)}"
+            f"of shape {tuple(y.shape[:-1])} (labels, without an axis of 1), got {tuple(t.shape)}"
         )
     if kind_of(t) != "integral":
         raise DTypeError(
             f"{where}: labels are integers, got {dtype_name(t.dtype)}: convert with "
-            "backend.asarray(t, dtype='int64')"
+            "the backend's asarray(t, dtype='int64')"
         )
     return t
 
@@ -222,6 +224,7 @@ def _require_classes(x: Array, axis: int, where: str) -> None:
 
 
 def _require_samples(y: Array, where: str) -> None:
+    namespace_of(y, where=where)
     require_floating(y, where)
     if y.ndim not in (1, 2) or 0 in y.shape:
         raise ShapeError(

@@ -6,10 +6,10 @@ Nothing here knows how a network is built: its gradient is checked from outside.
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from typing import Any, Protocol, Self
 
-from xbp.errors import DTypeError, SettingError
+from xbp.errors import DataError, DTypeError, SettingError
 from xbp.namespace import (
     Array,
     device_of,
@@ -76,7 +76,7 @@ class _Probe:
     """Evaluates f with one element of x moved by a step."""
 
     def __init__(self, f: Callable[[Array], Any], x: Array, h: float) -> None:
-        if not h > 0:
+        if not (isinstance(h, int | float) and h > 0):
             raise SettingError(f"the step h is a positive number, not {h!r}")
         xp = namespace_of(x, where="numerical_gradient")
         if kind_of(x) == "complex floating":
@@ -252,9 +252,13 @@ def gradient_check(
         If h or elements is not positive.
     ShapeError, DTypeError, MixedBackendError
         If x or t does not fit the network.
+    DataError
+        If the loss is not finite.
     """
-    if elements is not None and elements < 1:
+    if elements is not None and not (isinstance(elements, int) and elements > 0):
         raise SettingError(f"elements is a positive integer or None, not {elements!r}")
+    if not network.params:
+        raise SettingError("the network has no parameters, so there is no gradient to check")
     chance = random.Random(seed)
     with network.backend.scope():
         params = {key: widened_copy(value) for key, value in network.params.items()}
@@ -287,6 +291,11 @@ def _compare(
     """Return the comparison of each chosen element of each parameter."""
     losses = losses_by_parameter(network, params, x, t)
     loss, gradient = network.loss_and_gradient(params, x, t)
+    if not isfinite(float(loss)):
+        raise DataError(
+            f"gradient_check: the loss is {float(loss)}: x holds NaN or infinity, or a label is "
+            "outside the classes"
+        )
     comparisons = {}
     for key, parameter in params.items():
         probe = _Probe(losses[key], parameter, h)

@@ -42,8 +42,7 @@ def initial_parameters(
     """
     if len(sizes) < 2 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):  # noqa: PLR2004
         raise ShapeError(
-            "a network needs an input and an output size, each a positive integer, got "
-            f"{list(sizes)}"
+            f"sizes are positive integers, those of input and output at least, not {list(sizes)}"
         )
     random = random_generator(seed)
     return [

@@ -40,12 +40,12 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
         if (_namespaces.get(type(other)) or _look_up(other, where)) is not xp:
             raise MixedBackendError(
                 f"{where}: {_describe(array)} and {_describe(other)} met: move one of them to the "
-                "other's library with backend.asarray(...)"
+                "other's library with its backend's asarray(...)"
             )
         if _on_different_devices(array, other):
             raise MixedBackendError(
                 f"{where}: arrays on {array.device} and on {other.device} met: move one of them "
-                "to the other's device with backend.asarray(...)"
+                "to the other's device with its backend's asarray(...)"
             )
     return xp
 
@@ -56,7 +56,7 @@ def _look_up(array: Array, where: str) -> Namespace:
     except TypeError:
         raise DTypeError(
             f"{where}: expected an array, got {_describe(array)}: make it one with "
-            "backend.asarray(...)"
+            "xbp.get_backend().asarray(...)"
         ) from None
     _namespaces[type(array)] = xp
     return xp
@@ -74,14 +74,15 @@ def _describe(thing: object) -> str:
 
 
 def kind_of(array: Array) -> str:
-    """Return the standard's kind of an array's dtype: bool, integral, real or complex floating."""
+    """Return the standard's kind of an array's dtype; empty for what it does not know: text ..."""
     key = (type(array), array.dtype)
     try:
         return _kinds[key]
     except KeyError:
         isdtype = namespace_of(array).isdtype
         kinds = ("bool", "integral", "real floating", "complex floating")
-        return _kinds.setdefault(key, next(kind for kind in kinds if isdtype(array.dtype, kind)))
+        found = (kind for kind in kinds if isdtype(array.dtype, kind))
+        return _kinds.setdefault(key, next(found, ""))
 
 
 def is_floating(array: Array) -> bool:
@@ -94,7 +95,7 @@ def require_floating(array: Array, where: str) -> None:
     if not is_floating(array):
         raise DTypeError(
             f"{where}: real floating-point numbers are needed, got {dtype_name(array.dtype)}: "
-            "convert with backend.asarray(x, dtype='float32')"
+            "convert with the backend's asarray(x, dtype='float32')"
         )
 
 

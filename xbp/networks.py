@@ -6,7 +6,7 @@ from math import prod
 from typing import Self
 
 from xbp.backend import Backend
-from xbp.errors import MixedBackendError, SettingError
+from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError
 from xbp.functions import as_labels
 from xbp.gradients import losses_by_parameter, numerical_gradient, widened_copy
 from xbp.initialization import initial_parameters
@@ -34,7 +34,7 @@ class Network:
     last_layer : LossLayer
     params : Parameters
         All trainable arrays, named by kind and count: ``W1``, ``b1``, ``W2``. Assigning to an item
-        changes the layer.
+        changes the layer. A step of training may change the arrays in place: copy what you keep.
     backend : Backend
 
     Raises
@@ -72,7 +72,7 @@ class Network:
         places = [(name, attr) for name, layer in self.layers.items() for attr in layer.param_names]
         keys = _numbered(attribute for _, attribute in places)
         self._places = dict(zip(keys, places, strict=True))
-        self.params = self._parameters()
+        self._params = self._parameters()
         if backend is None and self.params:
             backend = backend_of(next(iter(self.params.values())))
         self.backend = get_backend(backend)
@@ -110,16 +110,25 @@ class Network:
         dtype
             ``"float32"``, ``"float64"``, or None for the backend's default.
         seed
-            The same seed gives the same initial parameters, bit by bit, on every backend.
+            The same seed gives, for the same dtype, the same initial parameters, bit by bit, on
+            every backend.
 
         Raises
         ------
         ShapeError, SettingError, DTypeError
             If a setting makes no sense, or the backend has no such dtype.
         """
+        for role, kind, base in (("activation", activation, Layer), ("loss", loss, LossLayer)):
+            if not (isinstance(kind, type) and issubclass(kind, base)):
+                raise SettingError(f"{role} is a class such as xbp.layers.Relu, not {kind!r}")
         backend = get_backend(backend)
         layers = _affine_stack(sizes, activation, weight_init_std, backend, dtype, seed)
         return Network(layers, loss(), backend=backend)
+
+    @property
+    def params(self) -> Parameters:
+        """All trainable arrays by key: assign to items, ``params["W1"] = ...``."""
+        return self._params
 
     @property
     def dtype(self) -> str:
@@ -166,10 +175,17 @@ class Network:
         ------
         ShapeError, DTypeError, MixedBackendError
             If x or t does not fit the network.
+        DataError
+            If a label is outside the classes.
+        SettingError
+            If the network's loss is not for classification.
         """
+        if not self.last_layer.classifies:
+            raise SettingError(f"{self.last_layer.name} knows no classes, so there is no accuracy")
         y = self.predict(x)
         labels = as_labels(t, y, where=f"{type(self).__name__}.accuracy")
         xp = namespace_of(y, labels)
+        self.last_layer.check_targets(xp.reshape(labels, (-1,)), y.shape[-1])
         hits = xp.argmax(y, axis=-1) == labels
         return float(int(xp.sum(xp.astype(hits, xp.int32))) / prod(hits.shape))
 
@@ -203,7 +219,7 @@ class Network:
                 dout = layer.backward(dout)
             first.backward_params(dout)
         return {
-            key: getattr(self.layers[name], f"d{attribute}")
+            key: _gradient_left_by(self.layers[name], attribute)
             for key, (name, attribute) in self._places.items()
         }
 
@@ -263,7 +279,7 @@ class Network:
         network.layers = {
             name: layer.bound_to(of_layer[name]) for name, layer in self.layers.items()
         }
-        network.params = network._parameters()
+        network._params = network._parameters()
         return network
 
     def _parameters(self) -> Parameters:
@@ -286,7 +302,8 @@ class TwoLayerNet(Network):
     dtype
         ``"float32"``, ``"float64"``, or None for the backend's default.
     seed
-        The same seed gives the same initial parameters, bit by bit, on every backend.
+        The same seed gives, for the same dtype, the same initial parameters, bit by bit, on every
+        backend.
 
     Raises
     ------
@@ -324,13 +341,30 @@ def _affine_stack(
     seed: int | None,
 ) -> list[Layer]:
     dtype = dtype or backend.default_float
+    if dtype not in ("float32", "float64"):
+        raise DTypeError(f"a network's dtype is 'float32' or 'float64', not {dtype!r}")
     layers: list[Layer] = []
     for W, b in initial_parameters(sizes, weight_init_std, seed):
         layers += [Affine(backend.asarray(W, dtype), backend.asarray(b, dtype)), activation()]
     return layers[:-1]
 
 
+def _gradient_left_by(layer: Layer, attribute: str) -> Array:
+    gradient = getattr(layer, f"d{attribute}", None)
+    if gradient is None:
+        raise SettingError(f"{layer.name}: backward left no gradient in self.d{attribute}")
+    shape = getattr(layer, attribute).shape
+    if gradient.shape != shape:
+        raise ShapeError(
+            f"{layer.name}: {attribute} has shape {tuple(shape)}, but backward left a "
+            f"d{attribute} of shape {tuple(gradient.shape)}: sum it over the batch"
+        )
+    return gradient
+
+
 def _check_layers(layers: Sequence[Layer], loss: LossLayer) -> None:
+    if isinstance(layers, Layer):
+        raise SettingError("layers are given as a list, Network([...], loss), also a single one")
     for number, layer in enumerate(layers, start=1):
         if not isinstance(layer, Layer) or isinstance(layer, LossLayer):
             raise SettingError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, MutableMapping
 from math import isfinite
+from numbers import Real
 
 from xbp.errors import SettingError
 from xbp.namespace import Array, namespace_of
@@ -75,6 +76,7 @@ class Momentum(Optimizer):
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step by the velocity, which the gradient has changed."""
+        _check_memory(self, self.velocity, grads)
         for key, gradient in grads.items():
             step = -self.lr * gradient
             if key in self.velocity:
@@ -119,6 +121,7 @@ class Adam(Optimizer):
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step against the mean gradient, over the root of the mean square."""
+        _check_memory(self, self.mean, grads)
         self.steps += 1
         unbias1 = 1 - self.beta1**self.steps
         unbias2 = 1 - self.beta2**self.steps
@@ -132,12 +135,28 @@ class Adam(Optimizer):
 
 
 def _positive(name: str, value: float) -> float:
-    if not (isinstance(value, int | float) and isfinite(value) and value > 0):
+    if not (_is_number(value) and isfinite(value) and value > 0):
         raise SettingError(f"{name} is a positive number, not {value!r}")
-    return value
+    return float(value)
 
 
 def _share(name: str, value: float) -> float:
-    if not (isinstance(value, int | float) and 0 <= value < 1):
+    if not (_is_number(value) and 0 <= value < 1):
         raise SettingError(f"{name} is at least 0 and below 1, not {value!r}")
-    return value
+    return float(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_memory(
+    optimizer: Optimizer, memory: Mapping[str, Array], grads: Mapping[str, Array]
+) -> None:
+    """Raise if what is remembered of a parameter is another network's."""
+    for key in memory.keys() & grads.keys():
+        kept, gradient = memory[key], grads[key]
+        if type(kept) is not type(gradient) or kept.shape != gradient.shape:
+            raise SettingError(
+                f"{optimizer!r} remembers another network's {key}: make one for each network"
+            )

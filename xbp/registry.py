@@ -16,7 +16,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from xbp.backend import Backend
-from xbp.errors import BackendNotFoundError, BackendUnavailableError, MixedBackendError, XbpError
+from xbp.errors import (
+    BackendNotFoundError,
+    BackendUnavailableError,
+    MixedBackendError,
+    SettingError,
+    XbpError,
+)
 from xbp.namespace import Array
 
 if TYPE_CHECKING:
@@ -108,9 +114,13 @@ def register_backend(name: str, factory: BackendFactory) -> None:
     ------
     BackendNotFoundError
         If the name is empty or holds a colon, so that no spec could name it.
+    SettingError
+        If the factory cannot be called.
     """
     if not name or ":" in name:
         raise BackendNotFoundError(f"{name!r} cannot be a backend's name: use a word without ':'")
+    if not callable(factory):
+        raise SettingError(f"a backend's factory is called with a device, {factory!r} cannot be")
     with _lock:
         _registered[name] = factory
         for spec in [spec for spec in _instances if spec.partition(":")[0] == name]:
@@ -258,7 +268,7 @@ def _load(name: str, origin: str = "") -> BackendFactory:
         raise BackendUnavailableError(
             f"{origin}backend {name!r} cannot be imported ({error}): {_how_to_install(point)}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(name, "import", error, origin) from error
     return factory
 
@@ -268,16 +278,18 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
         backend = factory(device)
     except BackendUnavailableError as error:
         raise BackendUnavailableError(f"{origin}{error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(name, "start", error, origin) from error
     if not isinstance(backend, Backend):
         raise BackendUnavailableError(
             f"{origin}the factory of backend {name!r} returned {backend!r}, not an xbp.Backend"
         )
+    # A spec made of its name and device leads back to it, whatever its class is called.
+    backend.name = name
     return backend
 
 
-def _broken(name: str, action: str, error: Exception, origin: str) -> BackendUnavailableError:
+def _broken(name: str, action: str, error: BaseException, origin: str) -> BackendUnavailableError:
     return BackendUnavailableError(
         f"{origin}backend {name!r} failed to {action} with {type(error).__name__}: {error}: "
         "tell its author, or uninstall the plugin"
@@ -285,13 +297,14 @@ def _broken(name: str, action: str, error: Exception, origin: str) -> BackendUna
 
 
 def _how_to_install(point: "EntryPoint") -> str:
-    """Name the distribution's extras that belong to the backend, as its own metadata has them."""
-    if point.dist is None:
-        return "install its library"
-    extras = point.dist.metadata.get_all("Provides-Extra") or []
-    fitting = [extra for extra in extras if extra.startswith(point.name)]
-    wanted = [f"pip install '{point.dist.name}[{extra}]'" for extra in fitting]
-    return " or ".join(wanted) or f"pip install --force-reinstall {point.dist.name}"
+    """Name what the distribution requires for the backend, as its own metadata have it."""
+    requirements = (point.dist.requires if point.dist else None) or []
+    wanted = [
+        f"pip install '{requirement.strip()}'"
+        for requirement, _, marker in (line.partition(";") for line in requirements)
+        if marker.partition("extra ==")[2].strip(" '\"").startswith(point.name)
+    ]
+    return " or ".join(wanted) or f"install the library that plugin {point.value!r} needs"
 
 
 def describe(record: BackendRecord) -> dict[str, Any]:

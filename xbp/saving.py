@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -61,7 +62,20 @@ def save_result(result: Mapping[str, Any], path: str | Path) -> None:
     DataError
         If the file cannot be written; what was there before is still there.
     """
-    _write(Path(path), json.dumps(result, indent=2).encode())
+    _write(Path(path), to_json(result, indent=2).encode())
+
+
+def to_json(result: Mapping[str, Any], indent: int | None = None) -> str:
+    """Return figures as JSON; it has no NaN and no infinity, they become null."""
+    return json.dumps(_finite(result), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -86,16 +100,16 @@ def _described(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            try:
+        try:
+            with unfinished.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise _cannot_write(path, error) from error
 

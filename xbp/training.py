@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from xbp.backend import Backend
-from xbp.errors import DataError, SettingError
+from xbp.errors import DataError, SettingError, XbpError
 from xbp.initialization import random_generator
-from xbp.namespace import Array
+from xbp.namespace import Array, kind_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 
@@ -72,7 +72,7 @@ class Trainer:
     Raises
     ------
     SettingError
-        If batch_size is not a positive integer, or seed is no seed.
+        If network or optimizer is none, batch_size is not a positive integer, or seed is no seed.
     """
 
     def __init__(
@@ -83,6 +83,10 @@ class Trainer:
         batch_size: int = 100,
         seed: int | None = None,
     ) -> None:
+        if not isinstance(network, Network):
+            raise SettingError(f"the network is an xbp.Network, not {network!r}")
+        if not isinstance(optimizer, Optimizer):
+            raise SettingError(f"the optimizer is one such as xbp.SGD(lr=0.1), not {optimizer!r}")
         self.network = network
         self.optimizer = optimizer
         self.batch_size = _positive("batch_size", batch_size)
@@ -115,7 +119,8 @@ class Trainer:
         x_test, t_test
             Data to measure the accuracy on, beside that on the training data.
         progress
-            Is told of each step and of each measurement.
+            Is told of each step and of each measurement: an object with the methods of
+            `xbp.training.Progress`.
 
         Raises
         ------
@@ -204,26 +209,29 @@ class Trainer:
     def _checked(self, kind: str, x: Any, t: Any) -> tuple[Array, Array]:
         """Return data on the network's device, once they are fit to be learned from."""
         network, backend = self.network, self.network.backend
-        x, t = backend.asarray(x, network.dtype), backend.asarray(t)
-        if x.ndim == 0 or t.ndim == 0 or x.shape[0] != t.shape[0]:
-            raise DataError(
-                f"{kind} data: as many targets as samples are needed, got shapes "
-                f"{tuple(x.shape)} and {tuple(t.shape)}"
-            )
-        if x.shape[0] == 0:
-            raise DataError(f"{kind} data: there are no samples")
-        # One sample through a copy of the network tells all that shapes and dtypes can tell.
-        trial = network.bound_to(network.params)
-        outputs = trial.predict(x[:1, ...])
-        trial.last_layer.forward(outputs, t[:1, ...])
-        if not bool(backend.xp.all(backend.xp.isfinite(x))):
-            raise DataError(
-                f"{kind} data: a value is not finite: remove or replace NaN and infinity"
-            )
         try:
-            network.last_layer.check_targets(t, outputs.shape)
-        except DataError as error:
-            raise DataError(f"{kind} data: {error}") from None
+            x, t = backend.asarray(x, network.dtype), backend.asarray(t)
+            if kind_of(t) == "integral":
+                # Not every library compares unsigned integers of every size.
+                t = backend.asarray(t, backend.default_integer)
+            if x.ndim == 0 or t.ndim == 0 or x.shape[0] != t.shape[0]:
+                raise DataError("as many targets as samples are needed")
+            if x.shape[0] == 0:
+                raise DataError("there are no samples")
+            # One sample through a copy of the network tells all that shapes and dtypes can tell.
+            trial = network.bound_to(network.params)
+            outputs = trial.predict(x[:1, ...])
+            trial.last_layer.forward(outputs, t[:1, ...])
+            if not bool(backend.xp.all(backend.xp.isfinite(x))):
+                raise DataError(f"x holds NaN or infinity in {network.dtype}: remove or replace it")
+            network.last_layer.check_targets(t, outputs.shape[-1])
+        except XbpError as error:
+            shapes = " and ".join(
+                f"{name} {tuple(array.shape)}"
+                for name, array in (("x", x), ("t", t))
+                if hasattr(array, "shape")
+            )
+            raise type(error)(f"{kind} data{shapes and f', {shapes}'}: {error}") from error
         return x, t
 
 

@@ -145,5 +145,5 @@ def _find(name: str, data_dir: Path) -> Path:
                 return candidate
     raise DataError(
         f"{data_dir}: holds neither {name} nor {name}.gz, nor does its folder mnist: put the four "
-        f"MNIST files there, or unset {DATA_DIR_VARIABLE} to have them downloaded"
+        f"MNIST files there; without --data-dir and {DATA_DIR_VARIABLE} they are downloaded"
     )

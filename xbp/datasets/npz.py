@@ -41,7 +41,8 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
             found = ", ".join(archive.files) or "nothing"
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path}: cannot be read ({error}): give an .npz file that numpy.savez made of numbers"
+            f"{path}: cannot be read ({_reason(error)}): give an .npz file of numbers, made by "
+            "numpy.savez"
         ) from error
     missing = {"x_train", "t_train"} - arrays.keys()
     if len(arrays.keys() & {"x_test", "t_test"}) == 1:
@@ -53,3 +54,8 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         )
     x_train, t_train, x_test, t_test = (arrays.get(name) for name in _NAMES)
     return (x_train, t_train), (x_test, t_test)
+
+
+def _reason(error: Exception) -> str:
+    # NumPy advises to load a strange file in an unsafe way; xbp does not pass that on.
+    return "it is no archive of numbers" if "pickle" in str(error) else str(error)

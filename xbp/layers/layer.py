@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, ClassVar, Self
 
-from xbp.errors import CallOrderError, DTypeError, ShapeError
+from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
 from xbp.namespace import Array, Namespace, dtype_name, namespace_of
 
 
@@ -29,6 +29,10 @@ class Layer:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.name = cls.__name__
+        if isinstance(cls.param_names, str):
+            raise SettingError(
+                f"{cls.__name__}: param_names is a tuple, ({cls.param_names!r},) with a comma"
+            )
 
     @property
     def params(self) -> "Parameters":

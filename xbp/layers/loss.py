@@ -44,14 +44,14 @@ class LossLayer(Layer):
         return (self.y - self.t) * (dout / batch_size_of(self.y))
 
     @staticmethod
-    def check_targets(t: Array, output_shape: tuple[int, ...]) -> None:
-        """Raise `DataError` if a target cannot be learned from.
+    def check_targets(t: Array, output_size: int) -> None:
+        """Raise `DataError` if one of a batch of targets cannot be learned from.
 
         This looks at values, so it waits for the device: it is for data that enter.
         """
         xp = namespace_of(t, where="targets")
         if is_floating(t):
-            _require_all(_by_sample(xp.isfinite(t)), "is not finite")
+            _require_all(t, _by_sample(xp.isfinite(t)), "not finite")
 
 
 class SoftmaxWithLoss(LossLayer):
@@ -82,19 +82,16 @@ class SoftmaxWithLoss(LossLayer):
         return self.loss
 
     @staticmethod
-    def check_targets(t: Array, output_shape: tuple[int, ...]) -> None:
+    def check_targets(t: Array, output_size: int) -> None:
         """Raise `DataError` if a label is outside the classes, or a row is not one-hot."""
         xp = namespace_of(t, where="targets")
-        classes = output_shape[-1]
-        if t.ndim == len(output_shape):
+        if t.ndim > 1:
             sums = xp.sum(xp.astype(t, xp.float32), axis=-1)
             good = _by_sample(t >= 0) & (xp.abs(sums - 1) < 1e-3)  # noqa: PLR2004
-            _require_all(good, "is not one-hot: its numbers are not 0 ... 1 or do not sum to 1")
+            _require_all(t, good, "not one-hot: numbers from 0 to 1 whose sum is 1")
         else:
-            good = (t >= 0) & (t < classes)
-            _require_all(
-                good, f"is no label: the network has {classes} outputs, 0 ... {classes - 1}"
-            )
+            good = (t >= 0) & (t < output_size)
+            _require_all(t, good, f"no label: the outputs are numbered 0 ... {output_size - 1}")
 
 
 class IdentityWithLoss(LossLayer):
@@ -128,8 +125,12 @@ def _by_sample(good: Array) -> Array:
     return namespace_of(good).all(good, axis=tuple(range(1, good.ndim)))
 
 
-def _require_all(good: Array, complaint: str) -> None:
+def _require_all(t: Array, good: Array, complaint: str) -> None:
     xp = namespace_of(good)
     if not bool(xp.all(good)):
         first = int(xp.argmin(xp.astype(good, xp.int8)))
-        raise DataError(f"target {first} {complaint}")
+        value = t[first, ...]
+        shown = (
+            [float(value[i]) for i in range(value.shape[0])] if value.ndim else f"{float(value):g}"
+        )
+        raise DataError(f"t[{first}] is {shown}, {complaint}")
