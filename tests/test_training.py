@@ -242,6 +242,7 @@ NAN[4, 1] = np.nan
             r"training data, x \(6, 2\) and t \(5,\): as many targets as samples",
         ),
         (X[:0], T[:0], DataError, "training data, .*: there are no samples"),
+        (X[:, 0], T, DataError, r"training data, x \(6,\) .*reshape \(N,\) to \(N, 1\)"),
         (NAN, T, DataError, "x holds NaN or infinity in float32"),
         (X, T + 1, DataError, r"t\[2\] is 3, no label: the outputs are numbered 0 \.\.\. 2"),
         (X, T - 1, DataError, r"t\[0\] is -1, no label"),

@@ -107,8 +107,7 @@ def train(
     chosen = _start(backend)
     optimizer = xbp.SGD(lr)
     folder = prepare_folder(out) if out else None
-    (x, t), test = _load(data, data_dir)
-    x_test, t_test = test
+    (x, t), (x_test, t_test) = _load(data, data_dir)
     has_test = x_test is not None
     on_mnist = data == "mnist"
     steps = steps or (10_000 if on_mnist else 2_000)

@@ -180,9 +180,9 @@ class Trainer:
     def _batches(self, count: int, backend: Backend) -> Iterator[Array]:
         """Yield without end the samples of each mini-batch, as numbers on the device."""
         while True:
-            order = self._random.permutation(count)
+            order = backend.asarray(self._random.permutation(count))
             for start in range(0, count, self.batch_size):
-                yield backend.asarray(order[start : start + self.batch_size])
+                yield order[start : min(start + self.batch_size, count)]
 
     def _evaluate(
         self,
@@ -214,7 +214,9 @@ class Trainer:
             if kind_of(t) == "integral":
                 # Not every library compares unsigned integers of every size.
                 t = backend.asarray(t, backend.default_integer)
-            if x.ndim == 0 or t.ndim == 0 or x.shape[0] != t.shape[0]:
+            if x.ndim < 2:  # noqa: PLR2004
+                raise DataError("x is (N, D), a row for each sample: reshape (N,) to (N, 1)")
+            if t.ndim == 0 or x.shape[0] != t.shape[0]:
                 raise DataError("as many targets as samples are needed")
             if x.shape[0] == 0:
                 raise DataError("there are no samples")
