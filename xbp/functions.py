@@ -161,7 +161,7 @@ def one_hot(labels: Array, class_count: int, like: Array) -> Array:
     """
     xp = namespace_of(labels, where="one_hot")
     classes = xp.arange(class_count, device=device_of(labels))
-    labels = xp.expand_dims(xp.astype(labels, classes.dtype), axis=-1)
+    labels = cast_like(labels, like=classes)[..., None]
     rows = xp.astype(labels == classes, like.dtype)
     return xp.where((labels >= 0) & (labels < class_count), rows, nan)
 

@@ -68,11 +68,13 @@ class Network:
         for name, layer in self.layers.items():
             layer.name = name
         self.last_layer = loss
-        # Where each parameter lives: the layer's name and the attribute's.
-        places = [(name, attr) for name, layer in self.layers.items() for attr in layer.param_names]
-        keys = _numbered(attribute for _, attribute in places)
-        self._places = dict(zip(keys, places, strict=True))
-        self._params = self._parameters()
+        # The key of each trainable array, by layer and attribute: {"Affine1": {"W": "W1"}}.
+        keys = _numbered(attr for layer in layers for attr in layer.param_names)
+        self._keys = {
+            name: {attr: next(keys) for attr in layer.param_names}
+            for name, layer in self.layers.items()
+        }
+        self._params: Parameters | None = None
         if backend is None and self.params:
             backend = backend_of(next(iter(self.params.values())))
         self.backend = get_backend(backend)
@@ -128,6 +130,14 @@ class Network:
     @property
     def params(self) -> Parameters:
         """All trainable arrays by key: assign to items, ``params["W1"] = ...``."""
+        if self._params is None:
+            self._params = Parameters(
+                {
+                    key: (self.layers[name], attr)
+                    for name, keys in self._keys.items()
+                    for attr, key in keys.items()
+                }
+            )
         return self._params
 
     @property
@@ -219,8 +229,9 @@ class Network:
                 dout = layer.backward(dout)
             first.backward_params(dout)
         return {
-            key: _gradient_left_by(self.layers[name], attribute)
-            for key, (name, attribute) in self._places.items()
+            key: _gradient_left_by(self.layers[name], attr)
+            for name, keys in self._keys.items()
+            for attr, key in keys.items()
         }
 
     def loss_and_gradient(
@@ -266,26 +277,19 @@ class Network:
         SettingError
             If params has other keys than the network's.
         """
-        if params.keys() != self._places.keys():
+        if params.keys() != self.params.keys():
             raise SettingError(
-                f"parameters {', '.join(self._places)} are needed, got {', '.join(params)}"
+                f"parameters {', '.join(self.params)} are needed, got {', '.join(params)}"
             )
-        of_layer: dict[str, dict[str, Array]] = {name: {} for name in self.layers}
-        for key, (name, attribute) in self._places.items():
-            of_layer[name][attribute] = params[key]
         network = object.__new__(type(self))
         network.__dict__.update(self.__dict__)
         network.last_layer = self.last_layer.bound_to({})
         network.layers = {
-            name: layer.bound_to(of_layer[name]) for name, layer in self.layers.items()
+            name: self.layers[name].bound_to({attr: params[key] for attr, key in keys.items()})
+            for name, keys in self._keys.items()
         }
-        network._params = network._parameters()
+        network._params = None
         return network
-
-    def _parameters(self) -> Parameters:
-        return Parameters(
-            {key: (self.layers[name], attr) for key, (name, attr) in self._places.items()}
-        )
 
 
 class TwoLayerNet(Network):

@@ -5,13 +5,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from xbp.backend import Backend
 from xbp.errors import DataError, SettingError, XbpError
+from xbp.functions import one_hot
 from xbp.initialization import random_generator
 from xbp.namespace import Array, kind_of
 from xbp.networks import Network
@@ -226,7 +227,11 @@ class Trainer:
             trial.last_layer.forward(outputs, t[:1, ...])
             if not bool(backend.xp.all(backend.xp.isfinite(x))):
                 raise DataError(f"x holds NaN or infinity in {network.dtype}: remove or replace it")
-            network.last_layer.check_targets(t, outputs.shape[-1])
+            classes = outputs.shape[-1]
+            network.last_layer.check_targets(t, classes)
+            if t.ndim == 1 and classes <= prod(x.shape[1:]):
+                # One-hot once instead of at each step, where it is no larger than the samples.
+                t = one_hot(t, classes, like=outputs)
         except XbpError as error:
             shapes = " and ".join(
                 f"{name} {tuple(array.shape)}"

@@ -70,10 +70,16 @@ class Affine(Layer):
             If x does not fit W.
         """
         xp = namespace_of(x, self.W, where=self.name)
-        self._check_input(x)
+        require_floating(x, self.name)
+        rows = _as_rows(x)
+        if rows.shape[1] != self.W.shape[0] or x.ndim == 0:
+            raise ShapeError(
+                f"{self.name}: samples of {self.W.shape[0]} elements are needed, (D,) or "
+                f"(N, ...), got shape {tuple(x.shape)}"
+            )
+        self.x = cast_like(rows, like=self.W)
         self.input_shape = x.shape
-        self.output_shape = (*_batch_shape(x), self.W.shape[1])
-        self.x = _as_rows(cast_like(x, like=self.W))
+        self.output_shape = (self.W.shape[1],) if x.ndim == 1 else (x.shape[0], self.W.shape[1])
         y = xp.matmul(self.x, self.W)
         y += self.b
         return _reshaped(y, self.output_shape)
@@ -97,28 +103,13 @@ class Affine(Layer):
         self.dW = xp.matmul(self.x.T, dout)
         self.db = xp.sum(dout, axis=0)
 
-    def _check_input(self, x: Array) -> None:
-        require_floating(x, self.name)
-        if x.ndim == 0 or _sample_size(x) != self.W.shape[0]:
-            raise ShapeError(
-                f"{self.name}: samples of {self.W.shape[0]} elements are needed, (D,) or "
-                f"(N, ...), got shape {tuple(x.shape)}"
-            )
-
-
-def _batch_shape(x: Array) -> tuple[int, ...]:
-    """Return ``(N,)`` for a batch, ``()`` for one sample ``(D,)``."""
-    return x.shape[:1] if x.ndim > 1 else ()
-
-
-def _sample_size(x: Array) -> int:
-    """Return the number of elements of one sample."""
-    return prod(x.shape[1:]) if x.ndim > 1 else x.shape[0]
-
 
 def _as_rows(x: Array) -> Array:
-    """Return one row per sample, ``(N, D)``: one sample is a batch of one."""
-    return _reshaped(x, (x.shape[0] if x.ndim > 1 else 1, _sample_size(x)))
+    """Return one row per sample, ``(N, D)``: one sample, ``(D,)``, is a batch of one."""
+    if x.ndim == 2:  # noqa: PLR2004
+        return x
+    batch_shape, sample_shape = (x.shape[:1], x.shape[1:]) if x.ndim > 1 else ((1,), x.shape)
+    return _reshaped(x, (*batch_shape, prod(sample_shape)))
 
 
 def _reshaped(x: Array, shape: tuple[int, ...]) -> Array:
