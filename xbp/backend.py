@@ -6,7 +6,6 @@ Inside a layer the arrays themselves say what to do.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import array_api_compat
@@ -59,7 +58,7 @@ class Backend:
         except Exception as error:
             raise BackendUnavailableError(
                 f"backend {self.name!r} has no device {self.device!r} here ({error}): "
-                f"choose one of {', '.join(self.devices())}"
+                f"choose one of {', '.join(self.devices()) or 'none: there is no device for it'}"
             ) from error
 
     def __repr__(self) -> str:
@@ -121,7 +120,7 @@ class Backend:
 
     # What the standard does for every library ----------------------------------------------------
 
-    @cached_property
+    @property
     def _info(self) -> Any:
         return self.xp.__array_namespace_info__()
 
