@@ -217,6 +217,12 @@ def test_a_name_can_be_part_of_a_spec(name: str) -> None:
         register_backend(name, Mine)
 
 
+def test_a_backend_under_two_names_keeps_both() -> None:
+    register_backend("alias", lambda device: get_backend("numpy"))
+    assert get_backend("alias").name == "alias"
+    assert get_backend("numpy").name == "numpy"
+
+
 def test_a_factory_can_be_called() -> None:
     with pytest.raises(SettingError, match="factory is called with a device"):
         register_backend("mine", None)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ A backend is a factory, usually a subclass of `Backend`, that an entry point of 
 The selection is a context variable: threads and asyncio tasks do not see each other's.
 """
 
+import copy
 import difflib
 import os
 import threading
@@ -284,8 +285,11 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
         raise BackendUnavailableError(
             f"{origin}the factory of backend {name!r} returned {backend!r}, not an xbp.Backend"
         )
-    # A spec made of its name and device leads back to it, whatever its class is called.
-    backend.name = name
+    if getattr(backend, "name", None) != name:
+        # A spec made of name and device leads back to it, whatever its class is called. A copy,
+        # for the factory may have handed out a backend that has its own name already.
+        backend = copy.copy(backend)
+        backend.name = name
     return backend
 
 
