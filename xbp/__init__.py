@@ -2,7 +2,8 @@
 
 from xbp import datasets, errors, functions, layers
 from xbp.backend import Backend
-from xbp.gradients import GradientReport, gradient_check, numerical_gradient
+from xbp.differences import numerical_gradient
+from xbp.gradients import GradientReport, gradient_check
 from xbp.networks import Network, TwoLayerNet
 from xbp.optimizers import SGD, Adam, Momentum, Optimizer
 from xbp.registry import (

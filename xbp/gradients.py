@@ -1,4 +1,4 @@
-"""Numerical gradients, and the check of backpropagation against them.
+"""The check of backpropagation against central differences.
 
 Nothing here knows how a network is built: its gradient is checked from outside.
 """
@@ -9,122 +9,15 @@ from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Any, Protocol, Self
 
-from xbp.errors import DataError, DTypeError, SettingError
-from xbp.namespace import (
-    Array,
-    device_of,
-    dtype_name,
-    kind_of,
-    namespace_of,
-    widest_float,
-)
-
-# A difference quotient carries the rounding of the two values it subtracts, amplified by 1/h. The
-# loss is a sum of many rounded terms: this is how many units in the last place it may be off.
-ROUNDING_ERRORS = 32
-
-# How much the quotient may be off for the curvature of the function, relative to the gradient. It
-# shrinks with the square of the step: an entry that misses is tried with smaller steps.
-TRUNCATION = 1e-6
-SMALLER_STEPS = (1 / 8, 1 / 64)
+from xbp.differences import Comparison, Probe, compare, noise_of, unravel
+from xbp.errors import DataError, SettingError
+from xbp.namespace import Array, device_of, dtype_name, namespace_of, widest_float
 
 # How far each element is moved to leave a kink.
 JITTER = 0.01
 
-
-def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
-    """Return the gradient of f at x by central differences, ``(f(x + h) - f(x - h)) / 2h``.
-
-    It evaluates f twice for each element of x.
-
-    Parameters
-    ----------
-    f
-        Function of an array like x, whose result is a number or a 0-d array.
-    x
-        Array of any shape. An array of float64 that can be written to is varied in place, and
-        restored bit by bit, so that f may also read it by reference, as the chapter's does. Of any
-        other, f is given a varied copy: in float64 wherever the device has it.
-    h
-        The step. Where the device has no float64, it is widened to the cube root of the machine
-        epsilon, below which the quotient drowns in rounding.
-
-    Returns
-    -------
-    Array
-        Of the shape of x, on its device, in the precision that was computed in.
-
-    Raises
-    ------
-    DTypeError
-        If x is not an array, or holds complex numbers.
-    SettingError
-        If h is not positive.
-
-    Notes
-    -----
-    Chapter 4 of the book; the step of the default is its choice.
-    """
-    xp = namespace_of(x, where="numerical_gradient")
-    probe = _Probe(f, x, h)
-    slopes = [probe.slope(i, probe.h) for i in range(prod(x.shape))]
-    flat = xp.asarray(slopes, dtype=probe.x.dtype, device=device_of(x))
-    return xp.reshape(flat, x.shape)
-
-
-class _Probe:
-    """Evaluates f with one element of x moved by a step."""
-
-    def __init__(self, f: Callable[[Array], Any], x: Array, h: float) -> None:
-        if not (isinstance(h, int | float) and h > 0):
-            raise SettingError(f"the step h is a positive number, not {h!r}")
-        xp = namespace_of(x, where="numerical_gradient")
-        if kind_of(x) == "complex floating":
-            raise DTypeError("numerical_gradient: x is complex: give its real and imaginary parts")
-        dtype = widest_float(x)
-        self.f = f
-        self.x = x if x.dtype == dtype else xp.astype(x, dtype)
-        self.epsilon = float(xp.finfo(dtype).eps)
-        self.h = h if dtype_name(dtype) == "float64" else max(h, self.epsilon ** (1 / 3))
-        self.at = self._in_place if _can_be_written(self.x) else self._on_a_copy
-
-    def slope(self, i: int, h: float) -> float:
-        """Return the central difference quotient by the i-th element."""
-        return (self.at(i, h) - self.at(i, -h)) / (2 * h)
-
-    def _in_place(self, i: int, step: float) -> float:
-        index = _unravel(i, self.x.shape)
-        kept = namespace_of(self.x).asarray(self.x[index], copy=True)
-        try:
-            self.x[index] = kept + step
-            return float(self.f(self.x))
-        finally:
-            self.x[index] = kept
-
-    def _on_a_copy(self, i: int, step: float) -> float:
-        xp = namespace_of(self.x)
-        positions = xp.arange(prod(self.x.shape), device=device_of(self.x))
-        here = xp.reshape(positions == i, self.x.shape)
-        return float(self.f(xp.where(here, self.x + step, self.x)))
-
-
-def _unravel(i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    index = []
-    for length in reversed(shape):
-        i, rest = divmod(i, length)
-        index.append(rest)
-    return tuple(reversed(index))
-
-
-def _can_be_written(x: Array) -> bool:
-    if 0 in x.shape:
-        return False
-    first = (0,) * x.ndim
-    try:
-        x[first] = namespace_of(x).asarray(x[first], copy=True)
-    except Exception:  # each library refuses with an error of its own
-        return False
-    return True
+# A gradient is resolved if its difference quotient is good for so many digits.
+RESOLVED = 1e-6
 
 
 class Checkable(Protocol):
@@ -287,7 +180,7 @@ def _compare(
     t: Array,
     chosen: Mapping[str, list[int]],
     h: float,
-) -> dict[str, dict[int, "_Comparison"]]:
+) -> dict[str, dict[int, Comparison]]:
     """Return the comparison of each chosen element of each parameter."""
     losses = losses_by_parameter(network, params, x, t)
     loss, gradient = network.loss_and_gradient(params, x, t)
@@ -296,14 +189,25 @@ def _compare(
             f"gradient_check: the loss is {float(loss)}: x holds NaN or infinity, or a label is "
             "outside the classes"
         )
+    noise = _noise_of_loss(abs(float(loss)), params, gradient, x)
     comparisons = {}
     for key, parameter in params.items():
-        probe = _Probe(losses[key], parameter, h)
+        probe = Probe(losses[key], parameter, h)
         values = network.backend.to_numpy(gradient[key]).reshape(-1)
         comparisons[key] = {
-            i: _Comparison(probe, i, float(values[i]), float(loss)) for i in chosen[key]
+            i: compare(float(values[i]), probe.along(i), probe.h, noise) for i in chosen[key]
         }
     return comparisons
+
+
+def _noise_of_loss(
+    loss: float, params: Mapping[str, Array], gradient: Mapping[str, Array], x: Array
+) -> float:
+    """Return how far the loss can be off by rounding."""
+    xp = namespace_of(x)
+    longest = max(length for array in (x, *params.values()) for length in array.shape)
+    sums = (float(xp.sum(xp.abs(params[key] * gradient[key]))) for key in params)
+    return noise_of(float(xp.finfo(widest_float(x)).eps), longest, 1 + loss + sum(sums))
 
 
 def _jittered(x: Array, chance: random.Random) -> Array:
@@ -325,59 +229,24 @@ def losses_by_parameter(
     return {key: by(key) for key in params}
 
 
-class _Comparison:
-    """One element: backpropagation's value, the difference quotient's, and what to think of it."""
-
-    def __init__(self, probe: _Probe, i: int, value: float, middle: float) -> None:
-        self.i = i
-        self.value = value
-        self.kink = False
-        scale = ROUNDING_ERRORS * probe.epsilon * max(1.0, abs(middle))
-        h = probe.h
-        self._compare(probe.slope(i, h), scale / h)
-        for factor in SMALLER_STEPS:
-            if self.right:
-                return
-            h = probe.h * factor
-            self._compare(probe.slope(i, h), scale / h)
-        if not self.right:
-            self.kink = self._is_kink(probe, h, middle, scale / h)
-
-    def _compare(self, numerical: float, rounding: float) -> None:
-        self.numerical = numerical
-        self.difference = abs(self.value - numerical)
-        size = max(abs(self.value), abs(numerical))
-        self.error = self.difference / max(size, rounding / TRUNCATION)
-        self.right = self.difference <= rounding + TRUNCATION * size
-
-    def _is_kink(self, probe: _Probe, h: float, middle: float, rounding: float) -> bool:
-        """Tell whether the slopes to the left and to the right differ, however small the step."""
-
-        def jump(step: float) -> float:
-            forward = probe.at(self.i, step) - middle
-            backward = middle - probe.at(self.i, -step)
-            return abs(forward - backward) / step
-
-        # Curvature, too, parts the slopes, but in proportion to the step.
-        return jump(h) > max(8 * rounding, jump(8 * h) / 2)
-
-
-def _summary(
-    found: Mapping[int, _Comparison], shape: tuple[int, ...], kinks: int
-) -> ParameterCheck:
-    smooth = [comparison for comparison in found.values() if not comparison.kink]
-    worst = max(smooth, key=lambda comparison: comparison.error, default=None)
+def _summary(found: Mapping[int, Comparison], shape: tuple[int, ...], kinks: int) -> ParameterCheck:
+    smooth = {i: comparison for i, comparison in found.items() if not comparison.kink}
+    worst = max(smooth, key=lambda i: _relative_error(smooth[i]), default=None)
     return ParameterCheck(
         size=prod(shape),
         checked=len(found),
         kinks=kinks,
-        mean_absolute_difference=sum(c.difference for c in smooth) / max(len(smooth), 1),
-        largest_relative_error=worst.error if worst else 0.0,
-        worst=_unravel(worst.i, shape) if worst else None,
-        backpropagation=worst.value if worst else None,
-        numerical=worst.numerical if worst else None,
-        wrong=sum(not comparison.right for comparison in smooth),
+        mean_absolute_difference=sum(c.difference for c in smooth.values()) / max(len(smooth), 1),
+        largest_relative_error=0.0 if worst is None else _relative_error(smooth[worst]),
+        worst=None if worst is None else unravel(worst, shape),
+        backpropagation=None if worst is None else smooth[worst].claimed,
+        numerical=None if worst is None else smooth[worst].numerical,
+        wrong=sum(not comparison.right for comparison in smooth.values()),
     )
+
+
+def _relative_error(found: Comparison) -> float:
+    return found.difference / max(abs(found.claimed), abs(found.numerical), found.error / RESOLVED)
 
 
 def widened_copy(x: Array) -> Array:

@@ -6,9 +6,10 @@ from math import prod
 from typing import Self
 
 from xbp.backend import Backend
+from xbp.differences import numerical_gradient
 from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError
 from xbp.functions import as_labels
-from xbp.gradients import losses_by_parameter, numerical_gradient, widened_copy
+from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.initialization import initial_parameters
 from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, SoftmaxWithLoss
 from xbp.namespace import Array, dtype_name, namespace_of

@@ -1,0 +1,226 @@
+"""Derivatives from values alone: central differences, and how far each of them can be off."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf, prod
+from typing import Any
+
+from xbp.errors import DTypeError, SettingError
+from xbp.namespace import Array, device_of, dtype_name, kind_of, namespace_of, widest_float
+
+# How many roundings an elementary function or a handful of operations amount to; a sum adds one for
+# each of its terms.
+ROUNDINGS = 8
+
+# From one step to the next smaller one, and how often: 8**16 takes a step of 1 below the epsilon of
+# float64.
+REFINEMENT = 8
+FINEST = 16
+
+# A step so fine that the error allows for more than this part of the derivative proves little: it
+# may have been refined for nothing but to stay on one side of a kink.
+RESOLUTION = 1e-3
+
+
+def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
+    """Return the gradient of f at x by central differences, ``(f(x + h) - f(x - h)) / 2h``.
+
+    It evaluates f twice for each element of x.
+
+    Parameters
+    ----------
+    f
+        Function of an array like x, whose result is a number or a 0-d array.
+    x
+        Array of any shape. An array of float64 that can be written to is varied in place, and
+        restored bit by bit, so that f may also read it by reference, as the chapter's does. Of any
+        other, f is given a varied copy: in float64 wherever the device has it.
+    h
+        The step. Where the device has no float64, it is widened to the cube root of the machine
+        epsilon, below which the quotient drowns in rounding.
+
+    Returns
+    -------
+    Array
+        Of the shape of x, on its device, in the precision that was computed in.
+
+    Raises
+    ------
+    DTypeError
+        If x is not an array, or holds complex numbers.
+    SettingError
+        If h is not positive.
+
+    Notes
+    -----
+    Chapter 4 of the book; the step of the default is its choice.
+    """
+    xp = namespace_of(x, where="numerical_gradient")
+    probe = Probe(f, x, h)
+    slopes = [_quotient(probe.along(i), probe.h) for i in range(prod(x.shape))]
+    flat = xp.asarray(slopes, dtype=probe.x.dtype, device=device_of(x))
+    return xp.reshape(flat, x.shape)
+
+
+def _quotient(f: Callable[[float], float], h: float) -> float:
+    return (f(h) - f(-h)) / (2 * h)
+
+
+class Probe:
+    """Evaluates f with one element of x moved by a step."""
+
+    def __init__(self, f: Callable[[Array], Any], x: Array, h: float) -> None:
+        if not (isinstance(h, int | float) and h > 0):
+            raise SettingError(f"the step h is a positive number, not {h!r}")
+        xp = namespace_of(x, where="numerical_gradient")
+        if kind_of(x) == "complex floating":
+            raise DTypeError("numerical_gradient: x is complex: give its real and imaginary parts")
+        dtype = widest_float(x)
+        self.f = f
+        self.x = x if x.dtype == dtype else xp.astype(x, dtype)
+        epsilon = float(xp.finfo(dtype).eps)
+        self.h = h if dtype_name(dtype) == "float64" else max(h, epsilon ** (1 / 3))
+        self._at = self._in_place if _can_be_written(self.x) else self._on_a_copy
+
+    def along(self, i: int) -> Callable[[float], float]:
+        """Return f as a function of the step that the i-th element is moved by."""
+        return lambda step: self._at(i, step)
+
+    def _in_place(self, i: int, step: float) -> float:
+        index = unravel(i, self.x.shape)
+        kept = namespace_of(self.x).asarray(self.x[index], copy=True)
+        try:
+            self.x[index] = kept + step
+            return float(self.f(self.x))
+        finally:
+            self.x[index] = kept
+
+    def _on_a_copy(self, i: int, step: float) -> float:
+        xp = namespace_of(self.x)
+        positions = xp.arange(prod(self.x.shape), device=device_of(self.x))
+        here = xp.reshape(positions == i, self.x.shape)
+        return float(self.f(xp.where(here, self.x + step, self.x)))
+
+
+def _can_be_written(x: Array) -> bool:
+    if 0 in x.shape:
+        return False
+    first = (0,) * x.ndim
+    try:
+        x[first] = namespace_of(x).asarray(x[first], copy=True)
+    except Exception:  # each library refuses with an error of its own
+        return False
+    return True
+
+
+def unravel(i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the index of the i-th element, counted along the last axis first."""
+    index = []
+    for length in reversed(shape):
+        i, rest = divmod(i, length)
+        index.append(rest)
+    return tuple(reversed(index))
+
+
+# A derivative under test -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A derivative that somebody claims, beside the difference quotient.
+
+    Attributes
+    ----------
+    claimed, numerical : float
+    error : float
+        How far the quotient can be off, by rounding and truncation.
+    kink : bool
+        Whether there is no derivative: the slopes to the left and to the right differ.
+    """
+
+    claimed: float
+    numerical: float
+    error: float
+    kink: bool = False
+
+    @property
+    def difference(self) -> float:
+        """How far the two are apart."""
+        return abs(self.claimed - self.numerical)
+
+    @property
+    def right(self) -> bool:
+        """Whether the two agree within the error."""
+        return self.difference <= self.error
+
+
+def compare(claimed: float, f: Callable[[float], float], h: float, noise: float) -> Comparison:
+    r"""Compare a claimed derivative of f at 0 with central differences.
+
+    Parameters
+    ----------
+    claimed
+        The derivative under test.
+    f
+        A function of one number.
+    h
+        The first step. It is refined until the quotient has converged.
+    noise
+        How far a value of f can be off by rounding: see `noise_of`.
+
+    Notes
+    -----
+    Rounding puts the quotient off by at most ``noise / h``, and truncation by
+    :math:`T(h) = h^2 f'''/6`. Two quotients of steps 8h and h differ by :math:`63\,T(h)`, so once
+    they agree within ``2 noise / h``, what is left of the truncation is smaller than the rounding,
+    and the two together than ``2 noise / h``. No other tolerance is used: a step that reaches over
+    a kink does not converge, and is refined until it stays on one side.
+    """
+    first, coarse = h, inf
+    for _ in range(FINEST):
+        numerical = _quotient(f, h)
+        found = Comparison(claimed, numerical, error=2 * noise / h)
+        sharp = h == first or found.error <= RESOLUTION * max(abs(claimed), abs(numerical))
+        if found.right and sharp:
+            return found
+        if found.right or abs(coarse - numerical) <= found.error:
+            break
+        coarse = numerical
+        h /= REFINEMENT
+    return replace(found, kink=_has_kink(f, h, noise))
+
+
+def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
+    """Return how far a value can be off by rounding.
+
+    Parameters
+    ----------
+    epsilon
+        The machine epsilon of the dtype.
+    longest_sum
+        The number of terms of the longest sum in the computation.
+    magnitude
+        The size of what is added up: the value itself, each input times the derivative by it
+        (an input that is off by one rounding puts the value off by as much), and 1 for the
+        exponentials and logarithms on the way.
+
+    Notes
+    -----
+    N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 2002, sections 1.5 (mixed
+    forward-backward error) and 3.1 (a sum of n terms is off by n roundings at most).
+    """
+    return (ROUNDINGS + longest_sum) * epsilon / 2 * magnitude
+
+
+def _has_kink(f: Callable[[float], float], h: float, noise: float) -> bool:
+    """Tell whether the slopes to the left and to the right differ, however small the step."""
+    # Curvature, too, parts the slopes, but in proportion to the step. What counts is whether they
+    # still come closer when their gap is about to drown in rounding.
+    gaps: list[float] = []
+    for refinement in range(-2, FINEST):
+        step = h / REFINEMENT**refinement
+        gap = abs(f(step) - 2 * f(0.0) + f(-step)) / step
+        if gap <= 16 * noise / step:
+            break
+        gaps.append(gap)
+    return len(gaps) > 1 and gaps[-1] > gaps[-2] / 2
