@@ -1,0 +1,26 @@
+"""The kit that proves gradients: for a layer of your own, for a backend of your own.
+
+It needs Hypothesis, and pytest for the fixtures: ``pip install hypothesis pytest``.
+"""
+
+from xbp.testing.assertions import assert_gradients
+from xbp.testing.cases import LayerCase
+from xbp.testing.layers import LAYERS
+from xbp.testing.signatures import Fixed, Labels, OneHot, Signature
+from xbp.testing.strategies import arrays, host_arrays, layer_cases, layers
+from xbp.testing.trial import LayerTrial
+
+__all__ = [
+    "LAYERS",
+    "Fixed",
+    "Labels",
+    "LayerCase",
+    "LayerTrial",
+    "OneHot",
+    "Signature",
+    "arrays",
+    "assert_gradients",
+    "host_arrays",
+    "layer_cases",
+    "layers",
+]

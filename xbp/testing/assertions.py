@@ -1,0 +1,88 @@
+"""The proof of a layer: all properties, on cases that Hypothesis searches and shrinks."""
+
+from collections.abc import Callable, Mapping
+
+from hypothesis import HealthCheck, Phase, given, settings
+
+from xbp.backend import Backend
+from xbp.layers import Layer
+from xbp.registry import get_backend
+from xbp.testing.cases import LayerCase
+from xbp.testing.properties import PROPERTIES
+from xbp.testing.signatures import Input, Shape, Signature
+from xbp.testing.strategies import LARGEST, layer_cases
+from xbp.testing.trial import LayerTrial
+
+
+def assert_gradients(
+    layer: Callable[..., Layer] | Signature,
+    *,
+    inputs: Mapping[str, Input] | None = None,
+    output: Shape | None = None,
+    params: Mapping[str, Shape] | None = None,
+    largest: float = LARGEST,
+    backend: str | Backend | None = None,
+    max_examples: int | None = None,
+) -> None:
+    """Prove a layer's ``backward``: every property of `xbp.testing.properties`, on many cases.
+
+    Parameters
+    ----------
+    layer
+        The layer's class, or a function that makes one: called with the parameters by name. Or a
+        `Signature`, which says all of this and the shapes.
+    inputs, output, params
+        The shapes, in named sizes, as in `Signature`. Without them the layer has one input of shape
+        ``("N", "D")``, an output of that shape, and no parameters.
+    largest
+        No element of an array is larger; for a layer that overflows beyond.
+    backend
+        Where to prove it; None takes the selected backend.
+    max_examples
+        How many cases; None leaves it to the Hypothesis profile.
+
+    Raises
+    ------
+    AssertionError
+        If a property does not hold. The message names the layer and the property, and shows the
+        smallest case found, both gradients, and where they part.
+    SettingError
+        If the shapes are no signature.
+
+    Examples
+    --------
+    >>> from xbp.layers import Affine
+    >>> assert_gradients(
+    ...     Affine,
+    ...     inputs={"x": ("N", "D")},
+    ...     output=("N", "M"),
+    ...     params={"W": ("D", "M"), "b": ("M",)},
+    ...     max_examples=5,
+    ... )
+    """
+    signature = (
+        layer
+        if isinstance(layer, Signature)
+        else Signature(layer, inputs or {"x": ("N", "D")}, output, params or {})
+    )
+    chosen = get_backend(backend)
+    dtypes = ["float64", "float32"] if chosen.has_float64 else ["float32"]
+
+    @settings(
+        parent=settings.default,
+        max_examples=max_examples or settings.default.max_examples,  # type: ignore[union-attr]
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+    @given(layer_cases(signature, largest=largest))
+    def every_property_holds(case: LayerCase) -> None:
+        with chosen.scope():
+            for dtype in dtypes:
+                trial = LayerTrial(case, chosen, dtype)
+                for holds in PROPERTIES:
+                    holds(trial)
+
+    every_property_holds()

@@ -1,0 +1,33 @@
+"""The signatures of xbp's own layers: batches and single samples, labels and one-hot."""
+
+from xbp.layers import (
+    AddLayer,
+    Affine,
+    IdentityWithLoss,
+    MulLayer,
+    Relu,
+    Sigmoid,
+    SoftmaxWithLoss,
+)
+from xbp.testing.signatures import Fixed, Labels, OneHot, Signature
+
+_WEIGHTS = {"W": ("D", "M"), "b": ("M",)}
+_PAIR = {"x": ("N", "D"), "y": ("N", "D")}
+
+LAYERS = (
+    Signature(MulLayer, _PAIR),
+    Signature(AddLayer, _PAIR),
+    Signature(Relu),
+    Signature(Relu, {"x": ("D",)}),
+    Signature(Sigmoid),
+    Signature(Sigmoid, {"x": ("D",)}),
+    Signature(Affine, {"x": ("N", "D")}, ("N", "M"), _WEIGHTS),
+    Signature(Affine, {"x": ("D",)}, ("M",), _WEIGHTS),
+    Signature(Affine, {"x": ("N", "H", "L")}, ("N", "M"), {**_WEIGHTS, "W": ("H*L", "M")}),
+    Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": Labels(("N",), "C")}, ()),
+    Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": OneHot(("N", "C"))}, ()),
+    Signature(SoftmaxWithLoss, {"x": ("C",), "t": Labels((), "C")}, ()),
+    Signature(SoftmaxWithLoss, {"x": ("C",), "t": OneHot(("C",))}, ()),
+    Signature(IdentityWithLoss, {"x": ("N", "M"), "t": Fixed(("N", "M"))}, ()),
+    Signature(IdentityWithLoss, {"x": ("M",), "t": Fixed(("M",))}, ()),
+)

@@ -1,0 +1,317 @@
+"""What holds for every layer: the properties by which a backward is proven.
+
+Each takes a layer on trial, and raises `AssertionError` with the case in its message.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from xbp.differences import Comparison, compare
+from xbp.namespace import dtype_name
+from xbp.testing.cases import HostArray
+from xbp.testing.trial import LayerTrial
+
+# The first step of the central differences, for elements of size 1: it is refined as needed.
+STEP = 2.0**-6
+
+
+@dataclass
+class Differences:
+    """What central differences said of the derivatives of a layer.
+
+    Attributes
+    ----------
+    compared : int
+        Number of derivatives, of one output by one element each.
+    kinks : int
+        Of these, those that were set aside because there is no derivative.
+    """
+
+    compared: int = 0
+    kinks: int = 0
+    wrong: list[tuple[str, tuple[int, ...], tuple[int, ...], Comparison]] = field(
+        default_factory=list
+    )
+
+
+def backward_is_the_derivative(trial: LayerTrial) -> Differences:
+    """``backward`` agrees with central differences, for each output by each element.
+
+    How far the two may be apart follows from the step and the dtype alone; a kink is set aside.
+    """
+    found = Differences()
+    output, noise = trial.output, trial.unit * trial.magnitude
+    for name, claims in trial.jacobian.items():
+        value = trial.case.arrays[name]
+        if claims.shape[1:] != value.shape:
+            raise trial.fail(
+                f"the derivative by {name} has shape {claims.shape[1:]}, {name} has {value.shape}"
+            )
+        for index in np.ndindex(value.shape):
+            outputs = _outputs_along(trial, name, index)
+            for j, claimed in enumerate(claims[(slice(None), *index)]):
+                comparison = compare(
+                    float(claimed),
+                    partial(_item, outputs, j),
+                    STEP * max(1.0, abs(float(value[index]))),
+                    float(noise[j]),
+                )
+                found.compared += 1
+                found.kinks += comparison.kink
+                if not (comparison.right or comparison.kink):
+                    where = tuple(int(k) for k in np.unravel_index(j, output.shape))
+                    found.wrong.append((name, where, index, comparison))
+    if found.wrong:
+        raise _wrong_derivative(trial, found)
+    return found
+
+
+def _item(outputs: Callable[[float], HostArray], j: int, step: float) -> float:
+    return float(outputs(step)[j])
+
+
+def _outputs_along(
+    trial: LayerTrial, name: str, index: tuple[int, ...]
+) -> Callable[[float], HostArray]:
+    """Return the outputs as a function of the step that one element is moved by."""
+    known: dict[float, HostArray] = {0.0: trial.output.reshape(-1)}
+
+    def outputs(step: float) -> HostArray:
+        if step not in known:
+            moved = trial.case.arrays[name].copy()
+            moved[index] += step
+            known[step] = trial.forward({name: moved}).reshape(-1)
+        return known[step]
+
+    return outputs
+
+
+def _wrong_derivative(trial: LayerTrial, found: Differences) -> AssertionError:
+    name, where, index, worst = max(
+        found.wrong, key=lambda wrong: wrong[-1].difference / max(wrong[-1].error, 1e-300)
+    )
+    claimed = trial.jacobian[name]
+    numerical = claimed.copy()
+    for wrong_name, at, element, comparison in found.wrong:
+        if wrong_name == name:
+            row = int(np.ravel_multi_index(at, trial.output.shape)) if at else 0
+            numerical[(row, *element)] = comparison.numerical
+    return trial.fail(
+        f"backward is wrong in {len(found.wrong)} of {found.compared} derivatives. The furthest: "
+        f"of output {_at(where)} by {name}{_at(index)}, backward says {worst.claimed!r}, "
+        f"central differences say {worst.numerical!r}, give or take {worst.error:.1e}. The "
+        f"derivative by {name}, for the dout below:",
+        backward=_chained(trial.case.dout, claimed),
+        differences=_chained(trial.case.dout, numerical),
+    )
+
+
+def _at(index: tuple[int, ...]) -> str:
+    """Return an index as it is written after a name; nothing for a 0-d array."""
+    return str(list(index)) if index else ""
+
+
+def backward_is_linear(trial: LayerTrial) -> None:
+    """``backward`` of dout is the sum of what it says of unit vectors, each times its dout."""
+    dout = trial.case.dout
+    trial.forward()
+    for name, found in trial.backward(dout).items():
+        _require_close(
+            trial,
+            f"backward is not linear in dout: the derivative by {name}",
+            found,
+            _chained(dout, trial.jacobian[name]),
+            trial.rounding(name, dout),
+        )
+
+
+def parameters_alone_get_the_same_gradients(trial: LayerTrial) -> None:
+    """``backward_params``, all that a first layer is asked for, leaves what ``backward`` leaves."""
+    dout = trial.case.dout
+    if not trial.case.signature.params:
+        return
+    trial.forward()
+    whole = trial.backward(dout)
+    trial.backward(2 * dout + 1)  # what it leaves is to be overwritten
+    for name, found in trial.backward_params(dout).items():
+        _require_close(
+            trial,
+            f"backward_params and backward differ: the derivative by {name}",
+            found,
+            whole[name],
+            trial.rounding(name, dout),
+        )
+
+
+def samples_are_independent(trial: LayerTrial) -> None:
+    """Give for a batch what its samples give alone; of a loss, and its gradients, the mean."""
+    count = trial.case.sample_count
+    if not count:
+        return
+    signature = trial.case.signature
+    singles = [trial.again(trial.case.samples([n])) for n in range(count)]
+    outputs = [single.forward() for single in singles]
+    gradients = [single.backward(single.case.dout) for single in singles]
+    trial.forward()
+    batch = trial.backward(trial.case.dout)
+    mean = signature.takes_the_mean
+    _require_close(
+        trial,
+        "the output of a batch is not that of its samples",
+        trial.output,
+        np.mean(outputs, axis=0) if mean else np.concatenate(outputs),
+        trial.unit * trial.magnitude.reshape(trial.output.shape),
+    )
+    for name, found in batch.items():
+        parts = [gradient[name] for gradient in gradients]
+        if name in signature.batched:
+            expected = np.concatenate(parts) / (count if mean else 1)
+            bound = trial.rounding(name, trial.case.dout)
+        else:
+            expected = np.mean(parts, axis=0) if mean else np.sum(parts, axis=0)
+            bound = np.sum([single.rounding(name, single.case.dout) for single in singles], axis=0)
+        _require_close(
+            trial,
+            f"the gradients of a batch are not those of its samples: the derivative by {name}",
+            found,
+            expected,
+            bound,
+        )
+
+
+def a_permuted_batch_is_permuted_throughout(trial: LayerTrial) -> None:
+    """Other samples first: the outputs move along, and nothing else changes."""
+    count = trial.case.sample_count
+    if not count:
+        return
+    order = [*range(1, count), 0]
+    other = trial.again(trial.case.samples(order))
+    signature = trial.case.signature
+    output, moved = trial.forward(), other.forward()
+    gradients, moved_gradients = trial.backward(trial.case.dout), other.backward(other.case.dout)
+    _require_close(
+        trial,
+        "a permuted batch changes the outputs",
+        moved,
+        output if signature.takes_the_mean else output[order],
+        other.unit * other.magnitude.reshape(moved.shape),
+    )
+    for name, found in moved_gradients.items():
+        expected = gradients[name]
+        _require_close(
+            trial,
+            f"a permuted batch changes the derivative by {name}",
+            found,
+            expected[order] if name in signature.batched else expected,
+            other.rounding(name, other.case.dout),
+        )
+
+
+def inputs_stay_as_they_are(trial: LayerTrial) -> None:
+    """Neither ``forward`` nor ``backward`` changes an array that it was given."""
+    given = {**trial.arrays, "dout": trial.put("dout", trial.case.dout)}
+    before = {name: trial.host(array, name).copy() for name, array in given.items()}
+    trial.forward()
+    trial.backward_on_device(given["dout"])
+    for name, array in given.items():
+        after = trial.host(array, name)
+        if not np.array_equal(after, before[name], equal_nan=True):
+            raise trial.fail(
+                f"the layer changes its input {name} in place",
+                before=before[name],
+                after=after,
+            )
+
+
+def dtype_shape_and_device_stay(trial: LayerTrial) -> None:
+    """Output and derivatives are arrays of the inputs' library, device and dtype."""
+    output = trial.forward_on_device()
+    found = {"the output": output}
+    for name, gradient in trial.backward_on_device(trial.put("dout", trial.case.dout)).items():
+        found[f"the derivative by {name}"] = gradient
+        if tuple(gradient.shape) != trial.case.arrays[name].shape:
+            raise trial.fail(
+                f"the derivative by {name} has shape {tuple(gradient.shape)}, {name} has "
+                f"{trial.case.arrays[name].shape}"
+            )
+    if tuple(output.shape) != trial.case.dout.shape:
+        raise trial.fail(f"the output has shape {output.shape}, not {trial.case.dout.shape}")
+    for what, array in found.items():
+        if not trial.backend.owns(array):
+            raise trial.fail(f"{what} is {type(array).__name__}, and not on this backend")
+        if dtype_name(array.dtype) != trial.dtype:
+            raise trial.fail(f"{what} has dtype {dtype_name(array.dtype)}, not {trial.dtype}")
+
+
+def float32_agrees_with_float64(trial: LayerTrial) -> None:
+    """In float32 a layer gives what it gives in float64, as far as float32 can tell.
+
+    That is how far the results move when every number moves by as many roundings as there are.
+    """
+    if trial.dtype != "float64":
+        return
+    narrow = LayerTrial(trial.case, trial.backend, "float32")
+    dout = trial.case.dout
+    output, gradients = narrow.forward(), narrow.backward(dout)
+    nudged = [trial.nudged(narrow.unit, seed) for seed in range(2)]
+    _require_close(
+        trial,
+        "float32 and float64 differ in the output",
+        output,
+        trial.output,
+        narrow.unit * trial.magnitude.reshape(output.shape)
+        + 2 * _largest(abs(other.output - trial.output) for other in nudged),
+    )
+    for name, found in gradients.items():
+        rows = trial.jacobian[name]
+        spread = _largest(abs(other.jacobian[name] - rows) for other in nudged)
+        _require_close(
+            trial,
+            f"float32 and float64 differ in the derivative by {name}",
+            found,
+            _chained(dout, rows),
+            _chained(abs(dout), narrow.unit * (1 + abs(rows)) + 2 * spread),
+        )
+
+
+def _chained(dout: HostArray, rows: HostArray) -> HostArray:
+    """Return the derivative by an array, given that by the outputs and the rows of a Jacobian."""
+    return np.asarray(np.tensordot(dout.reshape(-1), rows, axes=1))
+
+
+def _largest(arrays: Iterable[HostArray]) -> HostArray:
+    largest: HostArray = np.max(list(arrays), axis=0)
+    return largest
+
+
+def _require_close(
+    trial: LayerTrial, complaint: str, found: HostArray, expected: HostArray, bound: HostArray
+) -> None:
+    if found.shape != expected.shape:
+        raise trial.fail(f"{complaint} has shape {found.shape}, not {expected.shape}")
+    # Written so that a NaN is not close.
+    apart = ~(abs(found - expected) <= bound)
+    if apart.any():
+        worst = tuple(int(k) for k in np.unravel_index(np.argmax(apart), apart.shape))
+        raise trial.fail(
+            f"{complaint} is {found[worst]!r}{_at(worst)}, expected {expected[worst]!r}, give or "
+            f"take {bound[worst]:.1e}:",
+            found=found,
+            expected=expected,
+        )
+
+
+# In the order in which a failure tells most.
+PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
+    inputs_stay_as_they_are,
+    dtype_shape_and_device_stay,
+    backward_is_the_derivative,
+    backward_is_linear,
+    parameters_alone_get_the_same_gradients,
+    samples_are_independent,
+    a_permuted_batch_is_permuted_throughout,
+    float32_agrees_with_float64,
+)

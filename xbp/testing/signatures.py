@@ -1,0 +1,164 @@
+"""What a layer takes and gives, in named sizes: the plan that test cases are drawn from."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import TypeAlias
+
+from xbp.errors import SettingError
+from xbp.layers import Layer
+
+# A size is a number, a name that stands for one, or a product of names, "H*W".
+Size: TypeAlias = int | str
+Shape: TypeAlias = tuple[Size, ...]
+
+# The size that counts the samples of a batch.
+BATCH = "N"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An input of integer labels: nothing is differentiated by it.
+
+    Parameters
+    ----------
+    shape
+        Of the array, ``("N",)``, or ``()`` for the label of one sample.
+    classes
+        The number of classes, usually the name of another input's last axis.
+    """
+
+    shape: Shape
+    classes: Size
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """An input of one-hot rows, ``("N", "C")``: nothing is differentiated by it."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """An input of floating-point numbers by which ``backward`` returns no derivative: targets."""
+
+    shape: Shape
+
+
+Input: TypeAlias = Shape | Labels | OneHot | Fixed
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A layer, and the shapes of its inputs, its output and its parameters.
+
+    Parameters
+    ----------
+    make
+        Called with the parameters by name, returns the layer: the class itself, or a function.
+    inputs
+        By name, in the order of ``forward``. A tuple of sizes is an array of floating-point
+        numbers, by which ``backward`` returns the derivative.
+    output
+        The shape of what ``forward`` returns; None takes that of the first input.
+    params
+        The shapes of the parameters by name.
+
+    Notes
+    -----
+    A size is a number, a name such as ``"D"``, or a product of names, ``"H*W"``. The same name
+    stands for the same number throughout. The name ``"N"`` counts the samples of a batch. If the
+    output has that axis, too, its samples are independent of each other; if it has not, it is a
+    mean over them.
+
+    Examples
+    --------
+    >>> from xbp.layers import Affine
+    >>> signature = Signature(
+    ...     Affine,
+    ...     inputs={"x": ("N", "D")},
+    ...     output=("N", "M"),
+    ...     params={"W": ("D", "M"), "b": ("M",)},
+    ... )
+    >>> str(signature)
+    'Affine(x: N D, W: D M, b: M)'
+    """
+
+    make: Callable[..., Layer]
+    inputs: Mapping[str, Input] = field(default_factory=lambda: {"x": (BATCH, "D")})
+    output: Shape | None = None
+    params: Mapping[str, Shape] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not callable(self.make):
+            raise SettingError(
+                f"make is a layer's class, or a function that returns a layer, not {self.make!r}: "
+                "each case makes a new one"
+            )
+        if not self.differentiable:
+            raise SettingError(f"{self.name}: no input is an array of floating-point numbers")
+
+    @property
+    def name(self) -> str:
+        """The name of what makes the layer."""
+        return getattr(self.make, "__name__", type(self.make).__name__)
+
+    def __str__(self) -> str:
+        shapes = {**self.inputs, **self.params}
+        return f"{self.name}({', '.join(f'{k}: {_shown(v)}' for k, v in shapes.items())})"
+
+    @property
+    def differentiable(self) -> list[str]:
+        """The names of the inputs by which ``backward`` returns the derivative."""
+        return [name for name, kind in self.inputs.items() if isinstance(kind, tuple)]
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of the output, in named sizes."""
+        return self.shape_of(self.differentiable[0]) if self.output is None else self.output
+
+    @property
+    def batched(self) -> list[str]:
+        """The names of the arrays whose first axis counts the samples."""
+        return [name for name in self.inputs if self.shape_of(name)[:1] == (BATCH,)]
+
+    @property
+    def takes_the_mean(self) -> bool:
+        """Whether the output is a mean over the batch."""
+        return bool(self.batched) and BATCH not in self.output_shape
+
+    def shape_of(self, name: str) -> Shape:
+        """Return the shape of an input or a parameter, in named sizes."""
+        kind = self.inputs.get(name) if name in self.inputs else self.params[name]
+        return kind.shape if isinstance(kind, Labels | OneHot | Fixed) else tuple(kind or ())
+
+    def size_names(self) -> list[str]:
+        """Return the names whose sizes are to be chosen, in order."""
+        return list(dict.fromkeys(self._names()))
+
+    def _names(self) -> Iterator[str]:
+        shapes = [self.shape_of(name) for name in (*self.inputs, *self.params)]
+        for size in (size for shape in (*shapes, self.output_shape) for size in shape):
+            if isinstance(size, str):
+                yield from size.split("*")
+
+
+def sizes_of(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return a shape in numbers."""
+    return tuple(size_of(size, sizes) for size in shape)
+
+
+def size_of(size: Size, sizes: Mapping[str, int]) -> int:
+    """Return a size as a number."""
+    return size if isinstance(size, int) else prod(sizes[name] for name in size.split("*"))
+
+
+def _shown(kind: Input) -> str:
+    if isinstance(kind, Labels):
+        return " ".join(["labels", *map(str, kind.shape)])
+    if isinstance(kind, OneHot):
+        return " ".join(["one-hot", *map(str, kind.shape)])
+    if isinstance(kind, Fixed):
+        return " ".join(["fixed", *map(str, kind.shape)])
+    return " ".join(map(str, kind)) or "0-d"

@@ -1,0 +1,95 @@
+"""Hypothesis strategies: arrays, layers and networks of any backend.
+
+What they draw is of every size from 1e-6 to 1e6, with zeros and equal elements among it, and its
+values are such that float32 holds them exactly.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as host
+
+from xbp.backend import Backend
+from xbp.namespace import Array
+from xbp.registry import get_backend
+from xbp.testing.cases import HostArray, LayerCase
+from xbp.testing.signatures import Labels, OneHot, Signature, size_of, sizes_of
+from xbp.testing.trial import LayerTrial
+
+LARGEST_SIZE = 3
+SMALLEST, LARGEST = 1e-6, 1e6
+
+
+@st.composite
+def host_arrays(draw: st.DrawFn, shape: tuple[int, ...], *, largest: float = LARGEST) -> HostArray:
+    """Draw a NumPy array of float64.
+
+    Parameters
+    ----------
+    shape
+        In numbers.
+    largest
+        No element is larger than this. None but 0 is smaller than 1e-6.
+    """
+    scales = [10.0**exponent for exponent in range(-3, 7) if 10.0**exponent <= largest]
+    scale = draw(st.sampled_from(sorted(scales, key=lambda scale: abs(np.log10(scale)))))
+    elements = st.floats(-1, 1, width=32).map(_zero_if_tiny)
+    values = draw(host.arrays(np.float32, shape, elements=elements))
+    return np.asarray(values * np.float32(scale), dtype=np.float64)
+
+
+def _zero_if_tiny(value: float) -> float:
+    return value if abs(value) >= 1e-3 else 0.0  # noqa: PLR2004
+
+
+@st.composite
+def arrays(
+    draw: st.DrawFn,
+    shape: tuple[int, ...],
+    *,
+    dtype: str | None = None,
+    largest: float = LARGEST,
+    backend: str | Backend | None = None,
+) -> Array:
+    """Draw an array on a backend; parameters are those of `host_arrays` and `Backend.asarray`."""
+    owner = get_backend(backend)
+    return owner.asarray(draw(host_arrays(shape, largest=largest)), dtype or owner.default_float)
+
+
+@st.composite
+def layer_cases(draw: st.DrawFn, signature: Signature, *, largest: float = LARGEST) -> LayerCase:
+    """Draw the arrays to try a layer on, on the host; no axis is longer than 3."""
+    sizes = {name: draw(st.integers(1, LARGEST_SIZE)) for name in signature.size_names()}
+    drawn = {}
+    for name in (*signature.inputs, *signature.params):
+        kind = signature.inputs.get(name)
+        shape = sizes_of(signature.shape_of(name), sizes)
+        if isinstance(kind, Labels):
+            drawn[name] = draw(_labels(shape, size_of(kind.classes, sizes)))
+        elif isinstance(kind, OneHot):
+            labels = draw(_labels(shape[:-1], shape[-1]))
+            drawn[name] = np.eye(shape[-1])[labels]
+        else:
+            drawn[name] = draw(host_arrays(shape, largest=largest))
+    dout = draw(host_arrays(sizes_of(signature.output_shape, sizes), largest=largest))
+    return LayerCase(signature, drawn, dout)
+
+
+def _labels(shape: tuple[int, ...], classes: int) -> st.SearchStrategy[HostArray]:
+    return host.arrays(np.int64, shape, elements=st.integers(0, classes - 1))
+
+
+@st.composite
+def layers(
+    draw: st.DrawFn,
+    signatures: Sequence[Signature],
+    *,
+    dtype: str = "float32",
+    largest: float = LARGEST,
+    backend: str | Backend | None = None,
+) -> LayerTrial:
+    """Draw a layer with arrays on a backend: ``drawn.layer.forward(*drawn.inputs)``."""
+    signature = draw(st.sampled_from(list(signatures)))
+    case = draw(layer_cases(signature, largest=largest))
+    return LayerTrial(case, get_backend(backend), dtype)

@@ -1,0 +1,192 @@
+"""A layer on trial: built of a case on a backend, its results brought to the host."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from xbp.backend import Backend
+from xbp.differences import noise_of
+from xbp.layers import Layer
+from xbp.namespace import Array
+from xbp.testing.cases import HostArray, LayerCase, shown
+from xbp.testing.signatures import Labels
+
+
+class LayerTrial:
+    """A layer and its inputs on a backend.
+
+    Parameters
+    ----------
+    case
+        What the arrays hold.
+    backend
+        Where they live.
+    dtype
+        ``"float32"`` or ``"float64"``.
+
+    Attributes
+    ----------
+    layer : Layer
+    inputs : list of Array
+        What ``layer.forward`` takes.
+    """
+
+    def __init__(self, case: LayerCase, backend: Backend, dtype: str) -> None:
+        self.case = case
+        self.backend = backend
+        self.dtype = dtype
+        self.arrays = {name: self.put(name, value) for name, value in case.arrays.items()}
+        params = {name: self.arrays[name] for name in case.signature.params}
+        self.layer: Layer = self._attempt("making the layer", case.signature.make, **params)
+        self.inputs = [self.arrays[name] for name in case.signature.inputs]
+
+    def __repr__(self) -> str:
+        return f"{self.title} {self.dtype}\n{self.case}"
+
+    @property
+    def title(self) -> str:
+        """The layer's name and the backend, for messages."""
+        return f"{self.case.signature.name} on {self.backend.name}:{self.backend.device}"
+
+    def fail(self, complaint: str, **details: HostArray) -> AssertionError:
+        """Return the error that tells what is wrong, where, and on which arrays."""
+        details_shown = f"{shown(details)}\n" if details else ""
+        return AssertionError(
+            f"{self.title}, {self.dtype}: {complaint}\n{details_shown}"
+            f"the smallest case found:\n{self.case}"
+        )
+
+    # Running it ----------------------------------------------------------------------------------
+
+    def forward(self, moved: Mapping[str, HostArray] | None = None) -> HostArray:
+        """Return the output, for the case's arrays or with some of them replaced."""
+        if not moved:
+            return self.host(self.forward_on_device(), "forward")
+        arrays = {**self.arrays, **{name: self.put(name, value) for name, value in moved.items()}}
+        params = {name: arrays[name] for name in self.case.signature.params}
+        layer = self._attempt("making the layer", self.case.signature.make, **params)
+        inputs = [arrays[name] for name in self.case.signature.inputs]
+        return self.host(self._attempt("forward", layer.forward, *inputs), "forward")
+
+    def forward_on_device(self) -> Array:
+        """Return the output as the layer returns it."""
+        return self._attempt("forward", self.layer.forward, *self.inputs)
+
+    def backward(self, dout: HostArray) -> dict[str, HostArray]:
+        """Return the derivative by each input and parameter that has one, after a `forward`."""
+        return {
+            name: self.host(gradient, f"the derivative by {name}")
+            for name, gradient in self.backward_on_device(self.put("dout", dout)).items()
+        }
+
+    def backward_on_device(self, dout: Array) -> dict[str, Array]:
+        """Return the derivatives as the layer returns them, once their names are known."""
+        names = self.case.signature.differentiable
+        found = self._attempt("backward", self.layer.backward, dout)
+        found = list(found) if isinstance(found, tuple | list) else [found]
+        if len(found) != len(names):
+            raise self.fail(
+                f"backward returned {len(found)} derivatives: one is needed for each of "
+                f"{', '.join(names)}"
+            )
+        return {**dict(zip(names, found, strict=True)), **self._gradients_left()}
+
+    def backward_params(self, dout: HostArray) -> dict[str, HostArray]:
+        """Return the gradients of the parameters that ``backward_params`` leaves."""
+        self._attempt("backward_params", self.layer.backward_params, self.put("dout", dout))
+        return {name: self.host(value, name) for name, value in self._gradients_left().items()}
+
+    def _gradients_left(self) -> dict[str, Array]:
+        found: dict[str, Array] = self._attempt("grads", lambda: dict(self.layer.grads))
+        missing = self.case.signature.params.keys() ^ found.keys()
+        if missing:
+            raise self.fail(f"grads and the parameters do not fit: {', '.join(sorted(missing))}")
+        return found
+
+    def host(self, value: Array, what: str) -> HostArray:
+        """Return an array of the layer's on the host, in float64."""
+        try:
+            return np.array(self.backend.to_numpy(value), dtype=np.float64)
+        except Exception as error:
+            raise self.fail(f"{what} gave {value!r}, no array of the backend") from error
+
+    def _attempt(self, what: str, function: object, *args: object, **kwargs: object) -> Array:
+        try:
+            return function(*args, **kwargs)  # type: ignore[operator]
+        except AssertionError:
+            raise
+        except Exception as error:
+            raise self.fail(f"{what} raised {type(error).__name__}: {error}") from error
+
+    def put(self, name: str, value: HostArray) -> Array:
+        """Return an array on the backend; it cannot be written to where the library allows that."""
+        kind = self.case.signature.inputs.get(name)
+        dtype = "int64" if isinstance(kind, Labels) else self.dtype
+        array = self.backend.asarray(np.array(value), dtype)
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
+        return array
+
+    # What it should be ---------------------------------------------------------------------------
+
+    @cached_property
+    def output(self) -> HostArray:
+        """The output for the case's arrays."""
+        return self.forward()
+
+    @cached_property
+    def jacobian(self) -> dict[str, HostArray]:
+        """What ``backward`` says of the derivative of each output by each element.
+
+        For each name an array of shape ``(outputs, *shape of the array)``, found by sending one
+        unit vector after the other upstream.
+        """
+        shape = self.forward().shape
+        rows = [
+            self.backward(unit.reshape(shape)) for unit in np.eye(int(np.prod(shape, dtype=int)))
+        ]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    @cached_property
+    def unit(self) -> float:
+        """How far the rounding in a layer can put off a number of size 1."""
+        epsilon = float(self.backend.xp.finfo(self.backend.dtype(self.dtype)).eps)
+        # No sum has more terms than an array has elements.
+        return noise_of(epsilon, max(value.size for value in self.case.arrays.values()), 1.0)
+
+    @cached_property
+    def magnitude(self) -> HostArray:
+        """The size of what is added up in each output: see `xbp.differences.noise_of`."""
+        magnitude = 1 + abs(self.output).reshape(-1)
+        for name, rows in self.jacobian.items():
+            products = abs(rows * self.case.arrays[name])
+            magnitude = magnitude + products.reshape(len(rows), -1).sum(axis=1)
+        return magnitude
+
+    def rounding(self, name: str, dout: HostArray) -> HostArray:
+        """Return how far the derivative by an array can be off by rounding, element by element."""
+        return self.unit * np.tensordot(abs(dout).reshape(-1), 1 + abs(self.jacobian[name]), axes=1)
+
+    # Others like it ------------------------------------------------------------------------------
+
+    def again(self, case: LayerCase) -> "LayerTrial":
+        """Return the same trial of another case."""
+        return LayerTrial(case, self.backend, self.dtype)
+
+    def nudged(self, distance: float, seed: int) -> "LayerTrial":
+        """Return the trial with each number moved by a relative distance, up or down by chance."""
+        chance = np.random.default_rng(seed)
+        arrays = {
+            name: value * (1 + distance * chance.choice([-1, 1], value.shape))
+            if self.is_differentiable(name)
+            else value
+            for name, value in self.case.arrays.items()
+        }
+        return self.again(replace(self.case, arrays=arrays))
+
+    def is_differentiable(self, name: str) -> bool:
+        """Tell whether the array holds floating-point numbers to differentiate by."""
+        signature = self.case.signature
+        return name in signature.differentiable or name in signature.params
