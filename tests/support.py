@@ -13,6 +13,9 @@ backend = xbp.get_backend()
 # The test suite owns its process.
 backend.enable_float64()
 
+# The most precise dtype that the device has.
+widest = "float64" if backend.has_float64 else "float32"
+
 # A second library, to be mixed up with the one under test.
 other = xbp.get_backend("array-api-strict" if backend.name == "numpy" else "numpy")
 

@@ -17,8 +17,8 @@ ROUNDINGS = 8
 REFINEMENT = 8
 FINEST = 16
 
-# A step so fine that the error allows for more than this part of the derivative proves little: it
-# may have been refined for nothing but to stay on one side of a kink.
+# A step so fine that the error allows for more than this part of the slopes around proves little:
+# it may have been refined for nothing but to stay on one side of a kink.
 RESOLUTION = 1e-3
 
 
@@ -176,11 +176,12 @@ def compare(claimed: float, f: Callable[[float], float], h: float, noise: float)
     and the two together than ``2 noise / h``. No other tolerance is used: a step that reaches over
     a kink does not converge, and is refined until it stays on one side.
     """
-    first, coarse = h, inf
+    first, coarse, steepest = h, inf, abs(claimed)
     for _ in range(FINEST):
         numerical = _quotient(f, h)
         found = Comparison(claimed, numerical, error=2 * noise / h)
-        sharp = h == first or found.error <= RESOLUTION * max(abs(claimed), abs(numerical))
+        steepest = max(steepest, abs(numerical))
+        sharp = h == first or found.error <= RESOLUTION * steepest
         if found.right and sharp:
             return found
         if found.right or abs(coarse - numerical) <= found.error:

@@ -4,10 +4,17 @@ It needs Hypothesis, and pytest for the fixtures: ``pip install hypothesis pytes
 """
 
 from xbp.testing.assertions import assert_gradients
-from xbp.testing.cases import LayerCase
+from xbp.testing.cases import LayerCase, NetworkCase
 from xbp.testing.layers import LAYERS
 from xbp.testing.signatures import Fixed, Labels, OneHot, Signature
-from xbp.testing.strategies import arrays, host_arrays, layer_cases, layers
+from xbp.testing.strategies import (
+    arrays,
+    host_arrays,
+    layer_cases,
+    layers,
+    network_cases,
+    networks,
+)
 from xbp.testing.trial import LayerTrial
 
 __all__ = [
@@ -16,6 +23,7 @@ __all__ = [
     "Labels",
     "LayerCase",
     "LayerTrial",
+    "NetworkCase",
     "OneHot",
     "Signature",
     "arrays",
@@ -23,4 +31,6 @@ __all__ = [
     "host_arrays",
     "layer_cases",
     "layers",
+    "network_cases",
+    "networks",
 ]

@@ -1,11 +1,16 @@
-"""A case for a layer: the arrays it is tried on, held on the host."""
+"""Cases: what a layer or a network is tried on, held on the host."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from xbp.backend import Backend
+from xbp.layers import Affine, Layer, LossLayer
+from xbp.namespace import Array
+from xbp.networks import Network
 from xbp.testing.signatures import Signature
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
@@ -46,6 +51,63 @@ class LayerCase:
         }
         dout = self.dout if self.signature.takes_the_mean else self.dout[order]
         return replace(self, arrays=arrays, dout=dout)
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """A network of affine layers and activations, and data for it, in float64.
+
+    Attributes
+    ----------
+    weights : tuple of pairs of numpy.ndarray
+        W and b of each affine layer.
+    activations : tuple of classes of Layer
+        One between each two of them.
+    loss : class of LossLayer
+    x, t : numpy.ndarray
+        A sample or a batch, and its targets.
+    """
+
+    weights: tuple[tuple[HostArray, HostArray], ...]
+    activations: tuple[type[Layer], ...]
+    loss: type[LossLayer]
+    x: HostArray
+    t: HostArray
+
+    def __str__(self) -> str:
+        arrays: dict[str, HostArray] = {}
+        for number, (W, b) in enumerate(self.weights, start=1):
+            arrays |= {f"W{number}": W, f"b{number}": b}
+        kinds = [kind.__name__ for kind in (*self.activations, self.loss)]
+        return f"{', '.join(kinds)}\n{shown({**arrays, 'x': self.x, 't': self.t})}"
+
+    def on(self, backend: Backend, dtype: str) -> tuple[Network, Array, Array]:
+        """Return network, x and t on a backend."""
+        layers: list[Layer] = []
+        for (W, b), activation in zip_longest(self.weights, self.activations):
+            layers.append(Affine(backend.asarray(W, dtype), backend.asarray(b, dtype)))
+            if activation is not None:
+                layers.append(activation())
+        is_labels = self.t.dtype.kind == "i"
+        return (
+            Network(layers, self.loss(), backend=backend),
+            backend.asarray(self.x, dtype),
+            backend.asarray(self.t, "int64" if is_labels else dtype),
+        )
+
+    def samples(self, order: Sequence[int]) -> "NetworkCase":
+        """Return the case of some samples of the batch, in that order."""
+        return replace(self, x=self.x[list(order)], t=self.t[list(order)])
+
+    def nudged(self, distance: float, seed: int) -> "NetworkCase":
+        """Return the case with each number moved by a relative distance, up or down by chance."""
+        chance = np.random.default_rng(seed)
+
+        def moved(value: HostArray) -> HostArray:
+            return np.asarray(value * (1 + distance * chance.choice([-1, 1], value.shape)))
+
+        weights = tuple((moved(W), moved(b)) for W, b in self.weights)
+        return replace(self, weights=weights, x=moved(self.x))
 
 
 def shown(arrays: Mapping[str, HostArray]) -> str:

@@ -93,19 +93,19 @@ def _wrong_derivative(trial: LayerTrial, found: Differences) -> AssertionError:
     name, where, index, worst = max(
         found.wrong, key=lambda wrong: wrong[-1].difference / max(wrong[-1].error, 1e-300)
     )
-    claimed = trial.jacobian[name]
-    numerical = claimed.copy()
+    row = int(np.ravel_multi_index(where, trial.output.shape)) if where else 0
+    backward = trial.jacobian[name][row]
+    differences = backward.copy()
     for wrong_name, at, element, comparison in found.wrong:
-        if wrong_name == name:
-            row = int(np.ravel_multi_index(at, trial.output.shape)) if at else 0
-            numerical[(row, *element)] = comparison.numerical
+        if (wrong_name, at) == (name, where):
+            differences[element] = comparison.numerical
     return trial.fail(
         f"backward is wrong in {len(found.wrong)} of {found.compared} derivatives. The furthest: "
-        f"of output {_at(where)} by {name}{_at(index)}, backward says {worst.claimed!r}, "
-        f"central differences say {worst.numerical!r}, give or take {worst.error:.1e}. The "
-        f"derivative by {name}, for the dout below:",
-        backward=_chained(trial.case.dout, claimed),
-        differences=_chained(trial.case.dout, numerical),
+        f"of output{_at(where)} by {name}{_at(index)}, backward says {worst.claimed!r}, central "
+        f"differences say {worst.numerical!r}, give or take {worst.error:.1e}. Of that output by "
+        f"all of {name}:",
+        backward=backward,
+        differences=differences,
     )
 
 

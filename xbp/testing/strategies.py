@@ -5,15 +5,18 @@ values are such that float32 holds them exactly.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as host
 
 from xbp.backend import Backend
+from xbp.layers import IdentityWithLoss, Relu, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import Array
+from xbp.networks import Network
 from xbp.registry import get_backend
-from xbp.testing.cases import HostArray, LayerCase
+from xbp.testing.cases import HostArray, LayerCase, NetworkCase
 from xbp.testing.signatures import Labels, OneHot, Signature, size_of, sizes_of
 from xbp.testing.trial import LayerTrial
 
@@ -93,3 +96,53 @@ def layers(
     signature = draw(st.sampled_from(list(signatures)))
     case = draw(layer_cases(signature, largest=largest))
     return LayerTrial(case, get_backend(backend), dtype)
+
+
+@st.composite
+def network_cases(
+    draw: st.DrawFn, *, depth: int = 6, widths: int = 4, batch: bool | None = None
+) -> NetworkCase:
+    """Draw a network with data, on the host.
+
+    Parameters
+    ----------
+    depth
+        The largest number of affine layers.
+    widths
+        The largest number of features of a layer, and of samples in a batch.
+    batch
+        Whether the data are a batch; None draws single samples, too.
+    """
+    sizes = draw(st.lists(st.integers(1, widths), min_size=2, max_size=depth + 1))
+    weights = [
+        (draw(host_arrays(shape, largest=1)), draw(host_arrays(shape[1:], largest=1)))
+        for shape in pairwise(sizes)
+    ]
+    hidden = len(sizes) - 2
+    activations = draw(st.lists(st.sampled_from([Relu, Sigmoid]), min_size=hidden, max_size=hidden))
+    is_batch = draw(st.booleans()) if batch is None else batch
+    rows = (draw(st.integers(1, widths)),) if is_batch else ()
+    x = draw(host_arrays((*rows, sizes[0])))
+    loss = draw(st.sampled_from([SoftmaxWithLoss, IdentityWithLoss]))
+    if loss is IdentityWithLoss:
+        t = draw(host_arrays((*rows, sizes[-1])))
+    else:
+        t = draw(_labels(rows, sizes[-1]))
+        if draw(st.booleans()):
+            t = np.eye(sizes[-1])[t]
+    return NetworkCase(tuple(weights), tuple(activations), loss, x, t)
+
+
+@st.composite
+def networks(
+    draw: st.DrawFn,
+    *,
+    depth: int = 6,
+    widths: int = 4,
+    batch: bool | None = None,
+    dtype: str = "float32",
+    backend: str | Backend | None = None,
+) -> tuple[Network, Array, Array]:
+    """Draw a network on a backend, with a sample or a batch and its targets: ``network, x, t``."""
+    case = draw(network_cases(depth=depth, widths=widths, batch=batch))
+    return case.on(get_backend(backend), dtype)

@@ -1,0 +1,175 @@
+"""The proofs: what holds for every layer and every network, whatever it is given."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import assume, event, given
+from hypothesis import strategies as st
+from support import HostArray, arr, backend, host, widest
+
+import xbp
+from xbp.differences import noise_of
+from xbp.layers import Relu, SoftmaxWithLoss
+from xbp.testing import (
+    LAYERS,
+    LayerCase,
+    LayerTrial,
+    NetworkCase,
+    Signature,
+    assert_gradients,
+    host_arrays,
+    layer_cases,
+    network_cases,
+)
+from xbp.testing.properties import backward_is_the_derivative
+
+EPSILON = float(backend.xp.finfo(backend.dtype(widest)).eps)
+
+
+@pytest.mark.parametrize("signature", LAYERS, ids=str)
+def test_every_property_of_a_layer(signature: Signature) -> None:
+    assert_gradients(signature, backend=backend)
+
+
+RELU = Signature(Relu)
+
+
+@given(layer_cases(RELU))
+def test_the_kinks_of_relu_are_its_zeros_and_nothing_else_is_set_aside(case: LayerCase) -> None:
+    found = backward_is_the_derivative(LayerTrial(case, backend, widest))
+    x = case.arrays["x"]
+    assert found.compared == x.size**2
+    assert found.kinks == np.count_nonzero(x == 0)
+
+
+@given(st.data(), st.sampled_from([(3,), (2, 3)]), st.floats(-1e6, 1e6, width=32))
+def test_softmax_forgets_a_shift(data: st.DataObject, shape: tuple[int, ...], shift: float) -> None:
+    x = data.draw(host_arrays(shape))
+    t = arr(np.zeros(shape[:-1], dtype=np.int64))
+    here, there = SoftmaxWithLoss(), SoftmaxWithLoss()
+    losses = [
+        float(here.forward(arr(x, widest), t)),
+        float(there.forward(arr(x + shift, widest), t)),
+    ]
+    # Rounding the shifted scores moves each of them, by which no derivative is larger than 1.
+    bound = noise_of(EPSILON, x.size, 1 + 2 * float(np.max(abs(x))) + 2 * abs(shift))
+    assert abs(losses[0] - losses[1]) <= bound
+    assert np.all(abs(host(here.backward()) - host(there.backward())) <= bound)
+
+
+# Networks ----------------------------------------------------------------------------------------
+
+
+@given(network_cases())
+def test_the_gradients_of_a_network_are_its_derivatives(case: NetworkCase) -> None:
+    network, x, t = case.on(backend, widest)
+    report = xbp.gradient_check(network, x, t)
+    assert report.passed, f"{report}\n{case}"
+    event(f"{sum(check.kinks > 0 for check in report.parameters.values())} parameters with kinks")
+
+
+def gradients(case: NetworkCase, dtype: str = widest) -> dict[str, HostArray]:
+    network, x, t = case.on(backend, dtype)
+    return {key: host(value) for key, value in network.gradient(x, t).items()}
+
+
+def unit_of(case: NetworkCase, dtype: str = widest) -> float:
+    """Return how far rounding can put off a number of size 1, once for each layer."""
+    epsilon = float(backend.xp.finfo(backend.dtype(dtype)).eps)
+    longest = max(length for W, _ in case.weights for length in (*W.shape, *case.x.shape))
+    return len(case.weights) * noise_of(epsilon, longest, 1.0)
+
+
+def away_from_kinks(case: NetworkCase, unit: float) -> bool:
+    """Tell whether rounding leaves each input of a ReLU on its side of 0."""
+    x = case.x
+    for (W, b), activation in zip(case.weights, case.activations, strict=False):
+        size, x = abs(x) @ abs(W) + abs(b), x @ W + b
+        if activation is Relu:
+            if np.any((abs(x) <= 64 * unit * size) & (size > 0)):
+                return False
+            x = np.maximum(x, 0)
+        else:
+            x = 1 / (1 + np.exp(-np.clip(x, -700, 700)))
+    return True
+
+
+def rounding(case: NetworkCase, unit: float) -> dict[str, HostArray]:
+    """Return how far each gradient moves when every number moves by its roundings."""
+    here = gradients(case)
+    others = [gradients(case.nudged(unit, seed)) for seed in range(3)]
+    return {
+        key: unit * (1 + abs(value))
+        + 4 * np.max([abs(other[key] - value) for other in others], axis=0)
+        for key, value in here.items()
+    }
+
+
+def assert_within(
+    found: Mapping[str, HostArray],
+    expected: Mapping[str, HostArray],
+    bounds: Mapping[str, HostArray],
+    case: NetworkCase,
+) -> None:
+    for key, bound in bounds.items():
+        apart = abs(found[key] - expected[key])
+        assert np.all(apart <= bound), f"{key}: {apart} > {bound}\n{case}"
+
+
+@given(network_cases(batch=True))
+def test_the_gradient_of_a_batch_is_the_mean_of_those_of_its_samples(case: NetworkCase) -> None:
+    unit = unit_of(case)
+    assume(away_from_kinks(case, unit))
+    count = len(case.x)
+    alone = [gradients(case.samples([n])) for n in range(count)]
+    mean = {key: np.mean([one[key] for one in alone], axis=0) for key in alone[0]}
+    bounds = [rounding(case.samples([n]), unit) for n in range(count)]
+    assert_within(
+        gradients(case),
+        mean,
+        {key: np.mean([bound[key] for bound in bounds], axis=0) for key in mean},
+        case,
+    )
+
+
+@given(st.data(), network_cases(batch=True))
+def test_the_order_of_the_batch_does_not_matter(data: st.DataObject, case: NetworkCase) -> None:
+    unit = unit_of(case)
+    assume(away_from_kinks(case, unit))
+    order = data.draw(st.permutations(range(len(case.x))))
+    assert_within(gradients(case.samples(order)), gradients(case), rounding(case, unit), case)
+
+
+@given(network_cases())
+def test_labels_and_one_hot_give_the_same(case: NetworkCase) -> None:
+    if case.t.dtype.kind != "i":
+        return
+    one_hot = np.eye(case.weights[-1][1].size)[case.t]
+    other = NetworkCase(case.weights, case.activations, case.loss, case.x, one_hot)
+    for key, value in gradients(other).items():
+        np.testing.assert_array_equal(value, gradients(case)[key])
+
+
+@given(network_cases(), st.sampled_from(["float32", widest]))
+def test_a_gradient_leaves_everything_as_it_was(case: NetworkCase, dtype: str) -> None:
+    network, x, t = case.on(backend, dtype)
+    kept = {"x": x, "t": t, **network.params}
+    before = {key: host(value) for key, value in kept.items()}
+    gradient = network.gradient(x, t)
+    for key, value in kept.items():
+        np.testing.assert_array_equal(host(value), before[key])
+        assert key in ("x", "t") or network.params[key] is value
+    assert gradient.keys() == network.params.keys()
+    for key, value in gradient.items():
+        assert value.shape == network.params[key].shape
+        assert value.dtype == network.params[key].dtype
+        assert backend.owns(value)
+
+
+@pytest.mark.skipif(not backend.has_float64, reason="there is no float64 to compare with")
+@given(network_cases())
+def test_float32_agrees_with_float64_as_far_as_it_can(case: NetworkCase) -> None:
+    unit = unit_of(case, "float32")
+    assume(away_from_kinks(case, unit))
+    assert_within(gradients(case, "float32"), gradients(case), rounding(case, unit), case)
