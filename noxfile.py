@@ -23,9 +23,9 @@ def dependencies(group: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, group))
 
 
-def install(session: nox.Session, *extras: str, more: Sequence[str]) -> None:
+def install(session: nox.Session, *extras: str, more: Sequence[str] = ()) -> None:
     """Install xbp as a user would, and what the session needs beside it."""
-    package = f".[{','.join(extras)}]" if extras else "."
+    package = f".[{','.join(extras)}]"
     session.install("-c", "tests/constraints.txt", package, *more)
 
 
@@ -40,7 +40,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, strictly."""
-    install(session, more=dependencies("types"))
+    install(session, "testing", more=dependencies("types"))
     session.run("mypy")
 
 
@@ -51,7 +51,7 @@ def tests(session: nox.Session, spec: str) -> None:
     name = spec.partition(":")[0]
     extras = [extra for extra in EXTRAS if extra.startswith(name)]
     try:
-        install(session, *extras[-1:], more=dependencies("test"))
+        install(session, "testing", *extras[-1:])
     except CommandFailed:
         # A library need not exist for every machine; where all must run, it must.
         if os.environ.get("CI"):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import xbp
 from xbp.layers import Layer
 from xbp.namespace import Array, dtype_name
+from xbp.testing.conformance import stranger_to
 
 backend = xbp.get_backend()
 # The test suite owns its process.
@@ -17,7 +18,7 @@ backend.enable_float64()
 widest = "float64" if backend.has_float64 else "float32"
 
 # A second library, to be mixed up with the one under test.
-other = xbp.get_backend("array-api-strict" if backend.name == "numpy" else "numpy")
+other = stranger_to(backend)
 
 HostArray = np.ndarray[Any, Any]
 

@@ -1,0 +1,333 @@
+"""The suite that a backend passes: its doors, the functions xbp calls, the layers, the training."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from xbp.backend import Backend
+from xbp.datasets import load_digits
+from xbp.differences import noise_of, numerical_gradient
+from xbp.errors import DTypeError, MixedBackendError, ShapeError
+from xbp.functions import one_hot
+from xbp.gradients import gradient_check
+from xbp.namespace import Array, Namespace, device_of, dtype_name
+from xbp.networks import TwoLayerNet
+from xbp.optimizers import SGD
+from xbp.registry import get_backend
+from xbp.testing.assertions import assert_gradients
+from xbp.testing.layers import LAYERS
+from xbp.training import Trainer
+
+REAL_DTYPES = ("bool", "uint8", "int32", "int64", "float32", "float64")
+
+# Each function of the namespace that xbp calls, with a call like xbp's own.
+_Call = Callable[[Namespace, Array, Array], Array]
+FUNCTIONS: dict[str, _Call] = {
+    "abs": lambda xp, x, i: xp.abs(x),
+    "all": lambda xp, x, i: xp.all(x > 0, axis=(1,)),
+    "arange": lambda xp, x, i: xp.arange(5, device=device_of(x)),
+    "argmax": lambda xp, x, i: xp.argmax(x, axis=-1),
+    "argmin": lambda xp, x, i: xp.argmin(xp.astype(x > 0, xp.int8)),
+    "asarray": lambda xp, x, i: xp.asarray([1.0, 2.0], dtype=x.dtype, device=device_of(x)),
+    "astype": lambda xp, x, i: xp.astype(i, x.dtype),
+    "exp": lambda xp, x, i: xp.exp(x),
+    "full_like": lambda xp, x, i: xp.full_like(x, 2.5),
+    "isfinite": lambda xp, x, i: xp.isfinite(x),
+    "log": lambda xp, x, i: xp.log(xp.abs(x) + 1),
+    "matmul": lambda xp, x, i: xp.matmul(x.T, x),
+    "max": lambda xp, x, i: xp.max(x, axis=-1, keepdims=True),
+    "maximum": lambda xp, x, i: xp.maximum(x, 0.25),
+    "reshape": lambda xp, x, i: xp.reshape(x, (3, 2)),
+    "sqrt": lambda xp, x, i: xp.sqrt(xp.abs(x)),
+    "stack": lambda xp, x, i: xp.stack([x, x]),
+    "sum": lambda xp, x, i: xp.sum(x, axis=0),
+    "take": lambda xp, x, i: xp.take(x, i, axis=0),
+    "where": lambda xp, x, i: xp.where(x <= 0, 0, x),
+}
+
+
+class BackendConformance:
+    """All that xbp asks of a backend, one method for each promise.
+
+    Derive from it in a test module, name the backend, and pytest runs it; ``xbp check NAME`` runs
+    the same from the command line. Float64 is switched on for the process where the library has it
+    switched off.
+
+    Attributes
+    ----------
+    spec : str or None
+        The backend to test; None takes the selected one.
+
+    Examples
+    --------
+    >>> class TestMyBackend(BackendConformance):
+    ...     spec = "numpy"
+    >>> TestMyBackend().test_its_spec_leads_back_to_it()
+    """
+
+    spec: str | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """The backend under test."""
+        backend = get_backend(self.spec)
+        backend.enable_float64()
+        return backend
+
+    @property
+    def stranger(self) -> Backend:
+        """A backend of another library, to be mixed up with it."""
+        return stranger_to(self.backend)
+
+    # Its doors -----------------------------------------------------------------------------------
+
+    def test_numbers_travel_to_the_device_and_back(self) -> None:
+        """Arrays of every dtype come back bit by bit."""
+        backend = self.backend
+        for name in REAL_DTYPES:
+            if name == "float64" and not backend.has_float64:
+                continue
+            values = np.array([[0, 1, 1], [1, 0, 1]]).astype(name)
+            x = backend.asarray(values)
+            assert backend.owns(x), f"{x!r} is not its own"
+            assert dtype_name(x.dtype) == name, f"{name} became {x.dtype}"
+            back = backend.to_numpy(x)
+            assert isinstance(back, np.ndarray), f"to_numpy gave {type(back)}"
+            assert back.dtype == values.dtype, f"{name} came back as {back.dtype}"
+            np.testing.assert_array_equal(back, values)
+        assert backend.to_numpy(backend.asarray(1.5)).shape == ()
+
+    def test_every_layout_arrives(self) -> None:
+        """Read-only, transposed, reversed and byte-swapped NumPy arrays are taken."""
+        values = np.arange(12, dtype=np.float32).reshape(3, 4)
+        values.flags.writeable = False
+        swapped = values.astype(">f4")
+        for source in (values, values.T, values[::-1, ::-2], swapped, swapped[0, 0]):
+            x = self.backend.asarray(source)
+            assert tuple(x.shape) == source.shape
+            np.testing.assert_array_equal(self.backend.to_numpy(x), source)
+
+    def test_python_numbers_get_the_default_dtypes(self) -> None:
+        """Floats become `default_float`, integers `default_integer`."""
+        backend = self.backend
+        assert backend.default_float in ("float32", "float64")
+        for values in (0.5, [1.0, 2.0]):
+            assert dtype_name(backend.asarray(values).dtype) == backend.default_float
+        assert dtype_name(backend.asarray([1, 2]).dtype) == backend.default_integer
+
+    def test_a_dtype_is_asked_for_by_name(self) -> None:
+        """``asarray(x, "float32")`` converts numbers and arrays of whatever library."""
+        backend = self.backend
+        theirs = self.stranger.asarray([1, 2])
+        for source in ([1, 2], np.array([1.0, 2.0]), backend.asarray([1, 2]), theirs):
+            x = backend.asarray(source, "float32")
+            assert backend.owns(x)
+            assert dtype_name(x.dtype) == "float32"
+            np.testing.assert_array_equal(backend.to_numpy(x), [1, 2])
+
+    def test_an_array_of_its_own_is_not_copied(self) -> None:
+        """``asarray`` of its own array is that array."""
+        x = self.backend.asarray([1.0, 2.0])
+        assert self.backend.asarray(x) is x
+        assert self.backend.asarray(x, dtype_name(x.dtype)) is x
+
+    def test_it_knows_its_own(self) -> None:
+        """``owns`` tells its arrays from those of another library, and from what is no array."""
+        assert self.backend.owns(self.backend.asarray([1.0]))
+        for thing in (1.0, [1.0], None, "x", self.stranger.asarray([1.0])):
+            assert not self.backend.owns(thing), f"it claims {thing!r}"
+
+    def test_what_holds_no_numbers_is_refused(self) -> None:
+        """Text, None, complex numbers ... are a `DTypeError`, not an array."""
+        for thing in ("x", ["x"], None, object(), [1j], {"a": 1}, np.array([1j])):
+            with _raises(DTypeError):
+                self.backend.asarray(thing)
+
+    def test_ragged_rows_are_refused(self) -> None:
+        """Rows of different lengths are a `ShapeError`."""
+        with _raises(ShapeError):
+            self.backend.asarray([[1.0], [1.0, 2.0]])
+
+    def test_an_unknown_dtype_is_refused(self) -> None:
+        """A dtype it does not have is a `DTypeError`; so is float64 where the device lacks it."""
+        with _raises(DTypeError):
+            self.backend.asarray([1.0], "float33")
+        if not self.backend.has_float64:
+            with _raises(DTypeError):
+                self.backend.asarray([1.0], "float64")
+            assert dtype_name(self.backend.asarray(np.array([1.0])).dtype) == "float32"
+
+    # Its devices ---------------------------------------------------------------------------------
+
+    def test_its_spec_leads_back_to_it(self) -> None:
+        """``name:device`` names this very device."""
+        again = get_backend(f"{self.backend.name}:{self.backend.device}")
+        assert again.owns(self.backend.asarray([1.0]))
+
+    def test_every_device_can_be_named(self) -> None:
+        """Each of its devices makes arrays, and arrays move to it and back."""
+        backend = self.backend
+        assert backend.devices(), "it lists no device"
+        for device in backend.devices():
+            there = get_backend(f"{backend.name}:{device}")
+            x = there.asarray([1.0, 2.0])
+            assert there.owns(x)
+            assert there.device_name(x) == device
+            assert dtype_name(x.dtype) == there.default_float
+            moved = there.asarray(backend.asarray([1.0, 2.0], "float32"))
+            assert there.owns(moved)
+            back = backend.asarray(moved)
+            assert backend.owns(back)
+            np.testing.assert_array_equal(backend.to_numpy(back), [1, 2])
+
+    def test_work_is_compiled_surrounded_and_awaited(self) -> None:
+        """``compile``, nested ``scope`` and ``synchronize`` change no result."""
+        backend = self.backend
+
+        def double(x: Array) -> Array:
+            return x + x
+
+        with backend.scope(), backend.scope():
+            y = backend.compile(double)(backend.asarray([1.0, 2.0]))
+        backend.synchronize()
+        with backend.scope():
+            np.testing.assert_array_equal(backend.to_numpy(y), [2, 4])
+
+    # Its namespace -------------------------------------------------------------------------------
+
+    def test_the_functions_that_xbp_calls(self) -> None:
+        """Each gives what NumPy gives, on this device, in the same dtype."""
+        backend, xp = self.backend, self.backend.xp
+        values = np.array([[0.5, -2.0, 0.0], [1.5, 3.0, -0.25]], dtype=np.float32)
+        host = get_backend("numpy")
+        for name, call in FUNCTIONS.items():
+            index = [1, 0, 1]
+            with backend.scope():
+                found = call(xp, backend.asarray(values), backend.asarray(index))
+            expected = call(host.xp, values, np.asarray(index))
+            assert backend.owns(found), f"{name} leaves the device"
+            np.testing.assert_allclose(
+                backend.to_numpy(found), expected, rtol=1e-6, err_msg=name, strict=True
+            )
+
+    def test_python_numbers_do_not_change_a_dtype(self) -> None:
+        """``x * 2.0``, ``1 - x`` and ``x += y`` keep float32."""
+        x = self.backend.asarray([0.5, -2.0], "float32")
+        for y in (x * 2.0, 1 - x, x / 3, -x, x**2):
+            assert dtype_name(y.dtype) == "float32"
+        y = x + 0
+        y += x
+        np.testing.assert_array_equal(self.backend.to_numpy(y), [1.0, -4.0])
+        np.testing.assert_array_equal(self.backend.to_numpy(x), [0.5, -2.0])
+
+    def test_arrays_of_two_libraries_do_not_mix(self) -> None:
+        """A layer that meets another library's array says so."""
+        network = TwoLayerNet(2, 3, 2, backend=self.backend, seed=0)
+        with _raises(MixedBackendError):
+            network.predict(self.stranger.asarray([[1.0, 2.0]]))
+
+    def test_labels_become_one_hot(self) -> None:
+        """A label outside the classes gives NaN, and nothing waits for the device."""
+        labels = self.backend.asarray([1, 0, 2])
+        rows = one_hot(labels, 2, like=self.backend.asarray([1.0], "float32"))
+        np.testing.assert_array_equal(
+            self.backend.to_numpy(rows), [[0, 1], [1, 0], [np.nan, np.nan]]
+        )
+
+    # Layers and networks -------------------------------------------------------------------------
+
+    def test_mul_layer(self) -> None:
+        """Every property of the multiplication layer."""
+        self._prove("MulLayer")
+
+    def test_add_layer(self) -> None:
+        """Every property of the addition layer."""
+        self._prove("AddLayer")
+
+    def test_relu(self) -> None:
+        """Every property of ReLU."""
+        self._prove("Relu")
+
+    def test_sigmoid(self) -> None:
+        """Every property of the sigmoid layer."""
+        self._prove("Sigmoid")
+
+    def test_affine(self) -> None:
+        """Every property of the affine layer."""
+        self._prove("Affine")
+
+    def test_softmax_with_loss(self) -> None:
+        """Every property of softmax with the cross entropy error."""
+        self._prove("SoftmaxWithLoss")
+
+    def test_identity_with_loss(self) -> None:
+        """Every property of identity with the sum of squares."""
+        self._prove("IdentityWithLoss")
+
+    def _prove(self, name: str) -> None:
+        for signature in LAYERS:
+            if signature.name == name:
+                assert_gradients(signature, backend=self.backend)
+
+    def test_numerical_gradient(self) -> None:
+        """Central differences leave x as it was, whether it can be written to or not."""
+        backend = self.backend
+        x = backend.asarray([[0.5, -2.0, 3.0]], "float32")
+        gradient = numerical_gradient(lambda x: backend.xp.sum(x * x), x)
+        tolerance = 1e-6 if backend.has_float64 else 1e-2
+        np.testing.assert_allclose(backend.to_numpy(gradient), [[1, -4, 6]], rtol=tolerance)
+        np.testing.assert_array_equal(backend.to_numpy(x), [[0.5, -2.0, 3.0]])
+
+    def test_gradient_check(self) -> None:
+        """The gradients of a two-layer network agree with central differences."""
+        backend = self.backend
+        network = TwoLayerNet(4, 5, 3, weight_init_std=1, backend=backend, seed=0)
+        x = backend.asarray([[0.5, -1.0, 2.0, 0.25], [1.0, 0.0, -0.5, 1.5]], network.dtype)
+        report = gradient_check(network, x, backend.asarray([2, 0]))
+        assert report.passed, str(report)
+
+    def test_initial_parameters_are_those_of_numpy(self) -> None:
+        """The same seed gives the same bits."""
+        ours = TwoLayerNet(5, 4, 3, backend=self.backend, dtype="float32", seed=7)
+        numpys = TwoLayerNet(5, 4, 3, backend="numpy", dtype="float32", seed=7)
+        for key, value in numpys.params.items():
+            np.testing.assert_array_equal(self.backend.to_numpy(ours.params[key]), value)
+
+    def test_training_follows_numpy(self) -> None:
+        """Twenty steps on the digits give the losses that NumPy gives, within float32."""
+        losses: list[list[float]] = []
+        for backend in (self.backend, get_backend("numpy")):
+            (x, t), _ = load_digits(backend=backend)
+            network = TwoLayerNet(64, 20, 10, "he", backend=backend, dtype="float32", seed=0)
+            trainer = Trainer(network, SGD(0.1), batch_size=50, seed=0)
+            losses.append(trainer.fit(x, t, steps=20).loss)
+        # Each step adds its roundings to those before.
+        epsilon = float(np.finfo(np.float32).eps)
+        bound = noise_of(epsilon, 64, 20 * (1 + max(losses[1])))
+        np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=bound)
+
+    # For the command -----------------------------------------------------------------------------
+
+    @classmethod
+    def checks(cls) -> dict[str, str]:
+        """Return what each test promises, by the name of its method."""
+        return {
+            name: (getattr(cls, name).__doc__ or name).partition("\n")[0]
+            for name in dir(cls)
+            if name.startswith("test_")
+        }
+
+
+def stranger_to(backend: Backend) -> Backend:
+    """Return a backend of another library, whose arrays are not to be mixed with this one's."""
+    return get_backend("numpy" if backend.name == "array-api-strict" else "array-api-strict")
+
+
+@contextmanager
+def _raises(expected: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except expected:
+        return
+    raise AssertionError(f"no {expected.__name__} was raised")
