@@ -1,13 +1,12 @@
 """Each layer: the chapter's examples, backward against central differences, untouched inputs."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import HostArray, arr, arrays, backend, dtype_of, host, numerical_derivative, other
+from support import HostArray, arr, arrays, backend, dtype_of, host, other, widest
 
 import xbp
 from xbp.errors import CallOrderError, DTypeError, MixedBackendError, ShapeError
@@ -16,7 +15,6 @@ from xbp.layers import (
     Affine,
     IdentityWithLoss,
     Layer,
-    LossLayer,
     MulLayer,
     Relu,
     Sigmoid,
@@ -24,10 +22,8 @@ from xbp.layers import (
 )
 from xbp.namespace import Array
 
-
-def assert_close(found: HostArray, expected: HostArray) -> None:
-    # A central difference with h = 1e-4 of functions whose third derivative is some tens at most.
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+# What the device's most precise dtype can tell.
+RTOL = 1e-13 if backend.has_float64 else 1e-5
 
 
 # The chapter's examples --------------------------------------------------------------------------
@@ -80,73 +76,16 @@ def test_softmax_with_loss_sends_back_the_difference(y: Any, dx: Any) -> None:
     np.testing.assert_allclose(host(layer.backward()), dx, rtol=1e-12)
 
 
-# Backward against central differences ------------------------------------------------------------
+# Forward, and the exact backward of arithmetic ---------------------------------------------------
 
 
-@st.composite
-def matrices(draw: st.DrawFn) -> HostArray:
-    return draw(arrays((draw(st.integers(1, 4)), draw(st.integers(1, 4)))))
-
-
-@given(st.data(), matrices())
-def test_activations(data: st.DataObject, x: HostArray) -> None:
-    x = np.where(np.abs(x) < 1e-3, 0.5, x)  # the kink of ReLU has no derivative
-    dout = data.draw(arrays(x.shape))
-    for layer in (Relu(), Sigmoid()):
-        expected = numerical_derivative(layer, x, dout)
-        layer.forward(arr(x))
-        assert_close(host(layer.backward(arr(dout))), expected)
-
-
-SAMPLES = st.sampled_from([(3,), (1, 3), (4, 3), (2, 3, 1, 1), (2, 1, 3)])
-
-
-@given(st.data(), SAMPLES, st.integers(1, 3))
-def test_affine(data: st.DataObject, shape: tuple[int, ...], width: int) -> None:
-    x, W, b = (data.draw(arrays(s)) for s in (shape, (3, width), (width,)))
-    dout = data.draw(arrays((width,) if len(shape) == 1 else (shape[0], width)))
-    layer = Affine(arr(W), arr(b))
-    expected = {
-        "x": numerical_derivative(layer, x, dout),
-        "W": _by_parameter(lambda W: Affine(W, arr(b)), W, x, dout),
-        "b": _by_parameter(lambda b: Affine(arr(W), b), b, x, dout),
-    }
-    y = layer.forward(arr(x))
-    np.testing.assert_allclose(host(y), x.reshape(-1, 3) @ W + b if x.ndim > 1 else x @ W + b)
-    dx = layer.backward(arr(dout))
-    assert dx.shape == x.shape
-    assert_close(host(dx), expected["x"])
-    assert_close(host(layer.grads["W"]), expected["W"])
-    assert_close(host(layer.grads["b"]), expected["b"])
-
-
-def _by_parameter(make: Any, value: HostArray, x: HostArray, dout: HostArray) -> HostArray:
-    def f(parameter: Array) -> Array:
-        return backend.xp.sum(make(parameter).forward(arr(x)) * arr(dout))
-
-    return host(xbp.numerical_gradient(f, arr(value)))
-
-
-@given(st.data(), st.sampled_from([(3,), (1, 2), (4, 3)]), st.floats(-2, 2))
-def test_losses(data: st.DataObject, shape: tuple[int, ...], dout: float) -> None:
-    x = data.draw(arrays(shape))
-    labels = data.draw(arrays(shape[:-1], 0, shape[-1])).astype(np.int64)
-    targets: list[tuple[LossLayer, Any]] = [
-        (SoftmaxWithLoss(), labels),
-        (SoftmaxWithLoss(), np.eye(shape[-1])[labels]),
-        (SoftmaxWithLoss(), np.eye(shape[-1], dtype=np.int64)[labels]),
-        (IdentityWithLoss(), data.draw(arrays(shape))),
-    ]
-    for layer, t in targets:
-        expected = host(xbp.numerical_gradient(_loss_of(layer, arr(t)), arr(x)))
-        loss = layer.forward(arr(x), arr(t))
-        assert loss.shape == ()
-        dx = host(layer.backward(dout))
-        assert_close(dx, dout * expected)
-
-
-def _loss_of(layer: LossLayer, t: Array) -> Callable[[Array], Array]:
-    return lambda x: layer.forward(x, t)
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (4, 3), (2, 3, 1, 1), (2, 1, 3)])
+def test_affine_is_a_matrix_product_and_a_bias(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    x, W, b = (random.normal(size=size) for size in (shape, (3, 2), (2,)))
+    y = Affine(arr(W, widest), arr(b, widest)).forward(arr(x, widest))
+    expected = x.reshape(-1, 3) @ W + b if x.ndim > 1 else x @ W + b
+    np.testing.assert_allclose(host(y), expected, rtol=RTOL, strict=backend.has_float64)
 
 
 @given(st.data(), st.sampled_from([(), (3,), (2, 2)]))
@@ -190,24 +129,6 @@ def _layers(dtype: str) -> list[tuple[Layer, tuple[Array, ...]]]:
         (SoftmaxWithLoss(), (x, arr([[0, 0, 1], [1, 0, 0]], dtype))),
         (IdentityWithLoss(), (x, x + 1)),
     ]
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("case", range(8))
-def test_a_layer_keeps_dtype_and_device_and_changes_no_input(dtype: str, case: int) -> None:
-    layer, inputs = _layers(dtype)[case]
-    arrays_given = [*inputs, *layer.params.values()]
-    before = [host(x).copy() for x in arrays_given]
-    y = layer.forward(*inputs)
-    dout = backend.xp.ones_like(y)
-    dx = layer.backward(dout)
-    for x, kept in zip(arrays_given, before, strict=True):
-        np.testing.assert_array_equal(host(x), kept)
-    np.testing.assert_array_equal(host(dout), np.ones(y.shape))
-    results = [y, *layer.grads.values(), *(dx if isinstance(dx, tuple) else [dx])]
-    for result in results:
-        assert backend.owns(result)
-        assert dtype_of(result) == dtype
 
 
 def test_scores_of_ten_thousand_give_an_exact_loss() -> None:

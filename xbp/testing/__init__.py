@@ -3,13 +3,12 @@
 It needs Hypothesis and array-api-strict, and pytest for the fixtures.
 """
 
-try:
-    import array_api_strict as _
-    import hypothesis as _  # noqa: F401, F811
-except ImportError as error:
-    raise ImportError(
-        f"xbp.testing needs {error.name}: pip install hypothesis array-api-strict"
-    ) from error
+# ruff: noqa: E402  what is missing is named before anything needs it
+from importlib.util import find_spec
+
+for _module in ("hypothesis", "array_api_strict"):
+    if find_spec(_module) is None:
+        raise ImportError(f"xbp.testing needs {_module}: pip install hypothesis array-api-strict")
 
 from xbp.testing.assertions import assert_gradients
 from xbp.testing.cases import LayerCase, NetworkCase

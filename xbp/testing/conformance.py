@@ -312,9 +312,11 @@ class BackendConformance:
     @classmethod
     def checks(cls) -> dict[str, str]:
         """Return what each test promises, by the name of its method."""
+        kinds = reversed(cls.__mro__)
+        names = dict.fromkeys(name for kind in kinds for name in vars(kind))
         return {
-            name: (getattr(cls, name).__doc__ or name).partition("\n")[0]
-            for name in dir(cls)
+            name: (getattr(cls, name).__doc__ or "").partition("\n")[0]
+            for name in names
             if name.startswith("test_")
         }
 

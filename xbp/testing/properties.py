@@ -229,19 +229,15 @@ def inputs_stay_as_they_are(trial: LayerTrial) -> None:
 def dtype_shape_and_device_stay(trial: LayerTrial) -> None:
     """Output and derivatives are arrays of the inputs' library, device and dtype."""
     output = trial.forward_on_device()
-    found = {"the output": output}
-    for name, gradient in trial.backward_on_device(trial.put("dout", trial.case.dout)).items():
-        found[f"the derivative by {name}"] = gradient
-        if tuple(gradient.shape) != trial.case.arrays[name].shape:
-            raise trial.fail(
-                f"the derivative by {name} has shape {tuple(gradient.shape)}, {name} has "
-                f"{trial.case.arrays[name].shape}"
-            )
-    if tuple(output.shape) != trial.case.dout.shape:
-        raise trial.fail(f"the output has shape {output.shape}, not {trial.case.dout.shape}")
-    for what, array in found.items():
+    dout = trial.case.dout
+    results = {"the output": (output, dout.shape)}
+    for name, gradient in trial.backward_on_device(trial.put("dout", dout)).items():
+        results[f"the derivative by {name}"] = (gradient, trial.case.arrays[name].shape)
+    for what, (array, shape) in results.items():
         if not trial.backend.owns(array):
-            raise trial.fail(f"{what} is {type(array).__name__}, and not on this backend")
+            raise trial.fail(f"{what} is {array!r}, no array on this backend")
+        if tuple(array.shape) != shape:
+            raise trial.fail(f"{what} has shape {tuple(array.shape)}, not {shape}")
         if dtype_name(array.dtype) != trial.dtype:
             raise trial.fail(f"{what} has dtype {dtype_name(array.dtype)}, not {trial.dtype}")
 
@@ -306,8 +302,8 @@ def _require_close(
 
 # In the order in which a failure tells most.
 PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
-    inputs_stay_as_they_are,
     dtype_shape_and_device_stay,
+    inputs_stay_as_they_are,
     backward_is_the_derivative,
     backward_is_linear,
     parameters_alone_get_the_same_gradients,

@@ -1,0 +1,173 @@
+"""The conformance suite finds a backend's faults; the command and the pytest plugin run it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import array_api_compat.numpy
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from support import backend
+
+import xbp
+from xbp.cli import main
+from xbp.testing import BackendConformance
+
+pytest_plugins = ["pytester"]
+
+
+class Draft(xbp.Backend):
+    """A backend of NumPy arrays, into which each test plants a fault."""
+
+    name = "draft"
+    library = np
+    xp = array_api_compat.numpy
+
+    def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
+        return np.asarray(x)
+
+
+def _wrong_exp() -> Any:
+    class Namespace:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(array_api_compat.numpy, name)
+
+        def exp(self, x: Any) -> Any:
+            return np.exp(x) * (1 + 1e-5)
+
+    return Namespace()
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "every array comes back as float64": (
+        {"to_numpy": lambda self, x: np.asarray(x, dtype=np.float64)},
+        "test_numbers_travel_to_the_device_and_back",
+    ),
+    "it claims everything": ({"owns": lambda self, x: True}, "test_it_knows_its_own"),
+    "asarray copies": (
+        {"asarray": lambda self, obj, dtype=None: np.array(obj, dtype=dtype)},
+        "test_an_array_of_its_own_is_not_copied",
+    ),
+    "it lists a device that is not there": (
+        {
+            "devices": classmethod(lambda cls: ["cpu", "gpu"]),
+            "find_device": classmethod(lambda cls, name: ["cpu"].index(name)),
+        },
+        "test_every_device_can_be_named",
+    ),
+    "compiled code is wrong": (
+        {"compile": lambda self, function: lambda x: function(x) + 1},
+        "test_work_is_compiled_surrounded_and_awaited",
+    ),
+    "it takes anything": (
+        {"asarray": lambda self, obj, dtype=None: np.asarray(obj, dtype=dtype)},
+        "test_what_holds_no_numbers_is_refused",
+    ),
+    "a function is wrong": ({"xp": _wrong_exp()}, "test_the_functions_that_xbp_calls"),
+}
+
+
+@pytest.fixture
+def _draft() -> Iterator[None]:
+    yield
+    for known in (xbp.registry._registered, xbp.registry._instances):
+        for name in [name for name in known if name.startswith("draft")]:
+            del known[name]
+
+
+def failures(spec: str) -> dict[str, str]:
+    result = CliRunner().invoke(main, ["check", spec, "--json", "--examples", "3"])
+    assert result.exit_code in (0, 1), result.stderr
+    found = json.loads(result.stdout)
+    assert found["passed"] == (result.exit_code == 0)
+    return {name: check["failure"] for name, check in found["checks"].items() if check["failure"]}
+
+
+@pytest.mark.usefixtures("_draft")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_backend_is_found(fault: str) -> None:
+    members, test = FAULTS[fault]
+    xbp.register_backend("draft", type("Draft", (Draft,), members))
+    assert test in failures("draft")
+
+
+def test_the_command_checks_a_backend() -> None:
+    result = CliRunner().invoke(
+        main, ["check", f"{backend.name}:{backend.device}", "--examples", "2"]
+    )
+    assert result.exit_code == 0, result.stdout
+    assert f"{len(BackendConformance.checks())} of {len(BackendConformance.checks())}" in (
+        result.stdout
+    )
+    assert "softmax with loss" in result.stdout
+
+
+@pytest.mark.usefixtures("_draft")
+def test_the_command_shows_what_is_broken() -> None:
+    xbp.register_backend("draft", type("Draft", (Draft,), {"owns": lambda self, x: True}))
+    result = CliRunner().invoke(main, ["check", "draft", "--examples", "1"])
+    assert result.exit_code == 1
+    assert "broken" in result.stdout
+    assert "test_it_knows_its_own: ``owns`` tells its arrays" in result.stdout
+    assert "it claims 1.0" in result.stdout
+
+
+def test_the_command_knows_no_such_backend() -> None:
+    result = CliRunner().invoke(main, ["check", "nunpy"])
+    assert result.exit_code == 2
+    assert "did you mean 'numpy'" in result.stderr
+
+
+def test_every_promise_is_worded() -> None:
+    checks = BackendConformance.checks()
+    assert all(promise.endswith(".") for promise in checks.values())
+    assert next(iter(checks)) == "test_numbers_travel_to_the_device_and_back"
+
+
+# The pytest plugin -------------------------------------------------------------------------------
+
+WITH_FIXTURES = """
+import xbp
+
+def test_selected(xbp_backend, xbp_stranger):
+    assert xbp.get_backend() is xbp_backend
+    x = xbp_backend.asarray([1.0])
+    assert xbp_backend.owns(x) and not xbp_stranger.owns(x)
+    print(f"on {xbp_backend.name}:{xbp_backend.device}")
+
+def test_elsewhere():
+    pass
+"""
+
+
+def test_fixtures_run_on_several_backends(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(WITH_FIXTURES)
+    result = pytester.runpytest_subprocess(
+        "-rA",
+        "--xbp-backend",
+        "numpy,array-api-strict",
+        "--xbp-backend",
+        "array-api-strict:device1",
+    )
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines_random(
+        ["on numpy:cpu", "on array-api-strict:CPU_DEVICE", "on array-api-strict:device1"]
+    )
+
+
+def test_fixtures_take_the_environments_backend(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XBP_BACKEND", "array-api-strict:device1")
+    pytester.makepyfile(WITH_FIXTURES)
+    result = pytester.runpytest_subprocess("-rA")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["on array-api-strict:device1"])
+
+
+def test_an_unknown_backend_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(WITH_FIXTURES)
+    result = pytester.runpytest_subprocess("--xbp-backend", "nunpy")
+    assert result.ret in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED)
+    result.stdout.re_match_lines([".*--xbp-backend nunpy: .*did you mean 'numpy'"])

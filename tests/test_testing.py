@@ -1,0 +1,219 @@
+"""The kit for authors of layers: what it draws, what it finds, and what it says."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from support import backend, dtype_of, host, widest
+
+import xbp
+from xbp.errors import SettingError
+from xbp.layers import Affine, Layer
+from xbp.namespace import Array, namespace_of
+from xbp.testing import (
+    LAYERS,
+    Fixed,
+    Labels,
+    LayerTrial,
+    Signature,
+    arrays,
+    assert_gradients,
+    layers,
+    networks,
+)
+
+
+class Softplus(Layer):
+    """log(1 + exp(x)), a layer of somebody's own."""
+
+    def forward(self, x: Array) -> Array:
+        xp = namespace_of(x)
+        self.x = x
+        return xp.where(x > 0, x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
+
+    def backward(self, dout: Array) -> Array:
+        return dout * xbp.functions.sigmoid(self.x)
+
+
+class Scale(Layer):
+    """Each feature times a number of its own."""
+
+    param_names = ("scale",)
+
+    def __init__(self, scale: Array) -> None:
+        self.scale = scale
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return x * self.scale
+
+    def backward(self, dout: Array) -> Any:
+        self.dscale = namespace_of(dout).sum(dout * self.x, axis=0)
+        return dout * self.scale
+
+
+class Centre(Layer):
+    """Subtracts the mean of the batch: its samples are not independent."""
+
+    def forward(self, x: Array) -> Array:
+        return x - namespace_of(x).mean(x, axis=0)
+
+    def backward(self, dout: Array) -> Array:
+        return dout - namespace_of(dout).mean(dout, axis=0)
+
+
+SCALE = {"inputs": {"x": ("N", "D")}, "params": {"scale": ("D",)}}
+
+
+def message(*arguments: Any, **settings: Any) -> str:
+    with pytest.raises(AssertionError) as failure:
+        assert_gradients(*arguments, backend=backend, **settings)
+    return str(failure.value)
+
+
+def test_layers_of_ones_own_pass() -> None:
+    assert_gradients(Softplus, backend=backend)
+    assert_gradients(Scale, backend=backend, **SCALE)  # type: ignore[arg-type]
+    assert_gradients(Signature(Softplus, {"x": ("A", "B", 2)}), backend=backend)
+
+
+def test_the_selected_backend_is_taken() -> None:
+    with xbp.use_backend("array-api-strict:device1"):
+        assert_gradients(Softplus, max_examples=3)
+
+
+def test_a_layer_that_mixes_its_samples_says_so_by_another_name_of_the_axis() -> None:
+    assert "Centre on" in message(Centre)
+    assert_gradients(Centre, inputs={"x": ("B", "D")}, backend=backend)
+
+
+def test_the_smallest_case_is_shown() -> None:
+    class Forgetful(Scale):
+        def backward(self, dout: Array) -> Array:
+            super().backward(dout)
+            return dout
+
+    found = message(Forgetful, **SCALE)
+    assert found.startswith(f"Forgetful on {backend.name}:{backend.device}, float")
+    assert "backward is wrong in 1 of 2 derivatives" in found
+    assert "of output[0, 0] by x[0, 0], backward says 1.0, central differences say 0.0" in found
+    assert "smallest case found:\n  x = [[0.]]\n  scale = [0.]\n  dout = [[0.]]" in found
+
+
+def test_gradients_that_pile_up_are_found() -> None:
+    class Piling(Scale):
+        dscale: Any = None
+
+        def backward(self, dout: Array) -> Array:
+            before = self.dscale
+            dx = super().backward(dout)
+            self.dscale = self.dscale if before is None else before + self.dscale
+            return dx
+
+    assert "Piling on" in message(Piling, **SCALE)
+
+
+def test_a_shortcut_for_the_first_layer_is_looked_at() -> None:
+    class Shortcut(Scale):
+        def backward_params(self, dout: Array) -> None:
+            self.dscale = namespace_of(dout).sum(dout, axis=0)
+
+    assert "backward_params and backward differ" in message(Shortcut, **SCALE)
+
+
+def test_float32_that_loses_more_than_it_must_is_found() -> None:
+    class Rough(Scale):
+        def backward(self, dout: Array) -> Any:
+            dx = super().backward(dout)
+            # Less than central differences in float32 can see.
+            return dx * 1.00002 if dtype_of(dx) == "float32" else dx
+
+    if backend.has_float64:
+        assert "float32 and float64 differ in the derivative by x" in message(Rough, **SCALE)
+
+
+def test_derivatives_that_are_missing_are_missed() -> None:
+    class Single(xbp.layers.MulLayer):
+        def backward(self, dout: Array) -> Any:
+            return super().backward(dout)[0]
+
+    both = {"x": ("N",), "y": ("N",)}
+    assert "one is needed for each of x, y" in message(Single, inputs=both)
+
+    class Secret(Scale):
+        param_names = ()  # type: ignore[assignment]
+
+    assert "grads and the parameters do not fit: scale" in message(Secret, **SCALE)
+
+
+def test_an_error_in_the_layer_names_the_layer_and_the_case() -> None:
+    class Broken(Layer):
+        def forward(self, x: Array) -> Array:
+            raise KeyError("gone")
+
+    found = message(Broken)
+    assert "Broken on" in found
+    assert "forward raised KeyError: 'gone'" in found
+
+    class NoArray(Softplus):
+        def backward(self, dout: Array) -> Any:
+            return "nothing"
+
+    assert "the derivative by x is 'nothing', no array" in message(NoArray)
+
+
+def test_a_wrong_shape_is_found() -> None:
+    class Flat(Softplus):
+        def forward(self, x: Array) -> Array:
+            return namespace_of(x).reshape(super().forward(x), (-1,))
+
+        def backward(self, dout: Array) -> Array:
+            return super().backward(namespace_of(dout).reshape(dout, self.x.shape))
+
+    assert "the output has shape (1,), not (1, 1)" in message(Flat)
+
+
+def test_mistakes_in_a_signature() -> None:
+    with pytest.raises(SettingError, match="a layer's class, or a function"):
+        assert_gradients(Softplus())  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="Softplus: no input is an array of floating-point"):
+        Signature(Softplus, {"t": Labels(("N",), 3)})
+
+
+def test_signatures_describe_themselves() -> None:
+    signature = Signature(
+        Affine, {"x": ("N", "H", "L")}, ("N", "M"), {"W": ("H*L", "M"), "b": ("M",)}
+    )
+    assert str(signature) == "Affine(x: N H L, W: H*L M, b: M)"
+    assert signature.size_names() == ["N", "H", "L", "M"]
+    assert "t: labels N" in str(Signature(Scale, {"x": ("N", "C"), "t": Labels(("N",), "C")}, ()))
+    assert "t: fixed 0-d" not in str(Signature(Scale, {"x": (), "t": Fixed(("N",))}, ()))
+
+
+@given(arrays((2, 3), largest=10, backend=backend))
+def test_arrays_are_on_the_backend(x: Array) -> None:
+    values = host(x)
+    assert dtype_of(x) == backend.default_float
+    assert values.shape == (2, 3)
+    assert np.all(abs(values) <= 10)
+    assert np.all((values == 0) | (abs(values) >= 0.99e-6))
+    np.testing.assert_array_equal(values, values.astype(np.float32))
+
+
+@given(layers(LAYERS, dtype=widest, backend=backend))
+@settings(max_examples=10)
+def test_layers_come_with_their_inputs(drawn: LayerTrial) -> None:
+    y = drawn.layer.forward(*drawn.inputs)
+    assert y.shape == drawn.case.dout.shape
+    assert backend.owns(y)
+    assert drawn.layer.name in repr(drawn)
+
+
+@given(networks(depth=3, backend=backend))
+@settings(max_examples=10)
+def test_networks_come_with_their_data(drawn: Any) -> None:
+    network, x, t = drawn
+    assert network.loss(x, t).shape == ()
+    assert len(network.params) in (2, 4, 6)
+    assert network.dtype == "float32"

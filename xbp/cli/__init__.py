@@ -1,0 +1,45 @@
+"""The command ``xbp``: train a network, check gradients, list backends, check one.
+
+Results go to standard output, progress and complaints to standard error. A user's mistake ends in
+one message and exit status 2 (the command line is wrong) or 1 (what it asks for cannot be done).
+"""
+
+from typing import Any
+
+import click
+
+import xbp
+from xbp.cli.backends import backends
+from xbp.cli.check import check
+from xbp.cli.gradcheck import gradcheck
+from xbp.cli.train import train
+from xbp.errors import BackendNotFoundError, SettingError, XbpError
+
+
+class _Commands(click.Group):
+    """Turns errors that xbp raises on purpose into one message and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (XbpError, OSError) as error:
+            raise _Failure(error) from error
+
+
+class _Failure(click.ClickException):
+    """What is printed of an error: its message alone."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        is_usage = isinstance(error, BackendNotFoundError | SettingError)
+        self.exit_code = 2 if is_usage else 1  # type: ignore[misc]
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(xbp.__version__, prog_name="xbp")
+def main() -> None:
+    """Backpropagation you can read, on any array library."""
+
+
+for command in (train, gradcheck, backends, check):
+    main.add_command(command)

@@ -1,0 +1,68 @@
+"""What the commands share: options, the way to a backend and to data, tables."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+import xbp
+from xbp.backend import Backend
+from xbp.datasets import load_digits, load_mnist, load_npz
+from xbp.errors import DataError, SettingError
+
+MOST_CLASSES = 100_000
+
+backend_option = click.option(
+    "--backend", metavar="SPEC", help="Array library, and device: numpy, torch:cuda:0, jax ..."
+)
+dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]))
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+data_dir_option = click.option(
+    "--data-dir", metavar="DIR", help="Folder of the MNIST files; else they are downloaded."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def start(spec: str | None) -> Backend:
+    """Return the backend to work on, in full precision: this process is the command's own."""
+    backend = xbp.get_backend(spec)
+    backend.enable_float64()
+    return backend
+
+
+def load(name: str, data_dir: str | None) -> tuple[Any, Any]:
+    """Return data on the host: the trainer moves them."""
+    if name == "digits":
+        return load_digits(backend="numpy")
+    if name == "mnist":
+        return load_mnist(backend="numpy", data_dir=data_dir)
+    if Path(name).suffix == ".npz":
+        return load_npz(name)
+    raise SettingError(f"the data are digits, mnist or a file that ends in .npz, not {name!r}")
+
+
+def class_count(t: Any, source: str) -> int:
+    """Return the number of classes among labels, or the width of one-hot targets."""
+    if t.ndim == 2 and t.shape[1] > 1:  # noqa: PLR2004
+        return int(t.shape[1])
+    if t.ndim != 1 or t.size == 0 or t.dtype.kind not in "iu":
+        raise DataError(
+            f"{source}: targets are integer labels (N,) or one-hot (N, C), got {t.dtype} of shape "
+            f"{t.shape}"
+        )
+    classes = int(t.max()) + 1
+    if classes > MOST_CLASSES:
+        raise DataError(
+            f"{source}: the largest label, {classes - 1}, would need {classes:,} outputs: number "
+            "the classes from 0 without gaps"
+        )
+    return classes
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table with these columns."""
+    empty = Table()
+    for column in columns:
+        empty.add_column(column)
+    return empty

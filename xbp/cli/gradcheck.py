@@ -1,0 +1,107 @@
+"""``xbp gradcheck``."""
+
+from math import prod
+
+import click
+from rich.console import Console
+
+import xbp
+from xbp.cli.common import (
+    backend_option,
+    class_count,
+    data_dir_option,
+    json_option,
+    load,
+    seed_option,
+    start,
+    table,
+)
+from xbp.saving import to_json
+
+
+@click.command()
+@click.argument("data", default="digits", type=click.Choice(["digits", "mnist"]))
+@backend_option
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=3, show_default=True, help="Mini-batch size."
+)
+@click.option("--hidden", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--elements",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Compare as many elements of each parameter, chosen at random.",
+)
+@click.option("--all", "every", is_flag=True, help="Compare every element.")
+@seed_option
+@data_dir_option
+@json_option
+def gradcheck(
+    data: str,
+    backend: str | None,
+    samples: int,
+    hidden: int,
+    elements: int,
+    every: bool,
+    seed: int,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Compare backpropagation with central differences, on the chapter's network.
+
+    Exit status 1 if they disagree.
+    """
+    chosen = start(backend)
+    (x, t), _ = load(data, data_dir)
+    dtype = "float64" if chosen.has_float64 else "float32"
+    network = xbp.TwoLayerNet(
+        prod(x.shape[1:]), hidden, class_count(t, data), backend=chosen, dtype=dtype, seed=seed
+    )
+    report = xbp.gradient_check(
+        network,
+        chosen.asarray(x[:samples], dtype),
+        chosen.asarray(t[:samples]),
+        elements=None if every else elements,
+        seed=seed,
+    )
+    if as_json:
+        click.echo(
+            to_json(
+                {
+                    "data": data,
+                    "backend": chosen.name,
+                    "device": chosen.device,
+                    "dtype": report.dtype,
+                    "step": report.step,
+                    "passed": report.passed,
+                    "parameters": {
+                        key: {**vars(check), "passed": check.passed}
+                        for key, check in report.parameters.items()
+                    },
+                }
+            )
+        )
+    else:
+        _print_report(report, f"{data}, {chosen.name}:{chosen.device}")
+    if not report.passed:
+        raise SystemExit(1)
+
+
+def _print_report(report: xbp.GradientReport, title: str) -> None:
+    results = table(
+        "parameter", "mean abs. difference", "largest rel. error", "kinks", "compared", "verdict"
+    )
+    results.title = f"{title}: backpropagation and central differences in {report.dtype}"
+    for key, check in report.parameters.items():
+        results.add_row(
+            key,
+            f"{check.mean_absolute_difference:.3g}",
+            f"{check.largest_relative_error:.3g}",
+            f"{check.kinks}",
+            f"{check.checked:,} of {check.size:,}",
+            "[green]agree[/]" if check.passed else f"[red]{check.wrong} wrong[/]",
+        )
+    Console().print(results)
+    if not report.passed:
+        click.echo(str(report))
