@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from recording import RecordingNamespace
 from support import backend
 
 import xbp
@@ -27,3 +29,25 @@ def _selection() -> Iterator[None]:
     """Leave no selection behind."""
     yield
     xbp.set_backend(None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the check against CuPy's signatures."""
+    parser.addoption("--record-calls", type=Path, help="Note each call of the namespace in a file.")
+    parser.addoption("--calls", type=Path, help="The calls that tests/test_cupy.py checks.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to the calls from here on."""
+    if config.getoption("--record-calls"):
+        config.stash[RECORDER] = RecordingNamespace(backend.xp)
+        config.stash[RECORDER].install(backend)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what was heard."""
+    if path := session.config.getoption("--record-calls"):
+        session.config.stash[RECORDER].write(path)
+
+
+RECORDER = pytest.StashKey[RecordingNamespace]()

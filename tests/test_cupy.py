@@ -1,53 +1,72 @@
-"""CuPy without a GPU: every call that xbp makes exists in CuPy, with the arguments xbp gives."""
+"""CuPy without a GPU: each call that the suite makes exists in CuPy, with its arguments and dtypes.
 
-import ast
+``pytest --record-calls calls.json`` notes the calls on NumPy, ``pytest tests/test_cupy.py --calls
+calls.json`` holds them against CuPy's signatures. Nothing is computed.
+"""
+
 import inspect
-from collections.abc import Iterator
-from pathlib import Path
+import json
 from typing import Any
 
+import numpy as np
 import pytest
+from recording import Call
 
 import xbp
 
-array_api_compat_cupy = pytest.importorskip("array_api_compat.cupy")
+xp = pytest.importorskip("array_api_compat.cupy")
+cupy = pytest.importorskip("cupy")
 
 
-def calls() -> Iterator[tuple[str, int, tuple[str, ...]]]:
-    """Yield each call of a namespace in the framework: name, number of arguments, keywords."""
-    for path in sorted(Path(xbp.__file__).parent.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            match node:
-                case ast.Call(func=ast.Attribute(value=value, attr=name)):
-                    is_namespace = isinstance(value, ast.Name) and value.id == "xp"
-                    is_backends = isinstance(value, ast.Attribute) and value.attr == "xp"
-                    is_direct = isinstance(value, ast.Call) and (
-                        getattr(value.func, "id", "") == "namespace_of"
-                    )
-                    if is_namespace or is_backends or is_direct:
-                        keywords = tuple(keyword.arg or "" for keyword in node.keywords)
-                        yield name, len(node.args), keywords
+@pytest.fixture(scope="module")
+def calls(request: pytest.FixtureRequest) -> list[Call]:
+    path = request.config.getoption("--calls")
+    if path is None:
+        pytest.skip("no calls: pytest --record-calls FILE, then --calls FILE")
+    return [tuple(call) for call in json.loads(path.read_text())]
 
 
-CALLS = sorted(set(calls()))
-
-
-def test_the_calls_were_found() -> None:
-    names = {name for name, _, _ in CALLS}
+def test_the_calls_were_noted(calls: list[Call]) -> None:
+    names = {name for name, *_ in calls}
     assert {"matmul", "exp", "sum", "where", "take", "astype", "asarray", "argmax"} <= names
 
 
-@pytest.mark.parametrize(("name", "count", "keywords"), CALLS)
-def test_cupy_takes_the_call(name: str, count: int, keywords: tuple[str, ...]) -> None:
-    function = getattr(array_api_compat_cupy, name)
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # a ufunc has none: its arguments are counted, and xbp names none of them
-        assert count <= function.nin
-        assert not keywords
-    else:
-        arguments: list[Any] = [None] * count
-        signature.bind(*arguments, **dict.fromkeys(keywords))
+def test_cupy_has_each_function_with_its_arguments(calls: list[Call]) -> None:
+    for name, count, keywords, *_ in calls:
+        function = getattr(xp, name)
+        if isinstance(function, cupy.ufunc):
+            # It has no signature, and xbp names none of its arguments.
+            assert count == function.nin, name
+            assert not keywords, name
+        else:
+            arguments: list[Any] = [None] * count
+            inspect.signature(function).bind(*arguments, **dict.fromkeys(keywords))
+
+
+def test_cupys_ufuncs_take_the_dtypes_and_give_the_same(calls: list[Call]) -> None:
+    checked = 0
+    for name, _, _, kinds, result in calls:
+        function = getattr(xp, name)
+        arrays = [kind for kind in kinds if kind not in ("int", "float", "bool_")]
+        if isinstance(function, cupy.ufunc) and arrays:
+            # A Python number takes part in the dtype of the arrays it meets.
+            taken = [kind if kind in arrays else arrays[0] for kind in kinds]
+            assert _result(function, taken) == result, f"{name}({', '.join(kinds)})"
+            checked += 1
+    assert checked > 10
+
+
+def _result(function: Any, dtypes: list[str]) -> str | None:
+    """Return the dtype of the first of a ufunc's loops that takes the dtypes, as CuPy chooses."""
+    for loop in function.types:
+        inputs, _, output = loop.partition("->")
+        pairs = list(zip(dtypes, inputs, strict=True))
+        # NumPy has no complex numbers of half precision, CuPy's loop "E".
+        if "E" not in loop and all(
+            np.can_cast(np.dtype(given), np.dtype(taken)) for given, taken in pairs
+        ):
+            return str(np.dtype(output[0]))
+    return None
 
 
 def test_the_backend_is_found_and_says_what_it_lacks_or_works() -> None:

@@ -107,7 +107,8 @@ class NetworkCase:
             return np.asarray(value * (1 + distance * chance.choice([-1, 1], value.shape)))
 
         weights = tuple((moved(W), moved(b)) for W, b in self.weights)
-        return replace(self, weights=weights, x=moved(self.x))
+        t = self.t if self.t.dtype.kind == "i" else moved(self.t)
+        return replace(self, weights=weights, x=moved(self.x), t=t)
 
 
 def shown(arrays: Mapping[str, HostArray]) -> str:

@@ -1,0 +1,29 @@
+"""The backend keeps xbp's promises, and its gradients have 50 digits."""
+
+from hypothesis import settings
+from mpmath import mp
+
+import xbp
+from xbp.layers import Sigmoid
+from xbp.testing import BackendConformance
+
+# Fifty digits take their time.
+settings.register_profile("short", max_examples=5, deadline=None)
+settings.load_profile("short")
+
+
+class TestMparray(BackendConformance):
+    """The suite that every backend passes."""
+
+    spec = "mparray"
+
+
+def test_a_gradient_in_50_digits() -> None:
+    """The slope of the sigmoid at 1 is e / (1 + e)²."""
+    backend = xbp.get_backend("mparray")
+    layer = Sigmoid()
+    with backend.scope():
+        layer.forward(backend.asarray([1.0], "float64"))
+        slope = layer.backward(backend.asarray([1.0], "float64"))
+        exact = mp.e / (1 + mp.e) ** 2
+        assert abs(slope - exact)[0] < mp.mpf(10) ** -49

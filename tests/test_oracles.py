@@ -1,0 +1,90 @@
+"""Independent oracles: PyTorch's and JAX's own differentiation of the same forward code.
+
+They know nothing of the ``backward`` next to it, and agree with it to 1e-12.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from support import backend, host
+
+from xbp.namespace import Array
+from xbp.testing import (
+    LAYERS,
+    LayerCase,
+    LayerTrial,
+    NetworkCase,
+    Signature,
+    layer_cases,
+    network_cases,
+)
+
+AGREEMENT = 1e-12
+
+if backend.name == "torch":
+    import torch
+
+    def derivatives(
+        function: Callable[..., Array], arrays: Sequence[Array], dout: Array
+    ) -> list[Array]:
+        """Return the derivative by each array, by `torch.autograd`."""
+        leaves = [array.detach().clone().requires_grad_() for array in arrays]
+        with torch.enable_grad():
+            y = function(*leaves)
+        return list(torch.autograd.grad(y, leaves, dout, materialize_grads=True))
+
+elif backend.name == "jax":
+    import jax
+
+    def derivatives(
+        function: Callable[..., Array], arrays: Sequence[Array], dout: Array
+    ) -> list[Array]:
+        """Return the derivative by each array, by `jax.vjp`."""
+        return list(jax.vjp(function, *arrays)[1](dout))
+
+else:
+    pytest.skip("no automatic differentiation in this library", allow_module_level=True)
+
+
+@pytest.mark.parametrize("signature", LAYERS, ids=str)
+def test_a_layer_agrees_with_the_oracle(signature: Signature) -> None:
+    @given(layer_cases(signature))
+    def agrees(case: LayerCase) -> None:
+        trial = LayerTrial(case, backend, "float64")
+        names = [name for name in case.arrays if trial.is_differentiable(name)]
+
+        def forward(*arrays: Array) -> Array:
+            given_arrays = {**trial.arrays, **dict(zip(names, arrays, strict=True))}
+            layer = signature.make(**{name: given_arrays[name] for name in signature.params})
+            return layer.forward(*(given_arrays[name] for name in signature.inputs))
+
+        dout = trial.put("dout", case.dout)
+        oracle = derivatives(forward, [trial.arrays[name] for name in names], dout)
+        trial.forward()
+        ours = trial.backward(case.dout)
+        for name, theirs in zip(names, oracle, strict=True):
+            # Relative to what is added up, for a sum may cancel; a probability counts as 1.
+            scale = trial.rounding(name, case.dout) / trial.unit
+            apart = abs(host(theirs) - ours[name])
+            assert np.all(apart <= AGREEMENT * scale), f"{name}: {apart} {scale}\n{case}"
+
+    agrees()
+
+
+@given(network_cases())
+def test_a_network_agrees_with_the_oracle(case: NetworkCase) -> None:
+    network, x, t = case.on(backend, "float64")
+    keys = list(network.params)
+
+    def loss(*arrays: Array) -> Array:
+        return network.bound_to(dict(zip(keys, arrays, strict=True))).loss(x, t)
+
+    one = backend.xp.ones_like(network.loss(x, t))
+    oracle = derivatives(loss, [network.params[key] for key in keys], one)
+    ours = network.gradient(x, t)
+    for key, theirs in zip(keys, oracle, strict=True):
+        found, expected = host(ours[key]), host(theirs)
+        scale = 1 + np.max(abs(found))
+        assert np.max(abs(found - expected)) <= AGREEMENT * scale, f"{key}\n{case}"
