@@ -1,7 +1,10 @@
 """Plain ``nox`` runs everything that this machine can, and says what it skipped and why."""
 
 import os
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nox
 from nox.command import CommandFailed
@@ -12,8 +15,8 @@ nox.options.reuse_existing_virtualenvs = True
 PROJECT = nox.project.load_toml("pyproject.toml")
 BACKENDS = PROJECT["project"]["entry-points"]["xbp.backends"]
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-# Beside each backend's default device, the strictest stand-in for a GPU.
-SPECS = [*BACKENDS, "array-api-strict:device1"]
+# Beside each backend's default device, the strictest stand-ins for a GPU.
+SPECS = [*BACKENDS, "array-api-strict:device1", "array-api-strict:no_float64"]
 
 WHY_NOT_USABLE = "import sys, xbp; print(xbp.available_backends()[sys.argv[1]].reason, end='')"
 
@@ -57,9 +60,38 @@ def tests(session: nox.Session, spec: str) -> None:
         if os.environ.get("CI"):
             raise
         session.skip(f"{name} cannot be installed here: pip says why, above")
+    # The oracle of 50 digits, found through its entry point as any stranger's backend is.
+    session.install("./examples/custom_backend")
     reason = session.run("python", "-c", WHY_NOT_USABLE, name, silent=True)
     if name == "cupy" and reason:
         session.warn(f"nothing runs on CuPy, its signatures are checked: {reason}")
-        session.run("pytest", "tests/test_cupy.py", *session.posargs, env={"XBP_BACKEND": "numpy"})
+        calls = str(Path(session.create_tmp()) / "calls.json")
+        session.run("pytest", "--record-calls", calls, env={"XBP_BACKEND": "numpy"})
+        session.run("pytest", "tests/test_cupy.py", "--calls", calls, env={"XBP_BACKEND": "numpy"})
     else:
         session.run("pytest", *session.posargs, env={"XBP_BACKEND": spec})
+
+
+@nox.session
+def strangers(session: nox.Session) -> None:
+    """Install the backend and the layer of examples/ from copies elsewhere; run their own tests."""
+    install(session, "testing")
+    with TemporaryDirectory() as folder:
+        for example in ("custom_backend", "custom_layer"):
+            copy = shutil.copytree(Path("examples") / example, Path(folder) / example)
+            session.install(str(copy))
+            with session.chdir(copy):
+                session.run(
+                    "pytest",
+                    "--import-mode=importlib",
+                    "--xbp-backend=numpy,array-api-strict:device1",
+                )
+    session.run("xbp", "check", "mparray", "--examples=1")
+
+
+@nox.session(default=False)
+def ulps(session: nox.Session) -> None:
+    """Print how exact each gradient is, layer by backend, on all backends of this machine."""
+    install(session, "testing", *(spec for spec in BACKENDS if spec in EXTRAS))
+    session.install("./examples/custom_backend")
+    session.run("python", "examples/ulps.py", *session.posargs)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 import xbp
@@ -16,6 +17,11 @@ backend.enable_float64()
 
 # The most precise dtype that the device has.
 widest = "float64" if backend.has_float64 else "float32"
+
+needs_float64 = pytest.mark.skipif(not backend.has_float64, reason="the device has no float64")
+both_floats = pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("float64", marks=needs_float64)]
+)
 
 # A second library, to be mixed up with the one under test.
 other = stranger_to(backend)
@@ -36,6 +42,11 @@ def host(x: Array) -> HostArray:
 
 def dtype_of(x: Array) -> str:
     return dtype_name(x.dtype)
+
+
+def precise(in_float64: float, in_float32: float) -> float:
+    """Return the figure, such as a tolerance, for the most precise dtype of the device."""
+    return in_float64 if backend.has_float64 else in_float32
 
 
 def numbers(low: float = -3.0, high: float = 3.0) -> st.SearchStrategy[float]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
-from support import backend
+from support import backend, precise, widest
 
 import xbp
 from xbp.cli import main
@@ -71,11 +71,11 @@ def test_train_prints_a_table_and_plain_lines() -> None:
 
 def test_train_deeper_and_in_another_dtype() -> None:
     found = results(
-        "train", "--steps", "2", "--hidden", "9", "--hidden", "7", "--dtype", "float64",
+        "train", "--steps", "2", "--hidden", "9", "--hidden", "7", "--dtype", widest,
         "--init", "xavier", "--batch-size", "10", "--lr", "0.5",
     )  # fmt: skip
     assert found["layers"] == [64, 9, 7, 10]
-    assert (found["dtype"], found["batch_size"], found["lr"]) == ("float64", 10, 0.5)
+    assert (found["dtype"], found["batch_size"], found["lr"]) == (widest, 10, 0.5)
 
 
 def test_train_on_a_file_of_ones_own(tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_train_leaves_model_and_figures_in_a_folder(tmp_path: Path) -> None:
 def test_gradcheck() -> None:
     found = results("gradcheck", "--elements", "40")
     assert found["passed"]
-    assert found["dtype"] == "float64"
+    assert found["dtype"] == widest
     assert list(found["parameters"]) == ["W1", "b1", "W2", "b2"]
-    assert found["parameters"]["W1"]["mean_absolute_difference"] < 1e-8
-    assert found["parameters"]["b2"]["mean_absolute_difference"] < 1e-6
+    assert found["parameters"]["W1"]["mean_absolute_difference"] < precise(1e-8, 1e-4)
+    assert found["parameters"]["b2"]["mean_absolute_difference"] < precise(1e-6, 1e-4)
     assert found["parameters"]["W1"]["checked"] == 40
     result = run("gradcheck", "--elements", "3", "--backend", SPEC)
     assert result.exit_code == 0
@@ -124,7 +124,9 @@ def test_gradcheck_of_every_element() -> None:
 
 
 def test_gradcheck_fails_on_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Relu, "backward", lambda self, dout: dout)
+    # Weights this small give derivatives that float32 does not tell from 0, right or ungated.
+    factor = precise(1, 100)
+    monkeypatch.setattr(Relu, "backward", lambda self, dout: factor * dout)
     result = run("gradcheck", "--elements", "30", "--backend", SPEC)
     assert result.exit_code == 1
     assert "wrong" in result.stdout

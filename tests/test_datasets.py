@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import arr, backend, dtype_of, host
+from support import arr, backend, dtype_of, host, widest
 
 from xbp.datasets import load_digits, load_mnist, load_npz, mnist, read_idx
 from xbp.datasets.idx import parse_idx
@@ -100,13 +100,13 @@ def test_digits() -> None:
 
 
 def test_digits_take_the_shapes_that_are_asked_for() -> None:
-    (x, t), _ = load_digits(normalize=False, flatten=False, one_hot_label=True, dtype="float64")
+    (x, t), _ = load_digits(normalize=False, flatten=False, one_hot_label=True, dtype=widest)
     assert x.shape == (1442, 1, 8, 8)
     assert dtype_of(x) == "uint8"
     assert host(x).max() == 16
-    assert (t.shape, dtype_of(t)) == ((1442, 10), "float64")
-    (x, labels), _ = load_digits(dtype="float64")
-    assert dtype_of(x) == "float64"
+    assert (t.shape, dtype_of(t)) == ((1442, 10), widest)
+    (x, labels), _ = load_digits(dtype=widest)
+    assert dtype_of(x) == widest
     np.testing.assert_array_equal(host(t).argmax(axis=1), host(labels))
     with pytest.raises(DTypeError, match="float32 or float64, not 'int8'"):
         load_digits(dtype="int8")

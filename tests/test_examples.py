@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support import backend
+from support import backend, needs_float64
 
+import xbp
 from xbp.cli import main
 
 HOUSE = Path(__file__).parent.parent
@@ -23,6 +24,7 @@ PRINTED = {
     "gradient_check.py": "W1: ",
     "training.py": "epoch 20: train 9",
     "any_backend.py": "gradients agree: True",
+    "ulps.py": "SoftmaxWithLoss(x: C, t: one-hot C)",
 }
 
 
@@ -30,10 +32,21 @@ def test_every_example_is_run() -> None:
     assert {path.name for path in (HOUSE / "examples").glob("*.py")} == PRINTED.keys()
 
 
-@pytest.mark.parametrize("name", sorted(PRINTED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=needs_float64 if name == "gradient_check.py" else ())
+        for name in sorted(PRINTED)
+    ],
+)
 def test_example(name: str) -> None:
+    arguments = []
+    if name == "ulps.py":
+        if "mparray" not in xbp.available_backends() or not backend.has_float64:
+            pytest.skip("measures float64 against the backend of examples/custom_backend")
+        arguments = [f"{backend.name}:{backend.device}"]
     printed = subprocess.run(
-        [sys.executable, HOUSE / "examples" / name],
+        [sys.executable, HOUSE / "examples" / name, *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from support import arr, arrays, backend, dtype_of, host
+from support import arr, arrays, backend, dtype_of, host, precise, widest
 
 import xbp
 from xbp import TwoLayerNet, gradient_check, numerical_gradient
@@ -16,30 +16,32 @@ from xbp.layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
 @given(arrays((2, 3)))
 def test_gradient_of_a_polynomial(x: Any) -> None:
     gradient = numerical_gradient(lambda x: backend.xp.sum(x**3 - 2 * x), arr(x))
-    np.testing.assert_allclose(host(gradient), 3 * x**2 - 2, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(
+        host(gradient), 3 * x**2 - 2, rtol=precise(1e-7, 1e-3), atol=precise(1e-7, 1e-3)
+    )
 
 
 def test_shapes_from_zero_dimensions_to_three() -> None:
     for shape in ((), (1,), (2, 1, 3)):
         gradient = numerical_gradient(lambda x: backend.xp.sum(x * x), arr(np.full(shape, 3.0)))
         assert gradient.shape == shape
-        np.testing.assert_allclose(host(gradient), np.full(shape, 6.0))
+        np.testing.assert_allclose(host(gradient), np.full(shape, 6.0), rtol=precise(1e-7, 1e-4))
 
 
-def test_float32_is_differentiated_in_float64() -> None:
+def test_float32_is_differentiated_in_the_widest_dtype() -> None:
     gradient = numerical_gradient(lambda x: backend.xp.sum(x * x), arr([1.0, -2.0], "float32"))
-    assert dtype_of(gradient) == "float64"
-    np.testing.assert_allclose(host(gradient), [2, -4], rtol=1e-9)
+    assert dtype_of(gradient) == widest
+    np.testing.assert_allclose(host(gradient), [2, -4], rtol=precise(1e-9, 1e-4))
 
 
 def test_f_may_return_a_python_number() -> None:
-    gradient = numerical_gradient(lambda x: float(x[0]) * 3, arr([1.0, 2.0], "float64"))
-    np.testing.assert_allclose(host(gradient), [3, 0])
+    gradient = numerical_gradient(lambda x: float(x[0]) * 3, arr([1.0, 2.0], widest))
+    np.testing.assert_allclose(host(gradient), [3, 0], rtol=precise(1e-7, 1e-4))
 
 
 def test_x_is_restored_bit_by_bit_even_after_an_error() -> None:
-    values = np.random.default_rng(0).normal(size=7)
-    x = arr(values.copy(), "float64")
+    values = np.random.default_rng(0).normal(size=7).astype(widest)
+    x = arr(values.copy(), widest)
     numerical_gradient(lambda x: backend.xp.sum(backend.xp.exp(x)), x)
     np.testing.assert_array_equal(host(x), values)
 
@@ -53,9 +55,9 @@ def test_x_is_restored_bit_by_bit_even_after_an_error() -> None:
 
 @pytest.mark.skipif(backend.name == "jax", reason="JAX arrays cannot be written to")
 def test_f_may_read_x_by_reference_where_it_can_be_written_to() -> None:
-    x = arr([1.0, 2.0], "float64")
+    x = arr([1.0, 2.0], widest)
     gradient = numerical_gradient(lambda _: backend.xp.sum(x * x), x)
-    np.testing.assert_allclose(host(gradient), [2, 4])
+    np.testing.assert_allclose(host(gradient), [2, 4], rtol=precise(1e-7, 1e-4))
 
 
 @pytest.mark.skipif(backend.name != "numpy", reason="only NumPy makes an array read-only")
@@ -83,7 +85,7 @@ def test_mistakes() -> None:
 
 
 def network() -> TwoLayerNet:
-    return TwoLayerNet(4, 5, 3, weight_init_std=0.5, dtype="float64", seed=0)
+    return TwoLayerNet(4, 5, 3, weight_init_std=0.5, dtype=widest, seed=0)
 
 
 def data() -> tuple[Any, Any]:
@@ -99,7 +101,7 @@ def test_a_right_gradient_passes() -> None:
     assert list(report.parameters) == ["W1", "b1", "W2", "b2"]
     for key, check in report.parameters.items():
         assert check.checked == check.size == before[key].size
-        assert check.mean_absolute_difference < 1e-9
+        assert check.mean_absolute_difference < precise(1e-9, 1e-4)
         assert check.largest_relative_error < 1e-6
         assert check.kinks == 0
         np.testing.assert_array_equal(host(net.params[key]), before[key])
@@ -120,7 +122,7 @@ def _doubled(backward: Any) -> Any:
 
 
 def _slightly(backward: Any) -> Any:
-    return lambda layer, dout: (1 + 1e-5) * backward(layer, dout)
+    return lambda layer, dout: (1 + precise(1e-5, 0.1)) * backward(layer, dout)
 
 
 def _ungated(backward: Any) -> Any:
@@ -157,17 +159,18 @@ def test_a_transposed_product_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         layer.db = backend.xp.sum(dout, axis=0)
 
     monkeypatch.setattr(Affine, "backward_params", faulty)
-    net = TwoLayerNet(4, 4, 4, weight_init_std=0.5, dtype="float64", seed=0)
+    net = TwoLayerNet(4, 4, 4, weight_init_std=0.5, dtype=widest, seed=0)
     x = arr(np.random.default_rng(1).normal(size=(4, 4)))
     report = gradient_check(net, x, arr([0, 1, 2, 3]))
     assert {k for k, check in report.parameters.items() if not check.passed} == {"W1", "W2"}
 
 
-def test_a_kink_is_set_aside_and_a_wrong_value_there_is_not() -> None:
+@pytest.mark.parametrize("samples", [1, 6])
+def test_a_kink_is_set_aside_and_a_wrong_value_there_is_not(samples: int) -> None:
     # All pre-activations are exactly 0: the loss has a kink in every element of b1 that matters.
     net = network()
     net.params["W1"] = arr(np.zeros((4, 5)))
-    x, t = data()
+    x, t = (array[:samples, ...] for array in data())
     report = gradient_check(net, x, t)
     assert report.passed, str(report)
     assert report.parameters["b1"].kinks == 5
@@ -191,17 +194,18 @@ def test_a_kink_beside_the_point_is_not_taken_for_a_fault() -> None:
     net.params["b1"] = arr(b)
     report = gradient_check(net, x, t)
     assert report.passed, str(report)
-    assert report.parameters["b1"].kinks == 0
+    if backend.has_float64:  # float32 cannot resolve a smaller step
+        assert report.parameters["b1"].kinks == 0
 
 
 def test_steep_curvature_is_no_kink() -> None:
-    W = arr([[300.0]], "float64")
+    W = arr([[300.0]], widest)
     layers = [
-        Affine(W, arr([0.5], "float64")),
+        Affine(W, arr([0.5], widest)),
         Sigmoid(),
         Affine(arr([[9.0, -9.0]]), arr([0.0, 0])),
     ]
     net = xbp.Network(layers, SoftmaxWithLoss())
-    report = gradient_check(net, arr([[0.01], [-0.003]], "float64"), arr([1, 0]))
+    report = gradient_check(net, arr([[0.01], [-0.003]], widest), arr([1, 0]))
     assert report.passed, str(report)
     assert all(check.kinks == 0 for check in report.parameters.values())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, host, other
+from support import arr, backend, host, other, precise, widest
 
 import xbp
 from xbp import SGD, History, Network, Trainer, TwoLayerNet
@@ -80,14 +80,14 @@ def test_the_order_depends_on_the_seed() -> None:
 
 def test_every_sample_is_seen_once_an_epoch() -> None:
     x = np.arange(1, 8, dtype=np.float64)[:, None]
-    network = Network.fully_connected([1, 1], loss=IdentityWithLoss, dtype="float64", seed=0)
-    network.params["W1"] = arr([[0.0]], "float64")
+    network = Network.fully_connected([1, 1], loss=IdentityWithLoss, dtype=widest, seed=0)
+    network.params["W1"] = arr([[0.0]], widest)
     # With a learning rate of next to nothing each loss is x²/2, averaged over the batch.
     history = Trainer(network, SGD(1e-300), batch_size=3, seed=0).fit(x, x, epochs=2)
     sizes = [3, 3, 1] * 2
     for epoch in (slice(0, 3), slice(3, 6)):
         total = sum(loss * n for loss, n in zip(history.loss[epoch], sizes, strict=False))
-        np.testing.assert_allclose(total, np.sum(x * x) / 2)
+        np.testing.assert_allclose(total, np.sum(x * x) / 2, rtol=precise(1e-7, 1e-6))
     assert history.loss[:3] != history.loss[3:]
     assert history.evaluated == [3, 6]
     assert history.train_accuracy == history.test_accuracy == []

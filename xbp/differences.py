@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf, prod
+from math import cbrt, inf, prod
 from typing import Any
 
 from xbp.errors import DTypeError, SettingError
@@ -78,8 +78,7 @@ class Probe:
         dtype = widest_float(x)
         self.f = f
         self.x = x if x.dtype == dtype else xp.astype(x, dtype)
-        epsilon = float(xp.finfo(dtype).eps)
-        self.h = h if dtype_name(dtype) == "float64" else max(h, epsilon ** (1 / 3))
+        self.h = step_for(self.x, h)
         self._at = self._in_place if _can_be_written(self.x) else self._on_a_copy
 
     def along(self, i: int) -> Callable[[float], float]:
@@ -100,6 +99,14 @@ class Probe:
         positions = xp.arange(prod(self.x.shape), device=device_of(self.x))
         here = xp.reshape(positions == i, self.x.shape)
         return float(self.f(xp.where(here, self.x + step, self.x)))
+
+
+def step_for(x: Array, h: float) -> float:
+    """Return the step to take in the dtype of x: in float32 a small one drowns in rounding."""
+    if dtype_name(x.dtype) == "float64":
+        return h
+    epsilon = float(namespace_of(x).finfo(x.dtype).eps)
+    return max(h, cbrt(epsilon))
 
 
 def _can_be_written(x: Array) -> bool:
@@ -153,6 +160,10 @@ class Comparison:
         """Whether the two agree within the error."""
         return self.difference <= self.error
 
+    def agrees_with(self, other: "Comparison") -> bool:
+        """Tell whether two quotients agree within their errors."""
+        return abs(self.numerical - other.numerical) <= self.error + other.error
+
 
 def compare(claimed: float, f: Callable[[float], float], h: float, noise: float) -> Comparison:
     r"""Compare a claimed derivative of f at 0 with central differences.
@@ -174,21 +185,28 @@ def compare(claimed: float, f: Callable[[float], float], h: float, noise: float)
     :math:`T(h) = h^2 f'''/6`. Two quotients of steps 8h and h differ by :math:`63\,T(h)`, so once
     they agree within ``2 noise / h``, what is left of the truncation is smaller than the rounding,
     and the two together than ``2 noise / h``. No other tolerance is used: a step that reaches over
-    a kink does not converge, and is refined until it stays on one side.
+    a kink is refined until it stays on one side.
     """
     first, coarse, steepest = h, inf, abs(claimed)
-    for _ in range(FINEST):
-        numerical = _quotient(f, h)
-        found = Comparison(claimed, numerical, error=2 * noise / h)
-        steepest = max(steepest, abs(numerical))
-        sharp = h == first or found.error <= RESOLUTION * steepest
-        if found.right and sharp:
-            return found
-        if found.right or abs(coarse - numerical) <= found.error:
-            break
-        coarse = numerical
+    settled: Comparison | None = None
+    for refinement in range(FINEST):
+        found = Comparison(claimed, _quotient(f, h), error=2 * noise / h)
+        steepest = max(steepest, abs(found.numerical))
+        if settled is not None:
+            if found.error > settled.difference:
+                break
+            if not found.agrees_with(settled):
+                # Two steps that both reached over what is finer than they are.
+                settled = None
+        if settled is None:
+            if found.right:
+                is_sharp = refinement == 0 or found.error <= RESOLUTION * steepest
+                return found if is_sharp else replace(found, kink=_has_kink(f, first, noise))
+            if abs(coarse - found.numerical) <= found.error:
+                settled = found
+        coarse = found.numerical
         h /= REFINEMENT
-    return replace(found, kink=_has_kink(f, h, noise))
+    return replace(settled or found, kink=_has_kink(f, first, noise))
 
 
 def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:

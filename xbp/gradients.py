@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from math import isfinite, prod
 from typing import Any, Protocol, Self
 
-from xbp.differences import Comparison, Probe, compare, noise_of, unravel
+from xbp.differences import Comparison, Probe, compare, noise_of, step_for, unravel
 from xbp.errors import DataError, SettingError
 from xbp.namespace import Array, device_of, dtype_name, namespace_of, widest_float
 
-# How far each element is moved to leave a kink.
-JITTER = 0.01
+# How far each element is moved to leave a kink, in steps of the difference quotient.
+JITTER = 100
 
 # A gradient is resolved if its difference quotient is good for so many digits.
 RESOLVED = 1e-6
@@ -45,8 +45,8 @@ class ParameterCheck:
     checked : int
         Number of elements that were compared.
     kinks : int
-        Of these, those at which the loss has no derivative: its slopes to the left and to the right
-        differ. They are compared a small random step aside.
+        Of these, those that were compared a small random step aside, and are right there: at the
+        kink of a ReLU the loss has no derivative, or backpropagation does not give it.
     mean_absolute_difference : float
         The chapter's figure.
     largest_relative_error : float
@@ -161,15 +161,17 @@ def gradient_check(
             size = prod(parameter.shape)
             chosen[key] = chance.sample(range(size), min(elements or size, size))
         here = _compare(network, params, x, t, chosen, h)
-        kinks = {key: [i for i in found if found[i].kink] for key, found in here.items()}
-        if any(kinks.values()):
-            # Whoever stands on a kink cannot be judged: a step aside, the loss has a derivative.
-            beside = {key: _jittered(parameter, chance) for key, parameter in params.items()}
-            for key, found in _compare(network, beside, x, t, kinks, h).items():
+        aside = {
+            key: [i for i, comparison in found.items() if comparison.kink or not comparison.right]
+            for key, found in here.items()
+        }
+        if any(aside.values()):
+            # Where a ReLU stands on its kink, backpropagation need not be the derivative, even
+            # where there is one, as of relu(x) - relu(-x) at 0. A step aside it must.
+            beside = {key: _jittered(parameter, h, chance) for key, parameter in params.items()}
+            for key, found in _compare(network, beside, x, t, aside, h).items():
                 here[key].update(found)
-    checks = {
-        key: _summary(found, params[key].shape, len(kinks[key])) for key, found in here.items()
-    }
+    checks = {key: _summary(found, params[key].shape, aside[key]) for key, found in here.items()}
     return GradientReport(checks, dtype_name(next(iter(params.values())).dtype), h)
 
 
@@ -210,10 +212,11 @@ def _noise_of_loss(
     return noise_of(float(xp.finfo(widest_float(x)).eps), longest, 1 + loss + sum(sums))
 
 
-def _jittered(x: Array, chance: random.Random) -> Array:
-    """Return x with every element moved by a little."""
+def _jittered(x: Array, h: float, chance: random.Random) -> Array:
+    """Return x with every element moved by a little, yet by many steps."""
     xp = namespace_of(x)
-    moves = [chance.uniform(-JITTER, JITTER) for _ in range(prod(x.shape))]
+    largest = JITTER * step_for(x, h)
+    moves = [chance.uniform(-largest, largest) for _ in range(prod(x.shape))]
     return x + xp.reshape(xp.asarray(moves, dtype=x.dtype, device=device_of(x)), x.shape)
 
 
@@ -229,13 +232,15 @@ def losses_by_parameter(
     return {key: by(key) for key in params}
 
 
-def _summary(found: Mapping[int, Comparison], shape: tuple[int, ...], kinks: int) -> ParameterCheck:
+def _summary(
+    found: Mapping[int, Comparison], shape: tuple[int, ...], aside: list[int]
+) -> ParameterCheck:
     smooth = {i: comparison for i, comparison in found.items() if not comparison.kink}
     worst = max(smooth, key=lambda i: _relative_error(smooth[i]), default=None)
     return ParameterCheck(
         size=prod(shape),
         checked=len(found),
-        kinks=kinks,
+        kinks=sum(found[i].kink or found[i].right for i in aside),
         mean_absolute_difference=sum(c.difference for c in smooth.values()) / max(len(smooth), 1),
         largest_relative_error=0.0 if worst is None else _relative_error(smooth[worst]),
         worst=None if worst is None else unravel(worst, shape),
