@@ -95,3 +95,11 @@ def ulps(session: nox.Session) -> None:
     install(session, "testing", *(spec for spec in BACKENDS if spec in EXTRAS))
     session.install("./examples/custom_backend")
     session.run("python", "examples/ulps.py", *session.posargs)
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Change xbp in small ways, one at a time: some test must fail on each change."""
+    install(session, "testing", more=dependencies("mutants"))
+    session.run("mutmut", "run", *session.posargs, env={"XBP_BACKEND": "numpy"})
+    session.run("python", "tests/mutants.py")

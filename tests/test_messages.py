@@ -1,0 +1,1 @@
+"""What each mistake is answered with, word for word."""
