@@ -94,8 +94,10 @@ def run(case: NetworkCase) -> list[HostArray]:
 def away_from_kinks(case: NetworkCase, unit: float) -> bool:
     """Tell whether rounding leaves each input of a ReLU on its side of 0."""
     for x, (W, b), activation in zip(run(case), case.weights, case.activations, strict=False):
-        size = abs(x) @ abs(W) + abs(b)
-        if activation is Relu and np.any((abs(x @ W + b) <= 64 * unit * size) & (size > 0)):
+        # A number below the smallest of float32 is 0 there.
+        close = np.maximum(64 * unit * (abs(x) @ abs(W) + abs(b)), np.finfo(np.float32).tiny)
+        y = x @ W + b
+        if activation is Relu and np.any((abs(y) <= close) & (abs(x) @ abs(W) + abs(b) > 0)):
             return False
     return True
 
