@@ -90,6 +90,16 @@ def strangers(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+@nox.parametrize("spec", SPECS, ids=SPECS)
+def deep(session: nox.Session, spec: str) -> None:
+    """Search 10,000 cases for each property: hours on some backends; -k chooses properties."""
+    extras = [extra for extra in EXTRAS if extra.startswith(spec.partition(":")[0])]
+    install(session, "testing", *extras[-1:])
+    environment = {"XBP_BACKEND": spec, "XBP_HYPOTHESIS_PROFILE": "deep"}
+    session.run("pytest", "tests/test_properties.py", *session.posargs, env=environment)
+
+
+@nox.session(default=False)
 def ulps(session: nox.Session) -> None:
     """Print how exact each gradient is, layer by backend, on all backends of this machine."""
     install(session, "testing", *(spec for spec in BACKENDS if spec in EXTRAS))

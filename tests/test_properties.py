@@ -13,6 +13,7 @@ import xbp
 from xbp.differences import RESOLUTION, noise_of
 from xbp.layers import Relu, Sigmoid, SoftmaxWithLoss
 from xbp.testing import (
+    LAYERS,
     LayerCase,
     LayerTrial,
     NetworkCase,
@@ -21,9 +22,15 @@ from xbp.testing import (
     layer_cases,
     network_cases,
 )
+from xbp.testing.assertions import prove
 from xbp.testing.properties import backward_is_the_derivative
 
 EPSILON = float(backend.xp.finfo(backend.dtype(widest)).eps)
+
+
+@given(st.sampled_from(LAYERS).flatmap(layer_cases))
+def test_every_property_of_every_layer(case: LayerCase) -> None:
+    prove(case, backend)
 
 
 RELU = Signature(Relu)
@@ -58,10 +65,10 @@ def test_softmax_forgets_a_shift(data: st.DataObject, shape: tuple[int, ...], sh
 # Networks ----------------------------------------------------------------------------------------
 
 
-@given(network_cases())
-def test_the_gradients_of_a_network_are_its_derivatives(case: NetworkCase) -> None:
+@given(network_cases(), st.integers(0, 99))
+def test_the_gradients_of_a_network_are_its_derivatives(case: NetworkCase, seed: int) -> None:
     network, x, t = case.on(backend, widest)
-    report = xbp.gradient_check(network, x, t)
+    report = xbp.gradient_check(network, x, t, elements=4, seed=seed)
     assert report.passed, f"{report}\n{case}"
     event(f"{sum(check.kinks > 0 for check in report.parameters.values())} parameters with kinks")
 

@@ -66,7 +66,6 @@ def assert_gradients(
         else Signature(layer, inputs or {"x": ("N", "D")}, output, params or {})
     )
     chosen = get_backend(backend)
-    dtypes = ["float64", "float32"] if chosen.has_float64 else ["float32"]
 
     @settings(
         parent=settings.default,
@@ -79,10 +78,15 @@ def assert_gradients(
     )
     @given(layer_cases(signature, largest=largest))
     def every_property_holds(case: LayerCase) -> None:
-        with chosen.scope():
-            for dtype in dtypes:
-                trial = LayerTrial(case, chosen, dtype)
-                for holds in PROPERTIES:
-                    holds(trial)
+        prove(case, chosen)
 
     every_property_holds()
+
+
+def prove(case: LayerCase, backend: Backend) -> None:
+    """Raise `AssertionError` unless every property holds for one case, in each dtype."""
+    with backend.scope():
+        for dtype in ("float64", "float32") if backend.has_float64 else ("float32",):
+            trial = LayerTrial(case, backend, dtype)
+            for holds in PROPERTIES:
+                holds(trial)
