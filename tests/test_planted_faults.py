@@ -162,7 +162,7 @@ def test_the_message_shows_both_gradients_and_where_they_part(
     monkeypatch.setattr(MulLayer, "backward", operands_not_swapped)
     message = found(MUL)
     assert "backward is wrong in " in message
-    assert "of output[0, 0] by x[0, 0], backward says" in message
+    assert "that of output[0, 0] by x[0, 0]:\n  backward says" in message
     assert "central differences say" in message
     assert "  backward = [[" in message
     assert "  differences = [[" in message

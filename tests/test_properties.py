@@ -119,11 +119,13 @@ def rounding(case: NetworkCase, unit: float) -> dict[str, HostArray]:
     others = [gradients(case.nudged(unit, seed)) for seed in range(3)]
     bounds = {key: 4 * np.ptp([here[key], *(one[key] for one in others)], axis=0) for key in here}
     *inputs, y = run(case)
+    # What float32 cannot hold is lost there, whatever it would be multiplied by.
+    lost = 1e6 * float(np.finfo(np.float32).tiny)
     upstream = unit * (1 + np.max(abs(y - case.t if y.shape == case.t.shape else y * 0)))
     for number, x in reversed(list(enumerate(inputs, start=1))):
         W = case.weights[number - 1][0]
-        bounds[f"W{number}"] += upstream * np.max(abs(x)) + unit * abs(here[f"W{number}"])
-        bounds[f"b{number}"] += upstream + unit * abs(here[f"b{number}"])
+        bounds[f"W{number}"] += lost + upstream * np.max(abs(x)) + unit * abs(here[f"W{number}"])
+        bounds[f"b{number}"] += lost + upstream + unit * abs(here[f"b{number}"])
         upstream *= max(1.0, np.max(np.sum(abs(W), axis=1)))
     return bounds
 

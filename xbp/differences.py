@@ -87,7 +87,7 @@ class Probe:
 
     def _in_place(self, i: int, step: float) -> float:
         index = unravel(i, self.x.shape)
-        kept = namespace_of(self.x).asarray(self.x[index], copy=True)
+        kept = _copied(self.x[index])
         try:
             self.x[index] = kept + step
             return float(self.f(self.x))
@@ -109,12 +109,17 @@ def step_for(x: Array, h: float) -> float:
     return max(h, cbrt(epsilon))
 
 
+def _copied(x: Array) -> Array:
+    # On its own device: another may be the current one.
+    return namespace_of(x).asarray(x, copy=True, device=device_of(x))
+
+
 def _can_be_written(x: Array) -> bool:
     if 0 in x.shape:
         return False
     first = (0,) * x.ndim
     try:
-        x[first] = namespace_of(x).asarray(x[first], copy=True)
+        x[first] = _copied(x[first])
     except Exception:  # each library refuses with an error of its own
         return False
     return True

@@ -99,11 +99,13 @@ def _wrong_derivative(trial: LayerTrial, found: Differences) -> AssertionError:
     for wrong_name, at, element, comparison in found.wrong:
         if (wrong_name, at) == (name, where):
             differences[element] = comparison.numerical
+    which = f"of output{_at(where)} by"
     return trial.fail(
-        f"backward is wrong in {len(found.wrong)} of {found.compared} derivatives. The furthest: "
-        f"of output{_at(where)} by {name}{_at(index)}, backward says {worst.claimed!r}, central "
-        f"differences say {worst.numerical!r}, give or take {worst.error:.1e}. Of that output by "
-        f"all of {name}:",
+        f"backward is wrong in {len(found.wrong)} of {found.compared} derivatives\n"
+        f"the furthest off is that {which} {name}{_at(index)}:\n"
+        f"  backward says {worst.claimed!r}\n"
+        f"  central differences say {worst.numerical!r}, give or take {worst.error:.1e}\n"
+        f"{which} all of {name}:",
         backward=backward,
         differences=differences,
     )
