@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from math import cbrt, inf, prod
 from typing import Any
 
@@ -16,6 +17,9 @@ ROUNDINGS = 8
 # float64.
 REFINEMENT = 8
 FINEST = 16
+
+# How many finer steps have to bear a quotient out before it tells against a claim.
+DOUBTS = 3
 
 # A step so fine that the error allows for more than this part of the slopes around proves little:
 # it may have been refined for nothing but to stay on one side of a kink.
@@ -192,13 +196,15 @@ def compare(claimed: float, f: Callable[[float], float], h: float, noise: float)
     and the two together than ``2 noise / h``. No other tolerance is used: a step that reaches over
     a kink is refined until it stays on one side.
     """
+    f = cache(f)
     first, coarse, steepest = h, inf, abs(claimed)
     settled: Comparison | None = None
+    settled_at = FINEST
     for refinement in range(FINEST):
         found = Comparison(claimed, _quotient(f, h), error=2 * noise / h)
         steepest = max(steepest, abs(found.numerical))
         if settled is not None:
-            if found.error > settled.difference:
+            if found.error > settled.difference or refinement > settled_at + DOUBTS:
                 break
             if not found.agrees_with(settled):
                 # Two steps that both reached over what is finer than they are.
@@ -208,7 +214,7 @@ def compare(claimed: float, f: Callable[[float], float], h: float, noise: float)
                 is_sharp = refinement == 0 or found.error <= RESOLUTION * steepest
                 return found if is_sharp else replace(found, kink=_has_kink(f, first, noise))
             if abs(coarse - found.numerical) <= found.error:
-                settled = found
+                settled, settled_at = found, refinement
         coarse = found.numerical
         h /= REFINEMENT
     return replace(settled or found, kink=_has_kink(f, first, noise))
