@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -60,26 +61,30 @@ def test_example(name: str) -> None:
         assert float(differences["b2"]) < 1e-6
 
 
-README = (HOUSE / "README.md").read_text()
-PROGRAMS = re.findall(r"^( *)```python\n(.*?)^ *```$", README, flags=re.MULTILINE | re.DOTALL)
+def programs(name: str) -> list[str]:
+    """Return the Python programs in a text."""
+    found = re.findall(
+        r"^( *)```python\n(.*?)^ *```$", (HOUSE / name).read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+    return [textwrap.dedent(program) for _, program in found]
 
 
-def test_readme_has_programs() -> None:
-    assert len(PROGRAMS) == 4
+TEXTS = {"README.md": 4, "docs/testing.md": 4}
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_a_program_of_readme(
-    number: int,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_programs_of_a_text(
+    text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    found = programs(text)
+    assert len(found) == TEXTS[text]
     monkeypatch.chdir(tmp_path)
     CliRunner().invoke(main, ["train", "--steps", "1", "--out", "out"])
-    indent, program = PROGRAMS[number]
-    lines = [line.removeprefix(indent) for line in program.splitlines()]
     names: dict[str, Any] = {}
-    exec("\n".join(lines), names)
-    if "history" in names:
+    for program in found:
+        exec(program, names)
+    if text == "README.md":
         assert float(capsys.readouterr().out.split("accuracy ")[1].split("%")[0]) > 90
+    else:
+        names["test_its_gradients"](backend)
+        names["test_a_loss_is_never_negative"]()
