@@ -54,7 +54,7 @@ def tests(session: nox.Session, spec: str) -> None:
     name = spec.partition(":")[0]
     extras = [extra for extra in EXTRAS if extra.startswith(name)]
     try:
-        install(session, "testing", *extras[-1:])
+        install(session, "testing", *extras[-1:], more=dependencies("test"))
     except CommandFailed:
         # A library need not exist for every machine; where all must run, it must.
         if os.environ.get("CI"):
@@ -69,7 +69,7 @@ def tests(session: nox.Session, spec: str) -> None:
         session.run("pytest", "--record-calls", calls, env={"XBP_BACKEND": "numpy"})
         session.run("pytest", "tests/test_cupy.py", "--calls", calls, env={"XBP_BACKEND": "numpy"})
     else:
-        session.run("pytest", *session.posargs, env={"XBP_BACKEND": spec})
+        session.run("pytest", "-n2", *session.posargs, env={"XBP_BACKEND": spec})
 
 
 @nox.session

@@ -8,7 +8,6 @@ import array_api_compat.numpy
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support import backend
 
 import xbp
 from xbp.cli import main
@@ -93,9 +92,7 @@ def test_a_fault_of_a_backend_is_found(fault: str) -> None:
 
 
 def test_the_command_checks_a_backend() -> None:
-    result = CliRunner().invoke(
-        main, ["check", f"{backend.name}:{backend.device}", "--examples", "2"]
-    )
+    result = CliRunner().invoke(main, ["check", "numpy", "--examples", "2"])
     assert result.exit_code == 0, result.stdout
     assert f"{len(BackendConformance.checks())} of {len(BackendConformance.checks())}" in (
         result.stdout

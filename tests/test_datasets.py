@@ -45,7 +45,7 @@ def test_idx_of_every_type_and_shape(code: int, shape: list[int], seed: int) -> 
 def test_idx_files_are_read_compressed_or_not(tmp_path: Path) -> None:
     content = idx(8, (2, 2), bytes([1, 2, 3, 4]))
     (tmp_path / "plain").write_bytes(content)
-    (tmp_path / "packed").write_bytes(gzip.compress(content))
+    (tmp_path / "packed").write_bytes(gzip.compress(content, mtime=0))
     for name in ("plain", "packed"):
         np.testing.assert_array_equal(read_idx(tmp_path / name), [[1, 2], [3, 4]])
 
@@ -65,8 +65,8 @@ GOOD = idx(8, (2, 2), bytes([1, 2, 3, 4]))
         (GOOD[:-1], r"has 15 bytes, but its header announces 16 \(shape \(2, 2\)\)"),
         (GOOD + b"\0", "has 17 bytes, but its header announces 16"),
         (idx(8, (2**32 - 1,) * 4, b""), "has 20 bytes, but its header announces"),
-        (gzip.compress(GOOD)[:-9], "cannot be read"),
-        (gzip.compress(GOOD)[:12] + b"garbage", "cannot be read"),
+        (gzip.compress(GOOD, mtime=0)[:-9], "cannot be read"),
+        (gzip.compress(GOOD, mtime=0)[:12] + b"garbage", "cannot be read"),
     ],
 )
 def test_a_damaged_idx_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -138,7 +138,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     expected = {}
     for part, file in mnist.FILES.items():
         content = idx(8, arrays[part].shape, arrays[part].tobytes())
-        packed = gzip.compress(content)
+        packed = gzip.compress(content, mtime=0)
         (folder / f"{file.name}.gz").write_bytes(packed)
         expected[part] = type(file)(
             file.name, hashlib.md5(packed).hexdigest(), hashlib.sha256(content).hexdigest()
@@ -180,7 +180,7 @@ def test_a_missing_mnist_file_is_named(files: Path) -> None:
 
 def test_a_foreign_mnist_file_is_refused(files: Path) -> None:
     content = idx(8, (12, 28, 28), bytes(12 * 784))
-    (files / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+    (files / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content, mtime=0))
     with pytest.raises(DataError, match=r"not that of MNIST's train-images.*SHA-256"):
         load_mnist(data_dir=files)
 
