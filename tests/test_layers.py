@@ -108,6 +108,25 @@ def test_affine_is_a_matrix_product_and_a_bias(shape: tuple[int, ...]) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (4, 3), (2, 3, 1, 1), (2, 1, 3)])
+def test_the_gradients_of_affine_are_matrix_products_and_a_sum(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    x, W, b = (random.normal(size=size) for size in (shape, (3, 2), (2,)))
+    layer = Affine(arr(W, widest), arr(b, widest))
+    dout = random.normal(size=layer.forward(arr(x, widest)).shape)
+    dx = layer.backward(arr(dout, widest))
+    rows, dout_rows = x.reshape(-1, 3), dout.reshape(-1, 2)
+    for found, expected in (
+        (dx, (dout_rows @ W.T).reshape(shape)),
+        (layer.dW, rows.T @ dout_rows),
+        (layer.db, dout_rows.sum(axis=0)),
+    ):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(
+            host(found), expected, rtol=precise(1e-12, 1e-4), atol=precise(1e-14, 1e-6)
+        )
+
+
 @given(st.data(), st.sampled_from([(), (3,), (2, 2)]))
 def test_arithmetic_on_arrays(data: st.DataObject, shape: tuple[int, ...]) -> None:
     x, y, dout = (data.draw(arrays(shape)).astype(widest) for _ in range(3))
@@ -259,8 +278,8 @@ def test_targets_are_looked_at_before_they_are_learned_from(spec: str) -> None:
         rows = np.array([[0, 1, 0], row, [0, 0, 1]], "float32")
         assert complaint(classes, rows) == f"t[1] is {row}, {not_one_hot}"
     for infinite in (np.inf, np.nan):
-        rows = np.array([[0, 1, 0], [0, infinite, 1]])
-        assert complaint(figures, rows) == f"t[1] is [0.0, {infinite}, 1.0], not finite"
+        rows = np.array([[0, 1, 0], [infinite, 0, 1]])
+        assert complaint(figures, rows) == f"t[1] is [{infinite}, 0.0, 1.0], not finite"
 
 
 # Parameters --------------------------------------------------------------------------------------
@@ -271,6 +290,9 @@ def test_params_write_through_to_the_layer() -> None:
     before = host(layer.forward(x))
     layer.params["b"] -= arr([1.0, 2.0], widest)
     np.testing.assert_allclose(host(layer.forward(x)), before - [1, 2])
+    layer.params["b"] = new = arr([3.0, 4.0], widest)
+    assert layer.params["b"] is new
+    np.testing.assert_allclose(host(layer.forward(x)), before - [0.5, -0.5] + [3, 4])
     with pytest.raises(TypeError, match="cannot be deleted"):
         del layer.params["b"]
 
@@ -392,6 +414,7 @@ def test_a_layer_without_forward_says_so() -> None:
     class Half(Layer):
         pass
 
+    assert Half().name == "Half"
     with pytest.raises(NotImplementedError, match="Half has no forward"):
         Half().forward(1)
     with pytest.raises(NotImplementedError, match="Half has no backward"):
