@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support import arr
 
+from xbp import Network
 from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
 from xbp.functions import (
     as_labels,
@@ -33,6 +34,13 @@ from xbp.layers import (
 
 class Half(Layer):
     """A layer with nothing in it."""
+
+
+class Listing(Layer):
+    """A layer that does not return an array."""
+
+    def forward(self, x: Any) -> list[float]:
+        return [1.0]
 
 
 def affine() -> Affine:
@@ -135,6 +143,11 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         lambda: as_labels(arr([0.0], "float32"), ones(1, 2), "Net.accuracy"),
         DTypeError,
         f"Net.accuracy: {NO_INTEGERS}",
+    ),
+    (
+        lambda: Network([Listing()], SoftmaxWithLoss()).accuracy(ones(1, 2), arr([0])),
+        DTypeError,
+        f"Network.accuracy: {NO_ARRAY}",
     ),
     (
         lambda: sum_squared_error([0.5], arr([0.5])),

@@ -194,9 +194,11 @@ class Network:
         if not self.last_layer.classifies:
             raise SettingError(f"{self.last_layer.name} knows no classes, so there is no accuracy")
         y = self.predict(x)
-        xp = namespace_of(y)
+        where = f"{type(self).__name__}.accuracy"
+        xp = namespace_of(y, where=where)
+        labels = as_labels(t, y, where)
         found = xp.argmax(y, axis=-1)
-        labels = cast_like(as_labels(t, y, where=f"{type(self).__name__}.accuracy"), like=found)
+        labels = cast_like(labels, like=found)
         self.last_layer.check_targets(xp.reshape(labels, (-1,)), y.shape[-1])
         hits = found == labels
         return float(int(xp.sum(xp.astype(hits, xp.int32))) / prod(hits.shape))
