@@ -20,8 +20,10 @@ from support import (
     widest,
 )
 
+import xbp
 from xbp.errors import DTypeError, MixedBackendError, ShapeError
 from xbp.functions import (
+    as_labels,
     cross_entropy_error,
     log_softmax,
     one_hot,
@@ -53,6 +55,11 @@ def test_sigmoid_keeps_its_relative_precision_far_left() -> None:
     )
 
 
+def test_sigmoid_of_a_positive_number_is_the_formula_to_the_last_digit() -> None:
+    x = arr(np.linspace(0, 3, 301), widest)
+    np.testing.assert_array_equal(host(sigmoid(x)), host(1.0 / (1.0 + backend.xp.exp(-x))))
+
+
 @given(arrays((4, 3), -30, 30))
 def test_sigmoid_is_symmetric(x: Any) -> None:
     np.testing.assert_allclose(
@@ -62,7 +69,7 @@ def test_sigmoid_is_symmetric(x: Any) -> None:
 
 @both_floats
 def test_softmax_is_exact_at_the_extremes(dtype: str) -> None:
-    x = arr([[1e4, 0, -1e4], [1e4, 1e4, -1e4]], dtype)
+    x = arr([[1e4, 0, -1e4], [-1e4, -1e4, -3e4]], dtype)
     assert dtype_of(softmax(x)) == dtype
     np.testing.assert_array_equal(host(softmax(x)), [[1, 0, 0], [0.5, 0.5, 0]])
     np.testing.assert_allclose(
@@ -105,6 +112,26 @@ def test_cross_entropy_takes_one_hot_and_labels_batches_and_samples() -> None:
     for target in (arr(1), 1, arr([0, 1, 0])):
         loss = cross_entropy_error(y[0, :], target)
         np.testing.assert_allclose(host(loss), -np.log(0.2), rtol=precise(1e-15, 1e-6))
+
+
+@pytest.mark.parametrize("spec", [f"{backend.name}:{backend.device}", "array-api-strict:device1"])
+def test_a_number_is_a_label_on_the_device_of_the_outputs(spec: str) -> None:
+    y = xbp.get_backend(spec).asarray([0.25, 0.75], "float32")
+    assert float(cross_entropy_error(y, 1)) == pytest.approx(-np.log(0.75), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+def test_one_hot_targets_become_labels(dtype: str) -> None:
+    y = arr([[0.3, 0.2, 0.5], [0.1, 0.8, 0.1]])
+    rows = arr(np.array([[0, 1, 0], [1, 0, 0]], dtype))
+    np.testing.assert_array_equal(host(as_labels(rows, y, "test")), [1, 0])
+    assert int(as_labels(rows[0, :], y[0, :], "test")) == 1
+
+
+def test_labels_stay_labels() -> None:
+    y = arr([[0.3, 0.2, 0.5], [0.1, 0.8, 0.1]])
+    np.testing.assert_array_equal(host(as_labels(arr([1, 0]), y, "test")), [1, 0])
+    assert int(as_labels(2, y[0, :], "test")) == 2
 
 
 def test_sum_squared_error_is_half_the_sum_and_the_mean_over_the_batch() -> None:

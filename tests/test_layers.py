@@ -20,12 +20,13 @@ from support import (
 )
 
 import xbp
-from xbp.errors import CallOrderError, DTypeError, MixedBackendError, ShapeError
+from xbp.errors import CallOrderError, DataError, DTypeError, MixedBackendError, ShapeError
 from xbp.layers import (
     AddLayer,
     Affine,
     IdentityWithLoss,
     Layer,
+    LossLayer,
     MulLayer,
     Relu,
     Sigmoid,
@@ -62,6 +63,12 @@ def test_relu_example() -> None:
     dx = relu.backward(arr([[1, 8], [1, 1]], "int64"))
     np.testing.assert_array_equal(host(dx), [[1, 0], [0, 1]])
     assert dtype_of(dx) == "int64"
+
+
+def test_the_derivative_of_relu_at_its_kink_is_0() -> None:
+    relu = Relu()
+    np.testing.assert_array_equal(host(relu.forward(arr([0.0, 0.5]))), [0, 0.5])
+    np.testing.assert_array_equal(host(relu.backward(arr([2.0, 2.0]))), [0, 2])
 
 
 def test_sigmoid_example() -> None:
@@ -101,6 +108,25 @@ def test_affine_is_a_matrix_product_and_a_bias(shape: tuple[int, ...]) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (4, 3), (2, 3, 1, 1), (2, 1, 3)])
+def test_the_gradients_of_affine_are_matrix_products_and_a_sum(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    x, W, b = (random.normal(size=size) for size in (shape, (3, 2), (2,)))
+    layer = Affine(arr(W, widest), arr(b, widest))
+    dout = random.normal(size=layer.forward(arr(x, widest)).shape)
+    dx = layer.backward(arr(dout, widest))
+    rows, dout_rows = x.reshape(-1, 3), dout.reshape(-1, 2)
+    for found, expected in (
+        (dx, (dout_rows @ W.T).reshape(shape)),
+        (layer.dW, rows.T @ dout_rows),
+        (layer.db, dout_rows.sum(axis=0)),
+    ):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(
+            host(found), expected, rtol=precise(1e-12, 1e-4), atol=precise(1e-14, 1e-6)
+        )
+
+
 @given(st.data(), st.sampled_from([(), (3,), (2, 2)]))
 def test_arithmetic_on_arrays(data: st.DataObject, shape: tuple[int, ...]) -> None:
     x, y, dout = (data.draw(arrays(shape)).astype(widest) for _ in range(3))
@@ -124,6 +150,29 @@ def test_a_number_that_meets_an_array_has_a_part_in_each_element() -> None:
     dx, dy = add.backward(arr([1.0, 2.0, 3.0], widest))
     assert float(dx) == 6
     np.testing.assert_array_equal(host(dy), [1, 2, 3])
+
+
+def test_it_does_so_on_either_side_and_with_a_number_sent_back() -> None:
+    x = arr([1.0, 2.0, 4.0], widest)
+    mul, add = MulLayer(), AddLayer()
+    mul.forward(3, x)
+    dx, dy = mul.backward(1)
+    assert float(dx) == 7
+    np.testing.assert_array_equal(host(dy), [3, 3, 3])
+    add.forward(x, 2.5)
+    dx, dy = add.backward(2)
+    np.testing.assert_array_equal(host(dx), [2, 2, 2])
+    assert float(dy) == 6
+
+
+def test_addition_sends_integers_back() -> None:
+    add = AddLayer()
+    add.forward(1, 2)
+    assert [type(gradient) for gradient in add.backward(3)] == [int, int]
+    add.forward(arr([1.0, 2.0]), arr([3.0, 4.0]))
+    for gradient in add.backward(arr([1, 2], "int64")):
+        assert dtype_of(gradient) == "int64"
+        np.testing.assert_array_equal(host(gradient), [1, 2])
 
 
 # What every layer keeps --------------------------------------------------------------------------
@@ -161,11 +210,89 @@ def test_a_first_layer_can_do_without_the_derivative_by_its_input() -> None:
         np.testing.assert_array_equal(host(value), 2 * whole[key])
 
 
+class Scale(Layer):
+    """A layer of the user's own: a factor to be trained, and a setting."""
+
+    param_names = ("a",)
+    da: Array = None
+
+    def __init__(self, a: Array, power: int) -> None:
+        self.a = a
+        self.power = power
+
+    def forward(self, x: Array) -> Array:
+        self.x = x**self.power
+        self.output_shape = x.shape
+        return self.a * self.x
+
+    def backward(self, dout: Array) -> Array:
+        self.da = backend.xp.sum(dout * self.x)
+        return dout * self.a  # of power 1
+
+
+def test_a_layer_need_not_know_how_to_do_without_the_derivative_by_its_input() -> None:
+    layer = Scale(arr(2.0), 1)
+    layer.forward(arr([1.0, 3.0]))
+    layer.backward_params(arr([1.0, 10.0]))
+    assert float(layer.grads["a"]) == 31
+
+
+def test_a_bound_layer_keeps_its_settings() -> None:
+    layer = Scale(arr(2.0), 2)
+    bound = layer.bound_to({"a": arr(5.0)})
+    np.testing.assert_array_equal(host(bound.forward(arr([1.0, 3.0]))), [5, 45])
+    np.testing.assert_array_equal(host(layer.forward(arr([1.0, 3.0]))), [2, 18])
+
+
+def test_parameters_show_their_shapes() -> None:
+    layer, _ = _layers(widest)[2]
+    assert repr(layer.params) == "<parameters W: (3, 2), b: (2,)>"
+
+
+# Targets that can be learned from ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", [f"{backend.name}:{backend.device}", "array-api-strict:device1"])
+def test_targets_are_looked_at_before_they_are_learned_from(spec: str) -> None:
+    there = xbp.get_backend(spec)
+
+    def complaint(layer: LossLayer, t: HostArray) -> str | None:
+        try:
+            layer.check_targets(there.asarray(t), 3)
+        except DataError as error:
+            return str(error)
+        return None
+
+    classes, figures = SoftmaxWithLoss(), IdentityWithLoss()
+    assert complaint(classes, np.array([0, 2, 1])) is None
+    assert complaint(classes, np.eye(3)) is None
+    assert complaint(classes, np.eye(3, dtype=np.int32)) is None
+    assert complaint(classes, np.array([[0.5, 0.2, 0.3004]], "float32")) is None
+    assert complaint(figures, np.array([[-7.5, 0.0, 0.0]])) is None
+    assert complaint(figures, np.array([[3, -4, 0]])) is None
+    no_label = "no label: the outputs are numbered 0 ... 2"
+    assert complaint(classes, np.array([0, 3, 1])) == f"t[1] is 3, {no_label}"
+    assert complaint(classes, np.array([0, 1, -1])) == f"t[2] is -1, {no_label}"
+    not_one_hot = "not one-hot: numbers from 0 to 1 whose sum is 1"
+    for row in ([0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.5, -0.5, 0.0], [0.5, 0.25, 0.375]):
+        rows = np.array([[0, 1, 0], row, [0, 0, 1]], "float32")
+        assert complaint(classes, rows) == f"t[1] is {row}, {not_one_hot}"
+    for infinite in (np.inf, np.nan):
+        rows = np.array([[0, 1, 0], [infinite, 0, 1]])
+        assert complaint(figures, rows) == f"t[1] is [{infinite}, 0.0, 1.0], not finite"
+
+
+# Parameters --------------------------------------------------------------------------------------
+
+
 def test_params_write_through_to_the_layer() -> None:
     layer, (x,) = _layers(widest)[2]
     before = host(layer.forward(x))
     layer.params["b"] -= arr([1.0, 2.0], widest)
     np.testing.assert_allclose(host(layer.forward(x)), before - [1, 2])
+    layer.params["b"] = new = arr([3.0, 4.0], widest)
+    assert layer.params["b"] is new
+    np.testing.assert_allclose(host(layer.forward(x)), before - [0.5, -0.5] + [3, 4])
     with pytest.raises(TypeError, match="cannot be deleted"):
         del layer.params["b"]
 
@@ -287,6 +414,7 @@ def test_a_layer_without_forward_says_so() -> None:
     class Half(Layer):
         pass
 
+    assert Half().name == "Half"
     with pytest.raises(NotImplementedError, match="Half has no forward"):
         Half().forward(1)
     with pytest.raises(NotImplementedError, match="Half has no backward"):

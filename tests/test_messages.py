@@ -1,1 +1,276 @@
 """What each mistake is answered with, word for word."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from support import arr
+
+from xbp import Network
+from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
+from xbp.functions import (
+    as_labels,
+    cross_entropy_error,
+    log_softmax,
+    one_hot,
+    sigmoid,
+    softmax,
+    sum_squared_error,
+)
+from xbp.layers import (
+    AddLayer,
+    Affine,
+    IdentityWithLoss,
+    Layer,
+    MulLayer,
+    Relu,
+    Sigmoid,
+    SoftmaxWithLoss,
+)
+
+# Functions and layers ----------------------------------------------------------------------------
+
+
+class Half(Layer):
+    """A layer with nothing in it."""
+
+
+class Listing(Layer):
+    """A layer that does not return an array."""
+
+    def forward(self, x: Any) -> list[float]:
+        return [1.0]
+
+
+def affine() -> Affine:
+    return Affine(ones(3, 2), ones(2))
+
+
+def ones(*shape: int) -> Any:
+    return arr(np.ones(shape))
+
+
+def after_forward(layer: Layer, *inputs: Any) -> Layer:
+    layer.forward(*inputs)
+    return layer
+
+
+def integers() -> Any:
+    return arr([[1, 0]], "int64")
+
+
+NO_ARRAY = "expected an array, got list: make it one with xbp.get_backend().asarray(...)"
+NO_FLOATS = (
+    "real floating-point numbers are needed, got int64: convert with the backend's "
+    "asarray(x, dtype='float32')"
+)
+NO_FORWARD = "backward was called before forward: call forward first, it keeps what backward needs"
+NO_SAMPLES = (
+    "outputs are (C,) for one sample or (N, C) for a batch, each of at least one element, got shape"
+)
+NO_INTEGERS = (
+    "labels are integers, got float32: convert with the backend's asarray(t, dtype='int64')"
+)
+
+FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    # Functions.
+    (lambda: sigmoid([1.0]), DTypeError, f"sigmoid: {NO_ARRAY}"),
+    (lambda: sigmoid(integers()), DTypeError, f"sigmoid: {NO_FLOATS}"),
+    (lambda: softmax([1.0]), DTypeError, f"softmax: {NO_ARRAY}"),
+    (lambda: softmax(integers()), DTypeError, f"softmax: {NO_FLOATS}"),
+    (
+        lambda: softmax(ones(2, 3), axis=2),
+        ShapeError,
+        "softmax: shape (2, 3) has no element along axis 2",
+    ),
+    (lambda: log_softmax([1.0]), DTypeError, f"log_softmax: {NO_ARRAY}"),
+    (lambda: log_softmax(integers()), DTypeError, f"log_softmax: {NO_FLOATS}"),
+    (
+        lambda: log_softmax(ones(3, 0)),
+        ShapeError,
+        "log_softmax: shape (3, 0) has no element along axis -1",
+    ),
+    (lambda: one_hot([1], 2, like=ones(1)), DTypeError, f"one_hot: {NO_ARRAY}"),
+    (
+        lambda: cross_entropy_error([0.5], arr([0])),
+        DTypeError,
+        f"cross_entropy_error: {NO_ARRAY}",
+    ),
+    (
+        lambda: cross_entropy_error(ones(2), [0]),
+        DTypeError,
+        f"cross_entropy_error: {NO_ARRAY}",
+    ),
+    (
+        lambda: cross_entropy_error(integers(), arr([0])),
+        DTypeError,
+        f"cross_entropy_error: {NO_FLOATS}",
+    ),
+    (
+        lambda: cross_entropy_error(ones(), 0),
+        ShapeError,
+        f"cross_entropy_error: {NO_SAMPLES} ()",
+    ),
+    (
+        lambda: cross_entropy_error(ones(0, 2), arr([0])),
+        ShapeError,
+        f"cross_entropy_error: {NO_SAMPLES} (0, 2)",
+    ),
+    (
+        lambda: cross_entropy_error(ones(2, 3), arr([0, 1, 2])),
+        ShapeError,
+        "cross_entropy_error: outputs of shape (2, 3) need targets of that shape (one-hot) or of "
+        "shape (2,) (labels, without an axis of 1), got (3,)",
+    ),
+    (
+        lambda: cross_entropy_error(ones(3), arr([0])),
+        ShapeError,
+        "cross_entropy_error: outputs of shape (3,) need targets of that shape (one-hot) or of "
+        "shape () (labels, without an axis of 1), got (1,)",
+    ),
+    (
+        lambda: cross_entropy_error(ones(2, 3), arr([0.0, 1.0], "float32")),
+        DTypeError,
+        f"cross_entropy_error: {NO_INTEGERS}",
+    ),
+    (
+        lambda: as_labels(integers(), integers(), "Net.accuracy"),
+        DTypeError,
+        f"Net.accuracy: {NO_FLOATS}",
+    ),
+    (
+        lambda: as_labels(arr([0.0], "float32"), ones(1, 2), "Net.accuracy"),
+        DTypeError,
+        f"Net.accuracy: {NO_INTEGERS}",
+    ),
+    (
+        lambda: Network([Listing()], SoftmaxWithLoss()).accuracy(ones(1, 2), arr([0])),
+        DTypeError,
+        f"Network.accuracy: {NO_ARRAY}",
+    ),
+    (
+        lambda: sum_squared_error([0.5], arr([0.5])),
+        DTypeError,
+        f"sum_squared_error: {NO_ARRAY}",
+    ),
+    (
+        lambda: sum_squared_error(integers(), integers()),
+        DTypeError,
+        f"sum_squared_error: {NO_FLOATS}",
+    ),
+    (
+        lambda: sum_squared_error(ones(1, 2, 3), ones(1, 2, 3)),
+        ShapeError,
+        f"sum_squared_error: {NO_SAMPLES} (1, 2, 3)",
+    ),
+    (
+        lambda: sum_squared_error(ones(1, 2), ones(2)),
+        ShapeError,
+        "sum_squared_error: outputs of shape (1, 2) need targets of that shape, got (2,)",
+    ),
+    # Forward.
+    (lambda: Relu().forward([1.0]), DTypeError, f"Relu: {NO_ARRAY}"),
+    (lambda: Sigmoid().forward([1.0]), DTypeError, f"Sigmoid: {NO_ARRAY}"),
+    (lambda: Sigmoid().forward(integers()), DTypeError, f"Sigmoid: {NO_FLOATS}"),
+    (lambda: affine().forward([1.0]), DTypeError, f"Affine: {NO_ARRAY}"),
+    (lambda: affine().forward(integers()), DTypeError, f"Affine: {NO_FLOATS}"),
+    (
+        lambda: affine().forward(ones(3, 2)),
+        ShapeError,
+        "Affine: samples of 3 elements are needed, (D,) or (N, ...), got shape (3, 2)",
+    ),
+    (
+        lambda: Affine(ones(1, 2), ones(2)).forward(ones()),
+        ShapeError,
+        "Affine: samples of 1 elements are needed, (D,) or (N, ...), got shape ()",
+    ),
+    (lambda: Affine([[1.0]], [1.0]), DTypeError, f"Affine: {NO_ARRAY}"),
+    (
+        lambda: Affine(ones(3, 2), ones(3)),
+        ShapeError,
+        "Affine: W is (D, M) and b is (M,), with D and M at least 1; got (3, 2) and (3,)",
+    ),
+    (lambda: Affine(integers(), integers()[0, :]), DTypeError, f"Affine: {NO_FLOATS}"),
+    (
+        lambda: Affine(arr([[1.0]], "float32"), arr([1], "int64")),
+        DTypeError,
+        "Affine: W and b need one dtype, got float32 and int64",
+    ),
+    (lambda: MulLayer().forward([1.0], 2), DTypeError, f"MulLayer: {NO_ARRAY}"),
+    (
+        lambda: AddLayer().forward(ones(2), ones(1, 2)),
+        ShapeError,
+        "AddLayer: two arrays of one shape are needed, or numbers, got (2,) and (1, 2)",
+    ),
+    (
+        lambda: SoftmaxWithLoss().forward([1.0], arr([0])),
+        DTypeError,
+        f"SoftmaxWithLoss: {NO_ARRAY}",
+    ),
+    (
+        lambda: IdentityWithLoss().forward([1.0], ones(1)),
+        DTypeError,
+        f"IdentityWithLoss: {NO_ARRAY}",
+    ),
+    (lambda: Half().forward(1), NotImplementedError, "Half has no forward"),
+    # Backward.
+    (lambda: Half().backward(1), NotImplementedError, "Half has no backward"),
+    (lambda: Relu().backward(ones(2)), CallOrderError, f"Relu: {NO_FORWARD}"),
+    (lambda: affine().backward(ones(2)), CallOrderError, f"Affine: {NO_FORWARD}"),
+    (lambda: MulLayer().backward(1), CallOrderError, f"MulLayer: {NO_FORWARD}"),
+    (lambda: SoftmaxWithLoss().backward(), CallOrderError, f"SoftmaxWithLoss: {NO_FORWARD}"),
+    (
+        lambda: after_forward(Relu(), ones(2)).backward([1.0, 1.0]),
+        DTypeError,
+        f"Relu: {NO_ARRAY}",
+    ),
+    (
+        lambda: after_forward(Sigmoid(), ones(2)).backward(ones(1, 2)),
+        ShapeError,
+        "Sigmoid.backward: the output had shape (2,), dout has (1, 2)",
+    ),
+    (
+        lambda: after_forward(affine(), ones(4, 3)).backward(ones(4, 3)),
+        ShapeError,
+        "Affine.backward: the output had shape (4, 2), dout has (4, 3)",
+    ),
+    (
+        lambda: after_forward(AddLayer(), 2, ones(3)).backward(ones(2)),
+        ShapeError,
+        "AddLayer.backward: the output had shape (3,), dout has (2,)",
+    ),
+    # Parameters.
+    (
+        lambda: type("Wrong", (Layer,), {"param_names": "W"}),
+        SettingError,
+        "Wrong: param_names is a tuple, ('W',) with a comma",
+    ),
+    (lambda: affine().params.update(W=[1.0]), DTypeError, f"params['W']: {NO_ARRAY}"),
+    (
+        lambda: affine().params.update(W=ones(2, 3)),
+        ShapeError,
+        "params['W'] has shape (3, 2), not (2, 3)",
+    ),
+    (
+        lambda: Affine(arr([[1.0]], "float32"), arr([1.0], "float32")).params.update(
+            b=arr([1], "int64")
+        ),
+        DTypeError,
+        "params['b'] has dtype float32, not int64",
+    ),
+    (
+        lambda: affine().params.pop("W"),
+        TypeError,
+        "params['W'] belongs to a layer and cannot be deleted",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mistake", "error", "message"), FUNCTIONS_AND_LAYERS)
+def test_functions_and_layers(
+    mistake: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        mistake()
+    assert str(caught.value) == message

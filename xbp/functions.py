@@ -110,7 +110,7 @@ def cross_entropy_error(y: Array, t: Array) -> Array:
         If t does not fit y, or the batch is empty.
     """
     t = as_one_hot(t, y, where="cross_entropy_error")
-    xp = namespace_of(y, t, where="cross_entropy_error")
+    xp = namespace_of(y)
     smallest = float(xp.finfo(y.dtype).smallest_normal)
     return -xp.sum(t * xp.log(xp.maximum(y, smallest))) / batch_size_of(y)
 
@@ -138,7 +138,7 @@ def sum_squared_error(y: Array, t: Array) -> Array:
         If t does not fit y, or the batch is empty.
     """
     t = as_targets(t, y, where="sum_squared_error")
-    xp = namespace_of(y, t, where="sum_squared_error")
+    xp = namespace_of(y)
     difference = y - t
     return 0.5 * xp.sum(difference * difference) / batch_size_of(y)
 
@@ -171,17 +171,16 @@ def one_hot(labels: Array, class_count: int, like: Array) -> Array:
 def as_one_hot(t: Array | int, y: Array, where: str) -> Array:
     """Return targets, one-hot or labels, as one-hot of the shape and dtype of the outputs y."""
     namespace_of(y, where=where)
-    if getattr(t, "shape", ()) == y.shape:
+    if getattr(t, "shape", None) == y.shape:
         return as_targets(t, y, where)
     return one_hot(_checked_labels(t, y, where), y.shape[-1], like=y)
 
 
 def as_labels(t: Array | int, y: Array, where: str) -> Array:
-    """Return targets, one-hot or labels, as labels in the dtype of the standard's ``argmax``."""
-    xp = namespace_of(y, where=where)
-    if getattr(t, "shape", ()) == y.shape:
-        return xp.argmax(as_targets(t, y, where), axis=-1)
-    return xp.astype(_checked_labels(t, y, where), xp.argmax(y, axis=-1).dtype)
+    """Return targets, one-hot or labels, as labels of any integer dtype."""
+    if getattr(t, "shape", None) == y.shape:
+        return namespace_of(y).argmax(as_targets(t, y, where), axis=-1)
+    return _checked_labels(t, y, where)
 
 
 def _checked_labels(t: Array | int, y: Array, where: str) -> Array:
@@ -226,7 +225,6 @@ def _require_classes(x: Array, axis: int, where: str) -> None:
 
 
 def _require_samples(y: Array, where: str) -> None:
-    namespace_of(y, where=where)
     require_floating(y, where)
     if y.ndim not in (1, 2) or 0 in y.shape:
         raise ShapeError(

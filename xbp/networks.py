@@ -12,7 +12,7 @@ from xbp.functions import as_labels
 from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.initialization import initial_parameters
 from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, SoftmaxWithLoss
-from xbp.namespace import Array, dtype_name, namespace_of
+from xbp.namespace import Array, cast_like, dtype_name, namespace_of
 from xbp.registry import backend_of, get_backend
 
 
@@ -194,10 +194,13 @@ class Network:
         if not self.last_layer.classifies:
             raise SettingError(f"{self.last_layer.name} knows no classes, so there is no accuracy")
         y = self.predict(x)
-        labels = as_labels(t, y, where=f"{type(self).__name__}.accuracy")
-        xp = namespace_of(y, labels)
+        where = f"{type(self).__name__}.accuracy"
+        xp = namespace_of(y, where=where)
+        labels = as_labels(t, y, where)
+        found = xp.argmax(y, axis=-1)
+        labels = cast_like(labels, like=found)
         self.last_layer.check_targets(xp.reshape(labels, (-1,)), y.shape[-1])
-        hits = xp.argmax(y, axis=-1) == labels
+        hits = found == labels
         return float(int(xp.sum(xp.astype(hits, xp.int32))) / prod(hits.shape))
 
     # Backward ------------------------------------------------------------------------------------

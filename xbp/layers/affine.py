@@ -92,7 +92,7 @@ class Affine(Layer):
         CallOrderError, ShapeError, MixedBackendError
         """
         self.backward_params(dout)
-        xp = namespace_of(dout, self.W, where=self.name)
+        xp = namespace_of(dout)
         dx = xp.matmul(_as_rows(cast_like(dout, like=self.W)), self.W.T)
         return _reshaped(dx, self.input_shape)
 

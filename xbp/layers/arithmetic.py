@@ -32,7 +32,7 @@ class _Binary(Layer):
 
     def _spread(self, dout: Operand) -> Operand:
         """Return dout in the shape of the output."""
-        if self.x is None or self.y is None:
+        if self.x is None:
             raise self._call_order_error()
         output = self.y if _is_number(self.x) else self.x
         if _is_number(output):
