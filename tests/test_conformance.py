@@ -8,6 +8,7 @@ import array_api_compat.numpy
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import settings
 
 import xbp
 from xbp.cli import main
@@ -98,6 +99,12 @@ def test_the_command_checks_a_backend() -> None:
         result.stdout
     )
     assert "softmax with loss" in result.stdout
+
+
+def test_the_command_leaves_hypothesis_as_it_was() -> None:
+    before = settings.default
+    CliRunner().invoke(main, ["check", "numpy", "--examples", "1"])
+    assert settings.default is before
 
 
 @pytest.mark.usefixtures("_draft")

@@ -1,21 +1,17 @@
 """The backend keeps xbp's promises, and its gradients have 50 digits."""
 
-from hypothesis import settings
 from mpmath import mp
 
 import xbp
 from xbp.layers import Sigmoid
 from xbp.testing import BackendConformance
 
-# Fifty digits take their time.
-settings.register_profile("short", max_examples=5, deadline=None)
-settings.load_profile("short")
-
 
 class TestMparray(BackendConformance):
     """The suite that every backend passes."""
 
     spec = "mparray"
+    max_examples = 5  # fifty digits take their time
 
 
 def test_a_gradient_in_50_digits() -> None:

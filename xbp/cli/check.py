@@ -31,13 +31,9 @@ def check(spec: str, examples: int, as_json: bool) -> None:
         from xbp.testing import BackendConformance  # noqa: PLC0415  needs Hypothesis
     except ImportError as error:
         raise SettingError(str(error)) from error
-    from hypothesis import settings  # noqa: PLC0415
-
-    settings.register_profile("xbp check", max_examples=examples, derandomize=True)
-    settings.load_profile("xbp check")
     backend = start(spec)
     suite = BackendConformance()
-    suite.spec = spec
+    suite.spec, suite.max_examples = spec, examples
     quiet = Console(stderr=True)
     results = {
         name: {"promise": promise, "failure": _failure(suite, name)}

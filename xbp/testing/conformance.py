@@ -58,6 +58,8 @@ class BackendConformance:
     ----------
     spec : str or None
         The backend to test; None takes the selected one.
+    max_examples : int or None
+        How many cases to try each layer on; None leaves it to the Hypothesis profile.
 
     Examples
     --------
@@ -67,6 +69,7 @@ class BackendConformance:
     """
 
     spec: str | None = None
+    max_examples: int | None = None
 
     @property
     def backend(self) -> Backend:
@@ -268,7 +271,7 @@ class BackendConformance:
     def _prove(self, name: str) -> None:
         for signature in LAYERS:
             if signature.name == name:
-                assert_gradients(signature, backend=self.backend)
+                assert_gradients(signature, backend=self.backend, max_examples=self.max_examples)
 
     def test_numerical_gradient(self) -> None:
         """Central differences leave x as it was, whether it can be written to or not."""
