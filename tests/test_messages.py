@@ -5,10 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr
+from support import arr, backend, other, widest
 
-from xbp import Network
-from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
+from xbp import SGD, Adam, Momentum, Network, TwoLayerNet, gradient_check, numerical_gradient
+from xbp.errors import (
+    CallOrderError,
+    DataError,
+    DTypeError,
+    MixedBackendError,
+    SettingError,
+    ShapeError,
+    XbpError,
+)
 from xbp.functions import (
     as_labels,
     cross_entropy_error,
@@ -270,6 +278,195 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 @pytest.mark.parametrize(("mistake", "error", "message"), FUNCTIONS_AND_LAYERS)
 def test_functions_and_layers(
     mistake: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        mistake()
+    assert str(caught.value) == message
+
+
+# Networks, gradients, optimizers -----------------------------------------------------------------
+
+
+class Shift(Layer):
+    """Adds a number of its own to each feature; what it leaves as gradient is given."""
+
+    param_names = ("shift",)
+
+    def __init__(self, left: Any) -> None:
+        self.shift, self.left = arr(np.ones(2), widest), left
+
+    def __repr__(self) -> str:
+        return "Shift()"
+
+    def forward(self, x: Any) -> Any:
+        return x + self.shift
+
+    def backward(self, dout: Any) -> Any:
+        self.dshift = self.left
+        return dout
+
+
+def net() -> TwoLayerNet:
+    return TwoLayerNet(2, 3, 2, dtype=widest, seed=0)
+
+
+def shifted(left: Any = None) -> Network:
+    return Network([Shift(left)], SoftmaxWithLoss())
+
+
+def brick(where: Any = backend) -> Affine:
+    return Affine(where.asarray([[1.0]]), where.asarray([1.0]))
+
+
+def after_another_network(optimizer: Momentum | Adam) -> None:
+    for size in (1, 2):
+        ones = {"W": arr(np.ones(size))}
+        optimizer.update(dict(ones), ones)
+
+
+def sample() -> Any:
+    return arr([[1.0, 2.0]], widest)
+
+
+NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], object], type[XbpError], str]] = [
+    (
+        lambda: Network(brick(), SoftmaxWithLoss()),  # type: ignore[arg-type]
+        SettingError,
+        "layers are given as a list, Network([...], loss), also a single one",
+    ),
+    (
+        lambda: Network([brick(), "relu"], SoftmaxWithLoss()),  # type: ignore[list-item]
+        SettingError,
+        "layer 2 is 'relu': derive it from xbp.layers.Layer, and give the loss as the second "
+        "argument",
+    ),
+    (
+        lambda: Network([layer := Relu(), layer], SoftmaxWithLoss()),
+        SettingError,
+        "a layer stands twice in the network: make one for each place",
+    ),
+    (
+        lambda: Network([brick()], Shift(None)),  # type: ignore[arg-type]
+        SettingError,
+        "the loss is an xbp.layers.LossLayer, not Shift()",
+    ),
+    (
+        lambda: Network([brick(), brick(other)], SoftmaxWithLoss()),
+        MixedBackendError,
+        f"params['W2'] is not on {backend!r}: move it there with backend.asarray(...), or name its "
+        "own backend",
+    ),
+    (
+        lambda: Network.fully_connected([1, 1], activation="relu"),  # type: ignore[arg-type]
+        SettingError,
+        "activation is a class such as xbp.layers.Relu, not 'relu'",
+    ),
+    (
+        lambda: Network.fully_connected([1, 1], loss=Relu),  # type: ignore[arg-type]
+        SettingError,
+        "loss is a class such as xbp.layers.Relu, not <class 'xbp.layers.activation.Relu'>",
+    ),
+    (
+        lambda: TwoLayerNet(1, 1, 1, dtype="int64"),
+        DTypeError,
+        "a network's dtype is 'float32' or 'float64', not 'int64'",
+    ),
+    (
+        lambda: Network([brick()], IdentityWithLoss()).accuracy(sample(), arr([0])),
+        SettingError,
+        "IdentityWithLoss knows no classes, so there is no accuracy",
+    ),
+    (
+        lambda: net().accuracy(sample(), arr([0, 1])),
+        ShapeError,
+        "TwoLayerNet.accuracy: outputs of shape (1, 2) need targets of that shape (one-hot) or of "
+        "shape (1,) (labels, without an axis of 1), got (2,)",
+    ),
+    (
+        lambda: net().accuracy(sample(), arr([2])),
+        DataError,
+        "t[0] is 2, no label: the outputs are numbered 0 ... 1",
+    ),
+    (
+        lambda: net().bound_to({"W1": arr([1.0]), "W3": arr([1.0])}),
+        SettingError,
+        "parameters W1, b1, W2, b2 are needed, got W1, W3",
+    ),
+    (
+        lambda: shifted(None).gradient(sample(), arr([0])),
+        SettingError,
+        "Shift1: backward left no gradient in self.dshift",
+    ),
+    (
+        lambda: shifted(sample()).gradient(sample(), arr([0])),
+        ShapeError,
+        "Shift1: shift has shape (2,), but backward left a dshift of shape (1, 2): sum it over the "
+        "batch",
+    ),
+    (
+        lambda: numerical_gradient(abs, [1.0]),
+        DTypeError,
+        "numerical_gradient: expected an array, got list: make it one with "
+        "xbp.get_backend().asarray(...)",
+    ),
+    (
+        lambda: numerical_gradient(abs, sample(), h=-1.0),
+        SettingError,
+        "the step h is a positive number, not -1.0",
+    ),
+    (
+        lambda: numerical_gradient(
+            abs, backend.xp.asarray([1j], device=backend.native_device), h=1.0
+        ),
+        DTypeError,
+        "numerical_gradient: x is complex: give its real and imaginary parts",
+    ),
+    (
+        lambda: gradient_check(net(), sample(), arr([0]), elements=0),
+        SettingError,
+        "elements is a positive integer or None, not 0",
+    ),
+    (
+        lambda: gradient_check(
+            Network([Relu()], SoftmaxWithLoss(), backend=backend), sample(), arr([0])
+        ),
+        SettingError,
+        "the network has no parameters, so there is no gradient to check",
+    ),
+    (
+        lambda: gradient_check(net(), sample(), arr([2])),
+        DataError,
+        "gradient_check: the loss is nan: x holds NaN or infinity, or a label is outside the "
+        "classes",
+    ),
+    (lambda: SGD(0), SettingError, "lr is a positive number, not 0"),
+    (lambda: Momentum(-1), SettingError, "lr is a positive number, not -1"),
+    (
+        lambda: Momentum(momentum=1),
+        SettingError,
+        "momentum is at least 0 and below 1, not 1",
+    ),
+    (lambda: Adam(0), SettingError, "lr is a positive number, not 0"),
+    (lambda: Adam(beta1=1), SettingError, "beta1 is at least 0 and below 1, not 1"),
+    (lambda: Adam(beta2=1), SettingError, "beta2 is at least 0 and below 1, not 1"),
+    (lambda: Adam(epsilon=0), SettingError, "epsilon is a positive number, not 0"),
+    (
+        lambda: after_another_network(Momentum()),
+        SettingError,
+        "Momentum(lr=0.01, momentum=0.9) remembers another network's W: make one for each network",
+    ),
+    (
+        lambda: after_another_network(Adam()),
+        SettingError,
+        "Adam(lr=0.001, beta1=0.9, beta2=0.999) remembers another network's W: make one for each "
+        "network",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mistake", "error", "message"), NETWORKS_AND_GRADIENTS)
+def test_networks_gradients_optimizers(
+    mistake: Callable[[], object], error: type[XbpError], message: str
 ) -> None:
     with pytest.raises(error) as caught:
         mistake()

@@ -1,6 +1,7 @@
 """Networks: structure, gradients against central differences, parameters that write through."""
 
 import threading
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,14 @@ def test_one_hot_and_labels_give_the_same_loss_gradient_and_accuracy() -> None:
     assert network.accuracy(x, t) == network.accuracy(x, one_hot)
     for key, value in network.gradient(x, t).items():
         np.testing.assert_array_equal(host(value), host(network.gradient(x, one_hot)[key]))
+
+
+def test_a_network_bound_to_other_parameters_has_them() -> None:
+    network = small()
+    doubled = {key: value * 2 for key, value in network.params.items()}
+    bound = network.bound_to(doubled)
+    assert list(bound.params) == list(doubled)
+    assert all(bound.params[key] is value for key, value in doubled.items())
 
 
 def test_accuracy_counts_hits() -> None:
@@ -215,6 +224,28 @@ def test_initial_weights_have_their_spread(rule: Any, deviation: float) -> None:
     np.testing.assert_allclose(W.std(), deviation, rtol=0.01)
     assert abs(W.mean()) < deviation / 50
     np.testing.assert_array_equal(host(network.params["b1"]), np.zeros(200))
+
+
+def test_initial_weights_are_as_small_as_in_the_chapter() -> None:
+    W = host(TwoLayerNet(300, 200, 2, seed=0).params["W1"])
+    np.testing.assert_allclose(W.std(), 0.01, rtol=0.01)
+
+
+def test_a_deep_network_starts_with_the_rule_for_relu() -> None:
+    W = host(Network.fully_connected([300, 200], seed=0).params["W1"])
+    np.testing.assert_allclose(W.std(), np.sqrt(2 / 300), rtol=0.01)
+
+
+@pytest.mark.parametrize("make", [TwoLayerNet, lambda *n, **how: Network.fully_connected(n, **how)])
+def test_backend_dtype_and_seed_are_those_asked_for(make: Any) -> None:
+    first, second = (make(4, 5, 3, backend=other, dtype="float32", seed=7) for _ in range(2))
+    assert first.dtype == "float32"
+    for key, value in first.params.items():
+        assert other.owns(value)
+        np.testing.assert_array_equal(other.to_numpy(value), other.to_numpy(second.params[key]))
+    # Also one that only looks like the selected backend.
+    own = copy(backend)
+    assert make(4, 5, 3, backend=own).backend is own
 
 
 @pytest.mark.parametrize("sizes", [(0, 5, 3), (4, -1, 3), (4, 5, 2.5)])
@@ -369,6 +400,11 @@ class Scale(Layer):
         return dout * self.scale
 
 
+class Forgetful(Scale):
+    def backward(self, dout: Any) -> Any:
+        return dout * self.scale
+
+
 def with_scale() -> Network:
     layers = [*small().layers.values()]
     return Network([layers[0], Scale(arr(np.ones(5))), *layers[1:]], SoftmaxWithLoss())
@@ -381,6 +417,10 @@ def test_a_layer_of_ones_own_takes_part() -> None:
 
 
 def test_a_gradient_that_is_missing_or_misshapen_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        SettingError, match=r"Forgetful1: backward left no gradient in self\.dscale"
+    ):
+        Network([Forgetful(arr(np.ones(4)))], SoftmaxWithLoss()).gradient(*batch())
     monkeypatch.setattr(Scale, "left", lambda self, product: None)
     with pytest.raises(SettingError, match=r"Scale1: backward left no gradient in self\.dscale"):
         with_scale().gradient(*batch())

@@ -40,6 +40,22 @@ def test_adam_follows_the_paper() -> None:
     np.testing.assert_allclose(host(params["W"]), expected, rtol=precise(1e-12, 1e-6))
 
 
+def test_momentum_may_be_none_at_all() -> None:
+    params, plain = {"W": arr([1.0], widest)}, {"W": arr([1.0], widest)}
+    momentum, sgd = Momentum(lr=0.5, momentum=0), SGD(lr=0.5)
+    for _ in range(2):
+        momentum.update(params, {"W": arr([2.0], widest)})
+        sgd.update(plain, {"W": arr([2.0], widest)})
+    np.testing.assert_array_equal(host(params["W"]), host(plain["W"]))
+
+
+def test_settings_left_out_are_the_usual_ones() -> None:
+    assert repr(SGD()) == "SGD(lr=0.01)"
+    assert repr(Momentum()) == "Momentum(lr=0.01, momentum=0.9)"
+    assert repr(Adam()) == "Adam(lr=0.001, beta1=0.9, beta2=0.999)"
+    assert Adam().epsilon == 1e-8
+
+
 @ALL
 def test_a_quadratic_bowl_is_descended(make: Any) -> None:
     optimizer: Optimizer = make()

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import prod
 from typing import Self
 
 from xbp.backend import Backend
 from xbp.differences import numerical_gradient
 from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError
-from xbp.functions import as_labels
+from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.initialization import initial_parameters
 from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, SoftmaxWithLoss
@@ -65,7 +64,7 @@ class Network:
     ) -> None:
         _check_layers(layers, loss)
         names = _numbered(type(layer).__name__ for layer in layers)
-        self.layers = dict(zip(names, layers, strict=True))
+        self.layers = {next(names): layer for layer in layers}
         for name, layer in self.layers.items():
             layer.name = name
         self.last_layer = loss
@@ -197,11 +196,10 @@ class Network:
         where = f"{type(self).__name__}.accuracy"
         xp = namespace_of(y, where=where)
         labels = as_labels(t, y, where)
-        found = xp.argmax(y, axis=-1)
+        found, count = xp.argmax(y, axis=-1), batch_size_of(y)
         labels = cast_like(labels, like=found)
-        self.last_layer.check_targets(xp.reshape(labels, (-1,)), y.shape[-1])
-        hits = found == labels
-        return float(int(xp.sum(xp.astype(hits, xp.int32))) / prod(hits.shape))
+        self.last_layer.check_targets(xp.reshape(labels, (count,)), y.shape[-1])
+        return int(xp.count_nonzero(found == labels)) / count
 
     # Backward ------------------------------------------------------------------------------------
 

@@ -1,0 +1,178 @@
+"""Difference quotients of functions of one number whose derivative and rounding are known.
+
+Steps and roundings are powers of two, so that most results are exact.
+"""
+
+from collections.abc import Callable
+from math import cbrt, exp, sin
+
+import numpy as np
+import pytest
+from support import arr, needs_float64
+
+from xbp.differences import Comparison, compare, noise_of, step_for, unravel
+
+STEP, NOISE = 2.0**-10, 2.0**-40
+
+
+def line(x: float) -> float:
+    return 3 * x
+
+
+def parabola(x: float) -> float:
+    return 1 + 3 * x + 64 * x * x
+
+
+def kinked(x: float) -> float:
+    """Like the loss around a ReLU's zero."""
+    return 1 + max(x, 0.0)
+
+
+def check(claimed: float, f: Callable[[float], float], h: float = 1e-4) -> Comparison:
+    """Compare in float64, with the rounding of a value around 1."""
+    return compare(claimed, f, h, noise_of(2.0**-52, 1, 1.0))
+
+
+# What is right -----------------------------------------------------------------------------------
+
+
+def test_the_first_step_is_enough_for_a_line() -> None:
+    assert compare(3.0, line, STEP, NOISE) == Comparison(3.0, 3.0, error=2.0**-29)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "f"),
+    [
+        (1.0, exp),
+        (1.0, sin),
+        (0.0, lambda x: x * x),
+        (0.0, lambda x: x**3),
+        (300.0, lambda x: sin(300 * x)),
+        (-30.0, lambda x: 1 / (1 + exp(120 * x))),
+    ],
+)
+def test_a_right_claim_is_right(claimed: float, f: Callable[[float], float]) -> None:
+    found = check(claimed, f)
+    assert found.right
+    assert not found.kink
+    assert found.error <= 1e-7
+
+
+def test_values_may_be_off_by_their_rounding() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        found = compare(1.0, lambda x: exp(x) + random.uniform(-1e-9, 1e-9), 1e-2, 1e-9)
+        assert found.right
+        assert not found.kink
+
+
+# What is wrong -----------------------------------------------------------------------------------
+
+
+def test_a_wrong_claim_is_held_against_the_largest_step_that_has_converged() -> None:
+    assert compare(3.5, line, STEP, NOISE) == Comparison(3.5, 3.0, error=2.0**-26)
+
+
+@pytest.mark.parametrize("off", [1e-3, -1e-4, 1e-5, -1e-6, 1e-7, -1e-8])
+@pytest.mark.parametrize("f", [exp, sin, lambda x: x + x * x])
+def test_a_wrong_claim_is_wrong(f: Callable[[float], float], off: float) -> None:
+    found = check(1 + off, f)
+    assert not found.right
+    assert not found.kink
+    assert found.numerical == pytest.approx(1, abs=1e-8)
+
+
+@pytest.mark.parametrize("claimed", [1e-3, -1e-7])
+def test_where_the_derivative_is_zero_a_wrong_claim_is_wrong(claimed: float) -> None:
+    assert not check(claimed, lambda x: x * x).right
+
+
+def test_curvature_is_no_kink() -> None:
+    assert compare(3.5, parabola, STEP, NOISE) == Comparison(3.5, 3.0, error=2.0**-26)
+
+
+def test_an_infinite_slope_has_no_right_claim() -> None:
+    for claimed in (0.0, 1.0, 1e3):
+        assert not check(claimed, cbrt).right
+
+
+# Kinks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claimed", [0.0, 1.0])
+def test_at_a_kink_there_is_no_derivative(claimed: float) -> None:
+    assert compare(claimed, kinked, STEP, NOISE) == Comparison(
+        claimed, 0.5, error=2.0**-26, kink=True
+    )
+
+
+@pytest.mark.parametrize("distance", [3e-5, -3e-5, 1e-6, 2e-4, -1e-3])
+def test_a_kink_beside_the_point_is_refined_away(distance: float) -> None:
+    slope = 1.0 if distance < 0 else 0.0
+    found = check(slope, lambda x: kinked(x - distance))
+    assert found.right
+    assert not found.kink
+    assert found.numerical == pytest.approx(slope, abs=1e-6)
+    assert not check(slope + 1e-3, lambda x: kinked(x - distance)).right
+
+
+def between_two_kinks(x: float) -> float:
+    """Be flat around 0; from STEP / 8 on, reach the line of slope 1."""
+    inner, outer = STEP / 64, STEP / 8
+    size = abs(x)
+    rise = size if size >= outer else max(size - inner, 0.0) / (outer - inner) * outer
+    return rise if x > 0 else -rise
+
+
+def test_coarse_steps_that_agree_over_two_kinks_are_found_out() -> None:
+    assert compare(0.0, between_two_kinks, STEP, NOISE) == Comparison(0.0, 0.0, error=2.0**-23)
+    found = compare(0.5, between_two_kinks, STEP, NOISE)
+    assert (found.numerical, found.error) == (0, 2.0**-20)
+
+
+@pytest.mark.parametrize(("part", "seen"), [(1.03, True), (1.0, False)])
+def test_a_kink_is_seen_while_it_stands_out_of_the_rounding(part: float, seen: bool) -> None:
+    # Of eight steps, the gap between the slopes is 2 part noise; the rounding, 16 noise / 8.
+    noise = 2.0**-10
+    found = compare(1.0, lambda x: 1 + part * noise * abs(x), 1.0, noise)
+    assert found == Comparison(1.0, 0.0, error=2.0**-6, kink=seen)
+
+
+@pytest.mark.parametrize(("power", "seen"), [(1.0, True), (1.2, True), (1.4, False), (2, False)])
+def test_slopes_that_come_closer_meet(power: float, seen: bool) -> None:
+    assert compare(1.0, lambda x: abs(x) ** power, STEP, NOISE).kink == seen
+
+
+# The parts ---------------------------------------------------------------------------------------
+
+
+def test_rounding_grows_with_the_sum_and_the_size() -> None:
+    assert noise_of(2.0**-52, 10, 3.0) == 18 * 2.0**-53 * 3
+
+
+@pytest.mark.parametrize(("numerical", "agree"), [(1.75, True), (1.8, False), (0.25, True)])
+def test_quotients_agree_within_both_errors(numerical: float, agree: bool) -> None:
+    found, other = Comparison(0.0, 1.0, error=0.25), Comparison(0.0, numerical, error=0.5)
+    assert found.agrees_with(other) == other.agrees_with(found) == agree
+
+
+@pytest.mark.parametrize(("claimed", "right"), [(1.25, True), (0.75, True), (1.26, False)])
+def test_a_claim_is_right_within_the_error(claimed: float, right: bool) -> None:
+    assert Comparison(claimed, 1.0, error=0.25).right == right
+
+
+def test_elements_are_counted_along_the_last_axis_first() -> None:
+    shape = (2, 3, 4)
+    assert [unravel(i, shape) for i in range(24)] == list(np.ndindex(shape))
+    assert unravel(0, ()) == ()
+
+
+def test_a_step_is_widened_in_float32_only() -> None:
+    x = arr([1.0], "float32")
+    assert step_for(x, 1e-4) == pytest.approx(2 ** (-23 / 3))
+    assert step_for(x, 0.5) == 0.5
+
+
+@needs_float64
+def test_a_step_in_float64_is_the_one_asked_for() -> None:
+    assert step_for(arr([1.0], "float64"), 1e-9) == 1e-9
