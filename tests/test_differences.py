@@ -4,7 +4,7 @@ Steps and roundings are powers of two, so that most results are exact.
 """
 
 from collections.abc import Callable
-from math import cbrt, exp, sin
+from math import cbrt, copysign, exp, sin
 
 import numpy as np
 import pytest
@@ -141,6 +141,45 @@ def test_a_kink_is_seen_while_it_stands_out_of_the_rounding(part: float, seen: b
 @pytest.mark.parametrize(("power", "seen"), [(1.0, True), (1.2, True), (1.4, False), (2, False)])
 def test_slopes_that_come_closer_meet(power: float, seen: bool) -> None:
     assert compare(1.0, lambda x: abs(x) ** power, STEP, NOISE).kink == seen
+
+
+def test_a_kink_is_seen_though_the_claim_is_right_beside_it() -> None:
+    # Only a step whose rounding is 1/32 stays on one side: it proves little about slopes of 1/2.
+    found = compare(0.0, lambda x: kinked(x - 2.0**-34), STEP, NOISE)
+    assert found == Comparison(0.0, 0.0, error=2.0**-5, kink=True)
+    # Beside slopes of 8, one of 1/256 is small enough.
+    found = compare(0.0, lambda x: 16 * kinked(x - 2.0**-31), STEP, NOISE)
+    assert found == Comparison(0.0, 0.0, error=2.0**-8, kink=False)
+
+
+# On the boundary ---------------------------------------------------------------------------------
+
+
+def test_two_steps_that_differ_by_the_rounding_agree() -> None:
+    def f(x: float) -> float:
+        far = 16 * NOISE if abs(x) >= STEP else 0.0
+        return line(x) + copysign(far, x)
+
+    assert compare(3.5, f, STEP, NOISE) == Comparison(3.5, 3.0, error=2.0**-26)
+
+
+def test_a_step_whose_rounding_is_the_difference_is_still_asked() -> None:
+    def f(x: float) -> float:
+        return (3.0 if abs(x) > 2.0**-37 else 3.5) * x
+
+    assert compare(3.25, f, STEP, NOISE) == Comparison(3.25, 3.5, error=0.25)
+
+
+def test_a_rounding_of_a_thousandth_of_the_slope_is_small_enough() -> None:
+    def f(x: float) -> float:
+        return 1 + 1000 * min(x, 2.0**-39)
+
+    assert compare(1000.0, f, 2.0**-12, NOISE) == Comparison(1000.0, 1000.0, error=1.0)
+
+
+def test_slopes_that_come_closer_by_half_meet() -> None:
+    rises = {64.0: 2.0**-1, 8.0: 2.0**-5}
+    assert not compare(1.0, lambda x: 1 + rises.get(abs(x), 0.0), 1.0, 2.0**-10).kink
 
 
 # The parts ---------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The numerical gradient, and a check that finds planted faults and knows a kink."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ from support import arr, arrays, backend, dtype_of, host, precise, widest
 
 import xbp
 from xbp import TwoLayerNet, gradient_check, numerical_gradient
+from xbp.differences import noise_of, step_for
 from xbp.errors import DataError, DTypeError, SettingError
+from xbp.gradients import GradientReport, ParameterCheck
 from xbp.layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
+from xbp.namespace import namespace_of
 
 
 @given(arrays((2, 3)))
@@ -65,6 +69,14 @@ def test_x_may_be_read_only() -> None:
     x = np.array([1.0, 2.0])
     x.flags.writeable = False
     np.testing.assert_allclose(numerical_gradient(lambda x: np.sum(x * x), x), [2, 4])
+
+
+def test_x_may_be_read_only_anywhere() -> None:
+    there = xbp.get_backend("array-api-strict:device1")
+    xp = there.xp
+    x = xp.broadcast_to(there.asarray([1.0, 2.0]), (2, 2))
+    gradient = numerical_gradient(lambda x: xp.sum(x * x * x), x)
+    np.testing.assert_allclose(there.to_numpy(gradient), [[3, 12], [3, 12]])
 
 
 def test_mistakes() -> None:
@@ -209,3 +221,163 @@ def test_steep_curvature_is_no_kink() -> None:
     report = gradient_check(net, arr([[0.01], [-0.003]], widest), arr([1, 0]))
     assert report.passed, str(report)
     assert all(check.kinks == 0 for check in report.parameters.values())
+
+
+# What it reports ---------------------------------------------------------------------------------
+
+
+class Claimed:
+    """A loss of one parameter, and what somebody claims its gradient to be."""
+
+    def __init__(self, W: Any, f: Any, claim: Any, where: Any = backend) -> None:
+        self.params: dict[str, Any] = {"W": where.asarray(W, widest)}
+        self.backend, self.f, self.claim = where, f, claim
+        self.asked: list[Any] = []
+
+    def bound_to(self, params: Any) -> Any:
+        bound = copy(self)
+        bound.params = params
+        return bound
+
+    def loss(self, x: Any, t: Any) -> Any:
+        return self.f(self.params["W"])
+
+    def loss_and_gradient(self, params: Any, x: Any, t: Any) -> Any:
+        self.asked.append(params["W"] + 0.0)  # a copy: the check varies its own in place
+        return self.f(params["W"]), {"W": self.claim(params["W"])}
+
+    def check(self, **settings: Any) -> Any:
+        x = self.backend.asarray([1.0], widest)
+        return gradient_check(self, x, x, **settings).parameters["W"]
+
+
+def _sum_of_relus(W: Any) -> Any:
+    return namespace_of(W).sum(W * _is_positive(W))
+
+
+def _is_positive(W: Any) -> Any:
+    return namespace_of(W).astype(W > 0, W.dtype)
+
+
+def test_a_wrong_element_is_located_and_measured() -> None:
+    slopes = arr([[1.0, 2.0], [4.0, 8.0]], widest)
+    claims = arr([[1.0, 2.0], [5.0, 8.0]], widest)
+    found = Claimed(np.ones((2, 2)), lambda W: backend.xp.sum(W * slopes), lambda W: claims).check()
+    assert (found.size, found.checked, found.kinks, found.wrong) == (4, 4, 0, 1)
+    assert not found.passed
+    assert found.worst == (1, 0)
+    assert found.backpropagation == 5
+    assert found.numerical == pytest.approx(4, abs=precise(1e-9, 1e-2))
+    assert found.mean_absolute_difference == pytest.approx(0.25, abs=precise(1e-9, 1e-2))
+    assert found.largest_relative_error == pytest.approx(0.2, abs=precise(1e-9, 1e-2))
+
+
+def test_of_right_elements_the_worst_is_named() -> None:
+    claims = arr([0.0, -precise(1e-13, 1e-5), 0.0], widest)
+    found = Claimed(np.ones(3), lambda W: 0 * backend.xp.sum(W), lambda W: claims).check()
+    assert found.passed
+    assert found.worst == (1,)
+    assert found.backpropagation == float(claims[1])
+    assert found.numerical == 0
+
+
+@pytest.mark.parametrize("samples", [1, 7])
+def test_errors_are_relative_to_what_a_quotient_can_resolve(samples: int) -> None:
+    xp, claim = backend.xp, precise(1e-13, 1e-10)
+    W = np.full((2, 5), 2.0**40)
+    claimed = Claimed(W, lambda W: 0 * xp.sum(W) - 3.0, lambda W: 0 * W - claim)
+    x = arr(np.ones(samples), widest)
+    found = gradient_check(claimed, x, x).parameters["W"]
+    magnitude = 1 + 3 + W.size * 2.0**40 * claim
+    noise = noise_of(float(xp.finfo(x.dtype).eps), max(5, samples), magnitude)
+    smallest = 2 * noise / step_for(x, 1e-4) / 1e-6
+    assert found.largest_relative_error == pytest.approx(claim / smallest, rel=1e-5)
+
+
+def test_elements_on_a_kink_are_compared_a_step_aside() -> None:
+    on_a_kink = Claimed([0.0, 1.0, -1.0], _sum_of_relus, _is_positive)
+    found = on_a_kink.check()
+    assert (found.checked, found.kinks, found.wrong) == (3, 1, 0)
+    here, aside = map(host, on_a_kink.asked)
+    np.testing.assert_array_equal(here, [0, 1, -1])
+    assert all(aside != here)
+    assert all(abs(aside - here) <= 100 * step_for(on_a_kink.params["W"], 1e-4))
+    assert set(np.sign(aside - here)) == {-1, 1}
+
+
+def test_nothing_is_compared_twice_where_all_is_right() -> None:
+    right = Claimed([2.0, 1.0], _sum_of_relus, _is_positive)
+    right.check()
+    assert len(right.asked) == 1
+
+
+def test_backpropagation_may_be_wrong_on_a_kink_where_there_is_a_derivative() -> None:
+    # As that of relu(x) - relu(-x) at 0.
+    xp = backend.xp
+    found = Claimed([0.0, 1.0], xp.sum, lambda W: xp.astype(W != 0, W.dtype)).check()
+    assert (found.checked, found.kinks, found.wrong) == (2, 1, 0)
+    assert found.largest_relative_error < 1e-6
+
+
+def test_where_kinks_are_all_around_nothing_is_measured() -> None:
+    class Folded(Claimed):
+        """The kink is wherever the gradient is asked for."""
+
+        def loss(self, x: Any, t: Any) -> Any:
+            return backend.xp.sum(backend.xp.abs(self.params["W"] - self.asked[-1]))
+
+    found = Folded([1.0, 2.0], lambda W: arr(0.0, widest), backend.xp.ones_like).check()
+    assert found.passed
+    assert (found.size, found.checked, found.kinks, found.wrong) == (2, 2, 2, 0)
+    assert found.mean_absolute_difference == found.largest_relative_error == 0
+    assert found.worst is found.backpropagation is found.numerical is None
+
+
+def test_the_seed_chooses_the_elements() -> None:
+    claimed = Claimed(np.ones(50), backend.xp.sum, backend.xp.ones_like)
+    chosen = [claimed.check(elements=1, seed=seed).worst for seed in range(4)]
+    assert len(set(chosen)) > 1
+    assert claimed.check(elements=1, seed=3).worst == chosen[3]
+    assert claimed.check(elements=1).worst == chosen[0]
+    assert claimed.check(elements=60).checked == 50
+
+
+@pytest.mark.parametrize("elements", [-1, 2.5, "all"])
+def test_elements_are_counted(elements: Any) -> None:
+    with pytest.raises(SettingError, match="elements is a positive integer or None"):
+        gradient_check(network(), *data(), elements=elements)
+
+
+def test_the_step_is_the_one_asked_for() -> None:
+    assert gradient_check(network(), *data(), elements=1).step == 1e-4
+    assert gradient_check(network(), *data(), elements=1, h=1e-3).step == 1e-3
+
+
+def test_arrays_stay_on_their_device() -> None:
+    there = xbp.get_backend("array-api-strict:device1")
+    found = Claimed([0.0, 1.0], _sum_of_relus, _is_positive, where=there).check()
+    assert (found.kinks, found.wrong) == (1, 0)
+    x = there.asarray([1.0, 2.0], "float32")
+    gradient = numerical_gradient(lambda x: there.xp.sum(x * x), x)
+    assert there.owns(gradient)
+    assert dtype_of(gradient) == "float64"
+
+
+def test_two_layers_may_share_an_array() -> None:
+    W, b = arr(np.random.default_rng(0).normal(size=(4, 4)), widest), arr(np.ones(4), widest)
+    net = xbp.Network([Affine(W, b), Sigmoid(), Affine(W, b)], SoftmaxWithLoss())
+    report = gradient_check(net, *data())
+    assert report.passed, str(report)
+
+
+def test_the_report_in_words() -> None:
+    right = ParameterCheck(6, 6, 0, 1.5e-11, 1e-9, (1, 2), 0.5, 0.5, wrong=0)
+    wrong = ParameterCheck(3, 3, 0, 0.25, 0.5, (1,), 0.5, 0.25, wrong=2)
+    report = GradientReport({"W1": right, "b1": wrong}, "float64", 1e-4)
+    assert not report.passed
+    assert str(report) == (
+        "gradient check in float64, step 0.0001\n"
+        "W1: mean difference 1.5e-11, ok\n"
+        "b1: mean difference 0.25, WRONG in 2 of 3: at (1,) backpropagation says 0.5, differences "
+        "say 0.25"
+    )

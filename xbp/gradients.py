@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 from xbp.differences import Comparison, Probe, compare, noise_of, step_for, unravel
 from xbp.errors import DataError, SettingError
-from xbp.namespace import Array, device_of, dtype_name, namespace_of, widest_float
+from xbp.namespace import Array, cast_like, device_of, dtype_name, namespace_of, widest_float
 
 # How far each element is moved to leave a kink, in steps of the difference quotient.
 JITTER = 100
@@ -216,8 +216,9 @@ def _jittered(x: Array, h: float, chance: random.Random) -> Array:
     """Return x with every element moved by a little, yet by many steps."""
     xp = namespace_of(x)
     largest = JITTER * step_for(x, h)
-    moves = [chance.uniform(-largest, largest) for _ in range(prod(x.shape))]
-    return x + xp.reshape(xp.asarray(moves, dtype=x.dtype, device=device_of(x)), x.shape)
+    drawn = [chance.uniform(-largest, largest) for _ in range(prod(x.shape))]
+    moves = cast_like(xp.asarray(drawn, device=device_of(x)), like=x)
+    return x + xp.reshape(moves, x.shape)
 
 
 def losses_by_parameter(
@@ -256,4 +257,4 @@ def _relative_error(found: Comparison) -> float:
 
 def widened_copy(x: Array) -> Array:
     """Return a copy to compute exactly with: in float64 where the device has it."""
-    return namespace_of(x).astype(x, widest_float(x), copy=True)
+    return namespace_of(x).astype(x, widest_float(x))
