@@ -259,18 +259,25 @@ def _is_positive(W: Any) -> Any:
     return namespace_of(W).astype(W > 0, W.dtype)
 
 
-def test_a_wrong_element_is_located_and_measured() -> None:
+@pytest.mark.parametrize(("claim", "relative"), [(5.0, 0.2), (3.0, 0.25)])
+def test_a_wrong_element_is_located_and_measured(claim: float, relative: float) -> None:
     slopes = arr([[1.0, 2.0], [4.0, 8.0]], widest)
-    claims = arr([[1.0, 2.0], [5.0, 8.0]], widest)
+    claims = arr([[1.0, 2.0], [claim, 8.0]], widest)
     found = Claimed(np.ones((2, 2)), lambda W: backend.xp.sum(W * slopes), lambda W: claims).check()
     assert (found.size, found.checked, found.kinks, found.wrong) == (4, 4, 0, 1)
     assert not found.passed
     assert found.worst == (1, 0)
-    assert found.backpropagation == 5
+    assert found.backpropagation == claim
     assert found.numerical == pytest.approx(4, abs=precise(1e-9, 1e-2))
     assert found.mean_absolute_difference == pytest.approx(0.25, abs=precise(1e-9, 1e-2))
     if backend.has_float64:  # float32 resolves no gradient to 6 digits
-        assert found.largest_relative_error == pytest.approx(0.2, abs=1e-9)
+        assert found.largest_relative_error == pytest.approx(relative, abs=1e-9)
+
+
+def test_the_mean_difference_of_a_single_number_is_its_own() -> None:
+    found = Claimed(2.0, lambda W: 3 * W, backend.xp.ones_like).check()
+    assert found.worst == ()
+    assert found.mean_absolute_difference == pytest.approx(2, abs=precise(1e-9, 1e-2))
 
 
 def test_of_right_elements_the_worst_is_named() -> None:

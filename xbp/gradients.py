@@ -195,7 +195,7 @@ def _compare(
     comparisons = {}
     for key, parameter in params.items():
         probe = Probe(losses[key], parameter, h)
-        values = network.backend.to_numpy(gradient[key]).reshape(-1)
+        values = network.backend.to_numpy(gradient[key]).ravel()
         comparisons[key] = {
             i: compare(float(values[i]), probe.along(i), probe.h, noise) for i in chosen[key]
         }
