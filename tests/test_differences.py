@@ -96,6 +96,17 @@ def test_an_infinite_slope_has_no_right_claim() -> None:
         assert not check(claimed, cbrt).right
 
 
+def test_no_value_is_asked_for_twice() -> None:
+    asked: list[float] = []
+
+    def f(x: float) -> float:
+        asked.append(x)
+        return parabola(x)
+
+    compare(3.5, f, STEP, NOISE)
+    assert len(asked) == len(set(asked))
+
+
 # Kinks -------------------------------------------------------------------------------------------
 
 
@@ -165,9 +176,20 @@ def test_two_steps_that_differ_by_the_rounding_agree() -> None:
 
 def test_a_step_whose_rounding_is_the_difference_is_still_asked() -> None:
     def f(x: float) -> float:
-        return (3.0 if abs(x) > 2.0**-37 else 3.5) * x
+        return (3.0 if abs(x) > STEP / 8**3 else 3 + 2.0**-19) * x
 
-    assert compare(3.25, f, STEP, NOISE) == Comparison(3.25, 3.5, error=0.25)
+    claimed = 3 + 2.0**-20
+    assert compare(claimed, f, STEP, NOISE) == Comparison(claimed, 3 + 2.0**-19, error=2.0**-20)
+
+
+def test_three_steps_after_the_one_that_has_converged_are_asked() -> None:
+    def f(x: float, until: int) -> float:
+        return (3.0 if abs(x) > STEP / 8**until else 3.5) * x
+
+    found = compare(3.25, lambda x: f(x, 4), STEP, NOISE)
+    assert found == Comparison(3.25, 3.5, error=2.0**-14)
+    found = compare(3.25, lambda x: f(x, 5), STEP, NOISE)
+    assert found == Comparison(3.25, 3.0, error=2.0**-26)
 
 
 def test_a_rounding_of_a_thousandth_of_the_slope_is_small_enough() -> None:

@@ -194,12 +194,12 @@ def compare(claimed: float, f: Callable[[float], float], h: float, noise: float)
     f = cache(f)
     first, coarse, steepest = h, inf, abs(claimed)
     settled: Comparison | None = None
-    settled_at = FINEST
     for refinement in range(FINEST):
         found = Comparison(claimed, _quotient(f, h), error=2 * noise / h)
         steepest = max(steepest, abs(found.numerical))
         if settled is not None:
-            if found.error > settled.difference or refinement > settled_at + DOUBTS:
+            # The error tells how many steps have passed: each makes it larger by REFINEMENT.
+            if found.error > min(settled.difference, settled.error * REFINEMENT**DOUBTS):
                 break
             if not found.agrees_with(settled):
                 # Two steps that both reached over what is finer than they are.
@@ -209,7 +209,7 @@ def compare(claimed: float, f: Callable[[float], float], h: float, noise: float)
                 is_sharp = refinement == 0 or found.error <= RESOLUTION * steepest
                 return found if is_sharp else replace(found, kink=_has_kink(f, first, noise))
             if abs(coarse - found.numerical) <= found.error:
-                settled, settled_at = found, refinement
+                settled = found
         coarse = found.numerical
         h /= REFINEMENT
     return replace(settled or found, kink=_has_kink(f, first, noise))
