@@ -76,12 +76,11 @@ class Probe:
     def __init__(self, f: Callable[[Array], Any], x: Array, h: float) -> None:
         if not (isinstance(h, int | float) and h > 0):
             raise SettingError(f"the step h is a positive number, not {h!r}")
-        xp = namespace_of(x, where="numerical_gradient")
         if kind_of(x) == "complex floating":
             raise DTypeError("numerical_gradient: x is complex: give its real and imaginary parts")
         dtype = widest_float(x)
         self.f = f
-        self.x = x if x.dtype == dtype else xp.astype(x, dtype)
+        self.x = x if x.dtype == dtype else namespace_of(x).astype(x, dtype)
         self.h = step_for(self.x, h)
         self._at = self._in_place if _can_be_written(self.x) else self._on_a_copy
 
@@ -114,8 +113,6 @@ def step_for(x: Array, h: float) -> float:
 
 
 def _can_be_written(x: Array) -> bool:
-    if 0 in x.shape:
-        return False
     first = (0,) * x.ndim
     try:
         x[first] = float(x[first])
