@@ -80,6 +80,14 @@ def test_x_may_be_read_only_anywhere() -> None:
     np.testing.assert_allclose(there.to_numpy(gradient), [[3, 12], [3, 12]])
 
 
+@pytest.mark.skipif(backend.name != "torch", reason="only PyTorch lets such an array be written to")
+def test_elements_that_share_memory_are_varied_one_by_one() -> None:
+    x = backend.library.ones((), dtype=backend.library.float64).expand(3)
+    gradient = numerical_gradient(lambda x: backend.xp.sum(x * x), x)
+    np.testing.assert_allclose(host(gradient), [2, 2, 2])
+    np.testing.assert_array_equal(host(x), [1, 1, 1])
+
+
 def test_mistakes() -> None:
     with pytest.raises(DTypeError, match="numerical_gradient: expected an array, got float"):
         numerical_gradient(lambda x: x, 1.0)

@@ -90,7 +90,7 @@ class Probe:
 
     def _in_place(self, i: int, step: float) -> float:
         index = unravel(i, self.x.shape)
-        kept = float(self.x[index])
+        kept = self.x[index] * 1  # a copy, not a view
         try:
             self.x[index] = kept + step
             return float(self.f(self.x))
@@ -113,12 +113,17 @@ def step_for(x: Array, h: float) -> float:
 
 
 def _can_be_written(x: Array) -> bool:
+    """Tell whether each element can be changed alone; those of an expanded tensor share memory."""
+    xp = namespace_of(x)
     first = (0,) * x.ndim
     try:
-        x[first] = float(x[first])
+        kept, before = x[first] * 1, xp.astype(x, x.dtype)
+        x[first] = xp.astype(kept == 0, x.dtype)  # any other number
+        changed = int(xp.count_nonzero(x != before))
+        x[first] = kept
     except Exception:  # each library refuses with an error of its own
         return False
-    return True
+    return changed == 1
 
 
 def unravel(i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
