@@ -33,10 +33,15 @@ def _selection() -> Iterator[None]:
     xbp.set_backend(None)
 
 
+RECORDER = pytest.StashKey[RecordingNamespace]()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the check against CuPy's signatures."""
-    parser.addoption("--record-calls", type=Path, help="Note each call of the namespace in a file.")
-    parser.addoption("--calls", type=Path, help="The calls that tests/test_cupy.py checks.")
+    parser.addoption(
+        "--record-calls", type=Path, help="Note each call of the namespace in a folder."
+    )
+    parser.addoption("--calls", type=Path, help="The folder of calls for tests/test_cupy.py.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,6 +55,3 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write what was heard."""
     if path := session.config.getoption("--record-calls"):
         session.config.stash[RECORDER].write(path)
-
-
-RECORDER = pytest.StashKey[RecordingNamespace]()

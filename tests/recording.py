@@ -1,9 +1,10 @@
 """A namespace that notes each function xbp calls on NumPy, to be held against another library's.
 
-``pytest --record-calls calls.json`` runs the suite on it; tests/test_cupy.py reads the notes.
+``pytest --record-calls FOLDER`` runs the suite on it; tests/test_cupy.py reads the notes.
 """
 
 import json
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -44,9 +45,10 @@ class RecordingNamespace:
 
         return noting
 
-    def write(self, path: Path) -> None:
-        """Write the calls as JSON."""
-        path.write_text(json.dumps(sorted(self.calls), indent=1))
+    def write(self, folder: Path) -> None:
+        """Write the calls as JSON, in a file for each process."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{os.getpid()}.json").write_text(json.dumps(sorted(self.calls), indent=1))
 
     def install(self, backend: Any) -> None:
         """Become the namespace of every array of a backend's library."""

@@ -1,7 +1,7 @@
 """CuPy without a GPU: each call that the suite makes exists in CuPy, with its arguments and dtypes.
 
-``pytest --record-calls calls.json`` notes the calls on NumPy, ``pytest tests/test_cupy.py --calls
-calls.json`` holds them against CuPy's signatures. Nothing is computed.
+``pytest --record-calls FOLDER`` notes the calls on NumPy, ``pytest tests/test_cupy.py --calls
+FOLDER`` holds them against CuPy's signatures. Nothing is computed.
 """
 
 import inspect
@@ -20,10 +20,10 @@ cupy = pytest.importorskip("cupy")
 
 @pytest.fixture(scope="module")
 def calls(request: pytest.FixtureRequest) -> list[Call]:
-    path = request.config.getoption("--calls")
-    if path is None:
-        pytest.skip("no calls: pytest --record-calls FILE, then --calls FILE")
-    return [tuple(call) for call in json.loads(path.read_text())]
+    folder = request.config.getoption("--calls")
+    if folder is None:
+        pytest.skip("no calls: pytest --record-calls FOLDER, then --calls FOLDER")
+    return [tuple(call) for path in folder.glob("*.json") for call in json.loads(path.read_text())]
 
 
 def test_the_calls_were_noted(calls: list[Call]) -> None:
