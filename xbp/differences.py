@@ -117,8 +117,8 @@ def _can_be_written(x: Array) -> bool:
     xp = namespace_of(x)
     first = (0,) * x.ndim
     try:
-        kept, before = x[first] * 1, xp.astype(x, x.dtype)
-        x[first] = xp.astype(kept == 0, x.dtype)  # any other number
+        kept, before = x[first] * 1, x * 1
+        x[first] = float(kept == 0)  # another number than it was
         changed = int(xp.count_nonzero(x != before))
         x[first] = kept
     except Exception:  # each library refuses with an error of its own
