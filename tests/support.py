@@ -7,7 +7,6 @@ import pytest
 from hypothesis import strategies as st
 
 import xbp
-from xbp.layers import Layer
 from xbp.namespace import Array, dtype_name
 from xbp.testing.conformance import stranger_to
 
@@ -62,13 +61,3 @@ def arrays(
     seed = draw(st.integers(0, 2**32 - 1))
     values = np.random.default_rng(seed).uniform(low, high, shape)
     return np.asarray(values)
-
-
-def numerical_derivative(layer: Layer, x: HostArray, dout: HostArray) -> HostArray:
-    """Return the derivative of sum(forward(x) * dout) by x, by central differences."""
-    upstream = arr(dout)
-
-    def f(x: Array) -> Array:
-        return backend.xp.sum(layer.forward(x) * upstream)
-
-    return host(xbp.numerical_gradient(f, arr(x)))

@@ -21,7 +21,7 @@ from xbp.testing.signatures import Labels, OneHot, Signature, size_of, sizes_of
 from xbp.testing.trial import LayerTrial
 
 LARGEST_SIZE = 3
-SMALLEST, LARGEST = 1e-6, 1e6
+LARGEST = 1e6
 
 
 @st.composite
