@@ -13,8 +13,8 @@ from xbp.namespace import Array, device_of, dtype_name, kind_of, namespace_of, w
 # each of its terms.
 ROUNDINGS = 8
 
-# From one step to the next smaller one, and how often: by then a first step of 0.01 is so small that
-# it changes no number of size 1.
+# From one step to the next smaller one, and how often: by then a first step of 0.01 changes no
+# number of size 1 any more.
 REFINEMENT = 8
 FINEST = 16
 
