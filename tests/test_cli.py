@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
-from support import backend, needs_float64, precise, widest
+from support import backend, precise, widest
 
 import xbp
 from xbp.cli import main
@@ -109,8 +109,8 @@ def test_gradcheck() -> None:
     assert found["passed"]
     assert found["dtype"] == widest
     assert list(found["parameters"]) == ["W1", "b1", "W2", "b2"]
-    assert found["parameters"]["W1"]["mean_absolute_difference"] < precise(1e-8, 1e-4)
-    assert found["parameters"]["b2"]["mean_absolute_difference"] < precise(1e-6, 1e-4)
+    assert found["parameters"]["W1"]["mean_absolute_difference"] < precise(1e-8, 1e-3)
+    assert found["parameters"]["b2"]["mean_absolute_difference"] < precise(1e-6, 1e-3)
     assert found["parameters"]["W1"]["checked"] == 40
     result = run("gradcheck", "--elements", "3", "--backend", SPEC)
     assert result.exit_code == 0
@@ -123,7 +123,6 @@ def test_gradcheck_of_every_element() -> None:
     assert [check["checked"] for check in found["parameters"].values()] == [64, 1, 10, 10]
 
 
-@needs_float64  # weights this small give derivatives that float32 cannot tell from its roundings
 def test_gradcheck_fails_on_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Relu, "backward", lambda self, dout: dout)
     result = run("gradcheck", "--elements", "30", "--backend", SPEC)

@@ -1,6 +1,7 @@
 """The numerical gradient, and a check that finds planted faults and knows a kink."""
 
 from copy import copy
+from math import cbrt
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from xbp.differences import noise_of, step_for
 from xbp.errors import DataError, DTypeError, SettingError
 from xbp.gradients import GradientReport, ParameterCheck
 from xbp.layers import Affine, Relu, Sigmoid, SoftmaxWithLoss
-from xbp.namespace import namespace_of
+from xbp.namespace import epsilon_of, namespace_of
 
 
 @given(arrays((2, 3)))
@@ -122,8 +123,8 @@ def test_a_right_gradient_passes() -> None:
     assert list(report.parameters) == ["W1", "b1", "W2", "b2"]
     for key, check in report.parameters.items():
         assert check.checked == check.size == before[key].size
-        assert check.mean_absolute_difference < precise(1e-9, 1e-4)
-        assert check.largest_relative_error < 1e-6
+        assert check.mean_absolute_difference < precise(1e-9, 1e-3)
+        assert check.largest_relative_error < precise(1e-6, 1e-3)
         assert check.kinks == 0
         np.testing.assert_array_equal(host(net.params[key]), before[key])
     assert "W1: mean difference" in str(report)
@@ -279,8 +280,7 @@ def test_a_wrong_element_is_located_and_measured(claim: float, relative: float) 
     assert found.backpropagation == claim
     assert found.numerical == pytest.approx(4, abs=precise(1e-9, 1e-2))
     assert found.mean_absolute_difference == pytest.approx(0.25, abs=precise(1e-9, 1e-2))
-    if backend.has_float64:  # float32 resolves no gradient to 6 digits
-        assert found.largest_relative_error == pytest.approx(relative, abs=1e-9)
+    assert found.largest_relative_error == pytest.approx(relative, abs=precise(1e-9, 1e-2))
 
 
 def test_the_mean_difference_of_a_single_number_is_its_own() -> None:
@@ -306,8 +306,8 @@ def test_errors_are_relative_to_what_a_quotient_can_resolve(samples: int) -> Non
     x = arr(np.ones(samples), widest)
     found = gradient_check(claimed, x, x).parameters["W"]
     magnitude = 1 + 3 + W.size * 2.0**40 * claim
-    noise = noise_of(float(xp.finfo(x.dtype).eps), max(5, samples), magnitude)
-    smallest = 2 * noise / step_for(x, 1e-4) / 1e-6
+    noise = noise_of(epsilon_of(x), max(5, samples), magnitude)
+    smallest = 2 * noise / max(step_for(x, 1e-4), cbrt(noise)) / cbrt(epsilon_of(x))
     assert found.largest_relative_error == pytest.approx(claim / smallest, rel=1e-5)
 
 
@@ -333,7 +333,7 @@ def test_backpropagation_may_be_wrong_on_a_kink_where_there_is_a_derivative() ->
     xp = backend.xp
     found = Claimed([0.0, 1.0], xp.sum, lambda W: xp.astype(W != 0, W.dtype)).check()
     assert (found.checked, found.kinks, found.wrong) == (2, 1, 0)
-    assert found.largest_relative_error < 1e-6
+    assert found.largest_relative_error < precise(1e-6, 1e-3)
 
 
 def test_where_kinks_are_all_around_nothing_is_measured() -> None:

@@ -7,7 +7,15 @@ from math import cbrt, inf, prod
 from typing import Any
 
 from xbp.errors import DTypeError, SettingError
-from xbp.namespace import Array, device_of, dtype_name, kind_of, namespace_of, widest_float
+from xbp.namespace import (
+    Array,
+    device_of,
+    dtype_name,
+    epsilon_of,
+    kind_of,
+    namespace_of,
+    widest_float,
+)
 
 # How many roundings an elementary function or a handful of operations amount to; a sum adds one for
 # each of its terms.
@@ -108,8 +116,7 @@ def step_for(x: Array, h: float) -> float:
     """Return the step to take in the dtype of x: in float32 a small one drowns in rounding."""
     if dtype_name(x.dtype) == "float64":
         return h
-    epsilon = float(namespace_of(x).finfo(x.dtype).eps)
-    return max(h, cbrt(epsilon))
+    return max(h, cbrt(epsilon_of(x)))
 
 
 def _can_be_written(x: Array) -> bool:

@@ -6,18 +6,23 @@ Nothing here knows how a network is built: its gradient is checked from outside.
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import cbrt, isfinite, prod
 from typing import Any, Protocol, Self
 
 from xbp.differences import Comparison, Probe, compare, noise_of, step_for, unravel
 from xbp.errors import DataError, SettingError
-from xbp.namespace import Array, cast_like, device_of, dtype_name, namespace_of, widest_float
+from xbp.namespace import (
+    Array,
+    cast_like,
+    device_of,
+    dtype_name,
+    epsilon_of,
+    namespace_of,
+    widest_float,
+)
 
 # How far each element is moved to leave a kink, in steps of the difference quotient.
 JITTER = 100
-
-# A gradient is resolved if its difference quotient is good for so many digits.
-RESOLVED = 1e-6
 
 
 class Checkable(Protocol):
@@ -133,7 +138,8 @@ def gradient_check(
     x, t
         A sample or a small batch, and its targets.
     h
-        The step, as in `numerical_gradient`.
+        The step, as in `numerical_gradient`; a longer one where rounding is coarse, and shorter
+        ones beside a kink.
     elements
         How many elements of each parameter to compare, chosen at random; None compares all.
     seed
@@ -171,7 +177,7 @@ def gradient_check(
             beside = {key: _jittered(parameter, h, chance) for key, parameter in params.items()}
             for key, found in _compare(network, beside, x, t, aside, h).items():
                 here[key].update(found)
-    checks = {key: _summary(found, params[key].shape, aside[key]) for key, found in here.items()}
+    checks = {key: _summary(found, params[key], aside[key]) for key, found in here.items()}
     return GradientReport(checks, dtype_name(next(iter(params.values())).dtype), h)
 
 
@@ -195,9 +201,11 @@ def _compare(
     comparisons = {}
     for key, parameter in params.items():
         probe = Probe(losses[key], parameter, h)
+        # Where rounding is coarse, a longer step loses less to it than it gains in truncation.
+        step = max(probe.h, cbrt(noise))
         values = network.backend.to_numpy(gradient[key]).ravel()
         comparisons[key] = {
-            i: compare(float(values[i]), probe.along(i), probe.h, noise) for i in chosen[key]
+            i: compare(float(values[i]), probe.along(i), step, noise) for i in chosen[key]
         }
     return comparisons
 
@@ -209,7 +217,7 @@ def _noise_of_loss(
     xp = namespace_of(x)
     longest = max(length for array in (x, *params.values()) for length in array.shape)
     sums = (float(xp.sum(xp.abs(params[key] * gradient[key]))) for key in params)
-    return noise_of(float(xp.finfo(widest_float(x)).eps), longest, 1 + loss + sum(sums))
+    return noise_of(epsilon_of(x), longest, 1 + loss + sum(sums))
 
 
 def _jittered(x: Array, h: float, chance: random.Random) -> Array:
@@ -233,26 +241,27 @@ def losses_by_parameter(
     return {key: by(key) for key in params}
 
 
-def _summary(
-    found: Mapping[int, Comparison], shape: tuple[int, ...], aside: list[int]
-) -> ParameterCheck:
+def _summary(found: Mapping[int, Comparison], parameter: Array, aside: list[int]) -> ParameterCheck:
     smooth = {i: comparison for i, comparison in found.items() if not comparison.kink}
-    worst = max(smooth, key=lambda i: _relative_error(smooth[i]), default=None)
+    # Below this part of its error, which shrinks with the dtype, a quotient resolves no gradient.
+    resolved = cbrt(epsilon_of(parameter))
+    relative = {i: _relative_error(comparison, resolved) for i, comparison in smooth.items()}
+    worst = max(relative, key=lambda i: relative[i], default=None)
     return ParameterCheck(
-        size=prod(shape),
+        size=prod(parameter.shape),
         checked=len(found),
         kinks=sum(found[i].kink or found[i].right for i in aside),
         mean_absolute_difference=sum(c.difference for c in smooth.values()) / max(len(smooth), 1),
-        largest_relative_error=0.0 if worst is None else _relative_error(smooth[worst]),
-        worst=None if worst is None else unravel(worst, shape),
+        largest_relative_error=0.0 if worst is None else relative[worst],
+        worst=None if worst is None else unravel(worst, parameter.shape),
         backpropagation=None if worst is None else smooth[worst].claimed,
         numerical=None if worst is None else smooth[worst].numerical,
         wrong=sum(not comparison.right for comparison in smooth.values()),
     )
 
 
-def _relative_error(found: Comparison) -> float:
-    return found.difference / max(abs(found.claimed), abs(found.numerical), found.error / RESOLVED)
+def _relative_error(found: Comparison, resolved: float) -> float:
+    return found.difference / max(abs(found.claimed), abs(found.numerical), found.error / resolved)
 
 
 def widened_copy(x: Array) -> Array:

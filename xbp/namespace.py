@@ -109,6 +109,11 @@ def dtype_name(dtype: DType) -> str:
     return str(dtype).rpartition(".")[2]
 
 
+def epsilon_of(array: Array) -> float:
+    """Return the machine epsilon of a floating-point array's dtype."""
+    return float(namespace_of(array).finfo(array.dtype).eps)
+
+
 def device_of(array: Array) -> Any:
     """Return the device an array lives on; None while the array is only being traced."""
     return array_api_compat.device(array)
