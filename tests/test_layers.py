@@ -282,6 +282,10 @@ def test_targets_are_looked_at_before_they_are_learned_from(spec: str) -> None:
         assert complaint(figures, rows) == f"t[1] is [{infinite}, 0.0, 1.0], not finite"
 
 
+def test_there_may_be_more_classes_than_the_labels_dtype_has_numbers() -> None:
+    SoftmaxWithLoss.check_targets(arr(np.array([3, 200], dtype=np.uint8)), 300)
+
+
 # Parameters --------------------------------------------------------------------------------------
 
 
