@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import settings
+from support import backend, needs_float64
 
 import xbp
 from xbp.cli import main
@@ -101,6 +102,23 @@ def test_the_command_checks_a_backend() -> None:
     assert "softmax with loss" in result.stdout
 
 
+@pytest.mark.usefixtures("_draft")
+def test_the_command_tries_as_many_cases_as_it_is_told() -> None:
+    asked = []
+
+    def asarray(self: Any, obj: Any, dtype: str | None = None) -> Any:
+        asked.append(obj)
+        return xbp.Backend.asarray(self, obj, dtype)
+
+    xbp.register_backend("draft", type("Draft", (Draft,), {"asarray": asarray}))
+    counts = []
+    for examples in ("1", "4"):
+        asked.clear()
+        CliRunner().invoke(main, ["check", "draft", "--examples", examples])
+        counts.append(len(asked))
+    assert counts[1] > 2 * counts[0]
+
+
 def test_the_command_leaves_hypothesis_as_it_was() -> None:
     before = settings.default
     CliRunner().invoke(main, ["check", "numpy", "--examples", "1"])
@@ -168,6 +186,14 @@ def test_fixtures_take_the_environments_backend(
     result = pytester.runpytest_subprocess("-rA")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["on array-api-strict:device1"])
+
+
+@needs_float64
+def test_fixtures_switch_float64_on(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_float64(xbp_backend): assert xbp_backend.has_float64")
+    spec = f"{backend.name}:{backend.device}"
+    result = pytester.runpytest_subprocess("--xbp-backend", spec)
+    result.assert_outcomes(passed=1)
 
 
 def test_an_unknown_backend_is_a_usage_error(pytester: pytest.Pytester) -> None:

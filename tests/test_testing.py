@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import find, given, settings
 from support import backend, dtype_of, host, widest
 
 import xbp
@@ -19,6 +19,7 @@ from xbp.testing import (
     Signature,
     arrays,
     assert_gradients,
+    host_arrays,
     layers,
     networks,
 )
@@ -199,6 +200,11 @@ def test_arrays_are_on_the_backend(x: Array) -> None:
     assert np.all(abs(values) <= 10)
     assert np.all((values == 0) | (abs(values) >= 0.99e-6))
     np.testing.assert_array_equal(values, values.astype(np.float32))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0), (1e-6, 1e-5), (1e5, 1e6), (-1e6, -1e5)])
+def test_numbers_of_every_size_are_drawn(low: float, high: float) -> None:
+    find(host_arrays((1,)), lambda values: low <= values[0] <= high)
 
 
 @given(layers(LAYERS, dtype=widest, backend=backend))

@@ -22,6 +22,7 @@ from xbp.testing.trial import LayerTrial
 
 LARGEST_SIZE = 3
 LARGEST = 1e6
+SMALLEST = 1e-6
 
 
 @st.composite
@@ -33,17 +34,16 @@ def host_arrays(draw: st.DrawFn, shape: tuple[int, ...], *, largest: float = LAR
     shape
         In numbers.
     largest
-        No element is larger than this. None but 0 is smaller than 1e-6.
+        No element is larger than this. None but 0 is smaller than 1e-6, or than a thousandth of
+        what the largest could be.
     """
-    scales = [10.0**exponent for exponent in range(-3, 7) if 10.0**exponent <= largest]
+    scales = [10.0**exponent for exponent in range(-5, 7) if 10.0**exponent <= largest]
     scale = draw(st.sampled_from(sorted(scales, key=lambda scale: abs(np.log10(scale)))))
-    elements = st.floats(-1, 1, width=32).map(_zero_if_tiny)
+    elements = st.floats(-1, 1, width=32)
     values = draw(host.arrays(np.float32, shape, elements=elements))
+    smallest = max(1e-3, SMALLEST / scale)
+    values = np.where(abs(values) < smallest, np.float32(0), values)
     return np.asarray(values * np.float32(scale), dtype=np.float64)
-
-
-def _zero_if_tiny(value: float) -> float:
-    return value if abs(value) >= 1e-3 else 0.0  # noqa: PLR2004
 
 
 @st.composite
