@@ -1,6 +1,8 @@
 """JAX, on whatever device it runs; training steps are compiled."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import jax
@@ -49,9 +51,9 @@ class JaxBackend(Backend):
         return "float32"
 
     @property
-    def has_float64(self) -> bool:
-        """Whether the 64-bit mode is on now."""
-        return bool(jax.config.jax_enable_x64)
+    def dtypes(self) -> Mapping[str, Any]:
+        """JAX's dtypes, by name: those of 64 bits only while the 64-bit mode is on."""
+        return _dtypes(self.native_device, bool(jax.config.jax_enable_x64))
 
     def enable_float64(self) -> None:
         """Switch JAX's 64-bit mode on for the process."""
@@ -78,6 +80,12 @@ class JaxBackend(Backend):
         """Make new arrays on this device."""
         device: AbstractContextManager[Any] = jax.default_device(self.native_device)
         return device
+
+
+@cache
+def _dtypes(device: jax.Device, in_64_bit_mode: bool) -> Mapping[str, Any]:
+    known: Mapping[str, Any] = jax.numpy.__array_namespace_info__().dtypes(device=device)
+    return known
 
 
 def _device_name(device: Any) -> str:

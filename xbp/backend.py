@@ -4,8 +4,9 @@ A backend is met only at the doors, where arrays are created, moved, compiled an
 Inside a layer the arrays themselves say what to do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import array_api_compat
@@ -93,10 +94,16 @@ class Backend:
         dtypes = self._info.default_dtypes(device=self.native_device)
         return dtype_name(dtypes["real floating"])
 
+    @cached_property
+    def dtypes(self) -> Mapping[str, DType]:
+        """The library's dtypes that the device computes in, by name."""
+        known: Mapping[str, DType] = self._info.dtypes(device=self.native_device)
+        return known
+
     @property
     def has_float64(self) -> bool:
         """Whether the device computes in float64."""
-        return "float64" in self._info.dtypes(device=self.native_device)
+        return "float64" in self.dtypes
 
     float64_hint: ClassVar[str] = "use dtype='float32', or another device"
 
@@ -147,9 +154,9 @@ class Backend:
                 f"backend {self.name}:{self.device} has no float64: {self.float64_hint}"
             )
         try:
-            return self._info.dtypes(device=self.native_device)[name]
+            return self.dtypes[name]
         except KeyError:
-            known = ", ".join(sorted(self._info.dtypes(device=self.native_device)))
+            known = ", ".join(sorted(self.dtypes))
             raise DTypeError(
                 f"backend {self.name}:{self.device} has no dtype {name!r}: choose one of {known}"
             ) from None
