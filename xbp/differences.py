@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import cbrt, inf, prod
 from typing import Any
 
@@ -178,7 +178,9 @@ class Comparison:
         return abs(self.numerical - other.numerical) <= self.error + other.error
 
 
-def compare(claimed: float, f: Callable[[float], float], h: float, noise: float) -> Comparison:
+def compare(
+    claimed: float, f: Callable[[float], float], h: float, noise: float, unit: float = 0.0
+) -> Comparison:
     r"""Compare a claimed derivative of f at 0 with central differences.
 
     Parameters
@@ -190,24 +192,29 @@ def compare(claimed: float, f: Callable[[float], float], h: float, noise: float)
     h
         The first step. It is refined until the quotient has converged.
     noise
-        How far a value of f can be off by rounding: see `noise_of`.
+        How far f(0) can be off by rounding: see `noise_of`.
+    unit
+        How far a number of size 1 can be: a step adds ``h`` times the slope to what is rounded.
 
     Notes
     -----
-    Rounding puts the quotient off by at most ``noise / h``, and truncation by
+    Rounding puts the quotient off by at most ``noise / h + unit * slope``, and truncation by
     :math:`T(h) = h^2 f'''/6`. Two quotients of steps 8h and h differ by :math:`63\,T(h)`, so once
-    they agree within ``2 noise / h``, what is left of the truncation is smaller than the rounding,
-    and the two together than ``2 noise / h``. No other tolerance is used: a step that reaches over
-    a kink is refined until it stays on one side.
+    they agree within twice the rounding, what is left of the truncation is smaller than the
+    rounding, and the two together than twice the rounding. No other tolerance is used: a step that
+    reaches over a kink is refined until it stays on one side.
     """
     f = cache(f)
-    first, coarse, steepest = h, inf, abs(claimed)
+    has_kink = partial(_has_kink, f, h, noise, unit)
+    coarse, steepest = inf, abs(claimed)
     settled: Comparison | None = None
     for refinement in range(FINEST):
-        found = Comparison(claimed, _quotient(f, h), error=2 * noise / h)
-        steepest = max(steepest, abs(found.numerical))
+        slope = _quotient(f, h)
+        rounding = noise / h + unit * max(abs(claimed), abs(slope))
+        found = Comparison(claimed, slope, error=2 * rounding)
+        steepest = max(steepest, abs(slope))
         if settled is not None:
-            # The error tells how many steps have passed: each makes it larger by REFINEMENT.
+            # The error tells how many steps have passed: each makes it larger, by REFINEMENT soon.
             if found.error > min(settled.difference, settled.error * REFINEMENT**DOUBTS):
                 break
             if not found.agrees_with(settled):
@@ -216,12 +223,12 @@ def compare(claimed: float, f: Callable[[float], float], h: float, noise: float)
         if settled is None:
             if found.right:
                 is_sharp = refinement == 0 or found.error <= RESOLUTION * steepest
-                return found if is_sharp else replace(found, kink=_has_kink(f, first, noise))
+                return found if is_sharp else replace(found, kink=has_kink())
             if abs(coarse - found.numerical) <= found.error:
                 settled = found
         coarse = found.numerical
         h /= REFINEMENT
-    return replace(settled or found, kink=_has_kink(f, first, noise))
+    return replace(settled or found, kink=has_kink())
 
 
 def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
@@ -246,7 +253,7 @@ def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
     return (ROUNDINGS + longest_sum) * epsilon / 2 * magnitude
 
 
-def _has_kink(f: Callable[[float], float], h: float, noise: float) -> bool:
+def _has_kink(f: Callable[[float], float], h: float, noise: float, unit: float) -> bool:
     """Tell whether the slopes to the left and to the right differ, however small the step."""
     # Curvature, too, parts the slopes, but in proportion to the step. What counts is whether they
     # still come closer when their gap is about to drown in rounding.
@@ -254,7 +261,7 @@ def _has_kink(f: Callable[[float], float], h: float, noise: float) -> bool:
     for refinement in range(-2, FINEST):
         step = h / REFINEMENT**refinement
         gap = abs(f(step) - 2 * f(0.0) + f(-step)) / step
-        if gap <= 16 * noise / step:
+        if gap <= 16 * (noise / step + unit * abs(_quotient(f, step))):
             break
         gaps.append(gap)
     return len(gaps) > 1 and gaps[-1] > gaps[-2] / 2

@@ -197,7 +197,8 @@ def _compare(
             f"gradient_check: the loss is {float(loss)}: x holds NaN or infinity, or a label is "
             "outside the classes"
         )
-    noise = _noise_of_loss(abs(float(loss)), params, gradient, x)
+    unit = _unit_of_loss(params, x)
+    noise = unit * _magnitude_of_loss(abs(float(loss)), params, gradient)
     comparisons = {}
     for key, parameter in params.items():
         probe = Probe(losses[key], parameter, h)
@@ -205,19 +206,28 @@ def _compare(
         step = max(probe.h, cbrt(noise))
         values = network.backend.to_numpy(gradient[key]).ravel()
         comparisons[key] = {
-            i: compare(float(values[i]), probe.along(i), step, noise) for i in chosen[key]
+            i: compare(float(values[i]), probe.along(i), step, noise, unit) for i in chosen[key]
         }
     return comparisons
 
 
-def _noise_of_loss(
-    loss: float, params: Mapping[str, Array], gradient: Mapping[str, Array], x: Array
-) -> float:
-    """Return how far the loss can be off by rounding."""
-    xp = namespace_of(x)
+def _unit_of_loss(params: Mapping[str, Array], x: Array) -> float:
+    """Return how far a number of size 1 in the loss can be off by rounding."""
     longest = max(length for array in (x, *params.values()) for length in array.shape)
-    sums = (float(xp.sum(xp.abs(params[key] * gradient[key]))) for key in params)
-    return noise_of(epsilon_of(x), longest, 1 + loss + sum(sums))
+    return noise_of(epsilon_of(x), longest, 1.0)
+
+
+def _magnitude_of_loss(
+    loss: float, params: Mapping[str, Array], gradient: Mapping[str, Array]
+) -> float:
+    """Return the size of what is added up in the loss."""
+    sums = (_sum_of_sizes(params[key] * gradient[key]) for key in params)
+    return 1 + loss + sum(sums)
+
+
+def _sum_of_sizes(x: Array) -> float:
+    xp = namespace_of(x)
+    return float(xp.sum(xp.abs(x)))
 
 
 def _jittered(x: Array, h: float, chance: random.Random) -> Array:

@@ -13,6 +13,9 @@ from xbp.namespace import Array
 from xbp.testing.cases import HostArray, LayerCase, shown
 from xbp.testing.signatures import Labels
 
+# What a layer does to an element, beside summing, is fewer roundings than this.
+OPERATIONS = 64
+
 
 class LayerTrial:
     """A layer and its inputs on a backend.
@@ -41,6 +44,7 @@ class LayerTrial:
         params = {name: self.arrays[name] for name in case.signature.params}
         self.layer: Layer = self._attempt("making the layer", case.signature.make, **params)
         self.inputs = [self.arrays[name] for name in case.signature.inputs]
+        self._moved: dict[float, list[LayerTrial]] = {}
 
     def __repr__(self) -> str:
         return f"{self.title} {self.dtype}\n{self.case}"
@@ -154,7 +158,8 @@ class LayerTrial:
         """How far the rounding in a layer can put off a number of size 1."""
         epsilon = float(self.backend.xp.finfo(self.backend.dtype(self.dtype)).eps)
         # No sum has more terms than an array has elements.
-        return noise_of(epsilon, max(value.size for value in self.case.arrays.values()), 1.0)
+        longest_sum = max(value.size for value in self.case.arrays.values())
+        return noise_of(epsilon, OPERATIONS + longest_sum, 1.0)
 
     @cached_property
     def magnitude(self) -> HostArray:
@@ -165,9 +170,28 @@ class LayerTrial:
             magnitude = magnitude + products.reshape(len(rows), -1).sum(axis=1)
         return magnitude
 
-    def rounding(self, name: str, dout: HostArray) -> HostArray:
-        """Return how far the derivative by an array can be off by rounding, element by element."""
-        return self.unit * np.tensordot(abs(dout).reshape(-1), 1 + abs(self.jacobian[name]), axes=1)
+    def rounding(self, name: str) -> HostArray:
+        """Return how far the case's derivative by an array can be off by rounding, each element.
+
+        That is where nothing cancels on the way back; else add `cancellation`.
+        """
+        return self.unit * chained(abs(self.case.dout), 1 + abs(self.jacobian[name]))
+
+    def cancellation(self, name: str, unit: float | None = None) -> HostArray:
+        """Return how far that derivative moves when every number moves by its roundings."""
+        rows = self.jacobian[name]
+        moved = [abs(other.jacobian[name] - rows) for other in self._moved_by(unit or self.unit)]
+        return 2 * chained(abs(self.case.dout), np.max(moved, axis=0))
+
+    def output_cancellation(self, unit: float) -> HostArray:
+        """Return how far each output moves then."""
+        moved = [abs(other.output - self.output) for other in self._moved_by(unit)]
+        return 2 * np.asarray(np.max(moved, axis=0))
+
+    def _moved_by(self, unit: float) -> list["LayerTrial"]:
+        if unit not in self._moved:
+            self._moved[unit] = [self.nudged(unit, seed) for seed in range(2)]
+        return self._moved[unit]
 
     # Others like it ------------------------------------------------------------------------------
 
@@ -190,3 +214,8 @@ class LayerTrial:
         """Tell whether the array holds floating-point numbers to differentiate by."""
         signature = self.case.signature
         return name in signature.differentiable or name in signature.params
+
+
+def chained(dout: HostArray, rows: HostArray) -> HostArray:
+    """Return the derivative by an array, given that by the outputs and the rows of a Jacobian."""
+    return np.asarray(np.tensordot(dout.reshape(-1), rows, axes=1))
