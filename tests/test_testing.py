@@ -1,11 +1,12 @@
 """The kit for authors of layers: what it draws, what it finds, and what it says."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import find, given, settings
-from support import backend, dtype_of, host, widest
+from support import backend, dtype_of, host, needs_float64, widest
 
 import xbp
 from xbp.errors import SettingError
@@ -23,6 +24,34 @@ from xbp.testing import (
     layers,
     networks,
 )
+
+
+class LayerNormalization(Layer):
+    """Features less their mean, over their standard deviation: steep where all are alike."""
+
+    def forward(self, x: Array) -> Array:
+        xp = namespace_of(x)
+        centred = x - xp.mean(x, axis=1, keepdims=True)
+        variance = xp.mean(centred * centred, axis=1, keepdims=True)
+        self.deviation = xp.sqrt(variance + 1e-5)
+        self.y = centred / self.deviation
+        return self.y
+
+    def backward(self, dout: Array) -> Array:
+        xp = namespace_of(dout)
+        along_y = self.y * xp.mean(dout * self.y, axis=1, keepdims=True)
+        return (dout - xp.mean(dout, axis=1, keepdims=True) - along_y) / self.deviation
+
+
+class Sine(Layer):
+    """Has many periods between two neighbouring numbers of float32, and of float64 none."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return namespace_of(x).sin(x)
+
+    def backward(self, dout: Array) -> Array:
+        return dout * namespace_of(dout).cos(self.x)
 
 
 class Softplus(Layer):
@@ -77,6 +106,12 @@ def test_layers_of_ones_own_pass() -> None:
     assert_gradients(Softplus, backend=backend)
     assert_gradients(Scale, backend=backend, **SCALE)  # type: ignore[arg-type]
     assert_gradients(Signature(Softplus, {"x": ("A", "B", 2)}), backend=backend)
+
+
+@needs_float64
+@pytest.mark.parametrize("kind", [LayerNormalization, Sine])
+def test_a_right_layer_passes_where_float32_can_tell_little(kind: type[Layer]) -> None:
+    assert_gradients(kind, backend=backend)
 
 
 def test_the_selected_backend_is_taken() -> None:
@@ -145,7 +180,31 @@ def test_derivatives_that_are_missing_are_missed() -> None:
     class Secret(Scale):
         param_names = ()  # type: ignore[assignment]
 
-    assert "grads and the parameters do not fit: scale" in message(Secret, **SCALE)
+    complaint = "the signature's parameters are scale, those in the layer's param_names are none"
+    assert complaint in message(Secret, **SCALE)
+
+
+def test_an_input_that_is_changed_is_shown_as_it_was() -> None:
+    class Moving(Softplus):
+        def forward(self, x: Array) -> Array:
+            x += 1.0
+            return super().forward(x)
+
+    if backend.name == "numpy":
+        complaint = "read-only; the arrays it is given are not to be changed"
+    elif backend.name == "jax":
+        return  # its arrays cannot be changed
+    else:
+        complaint = "the layer changes its input x in place\n  before = [[0.]]\n  after = [[1.]]"
+    assert complaint in message(Moving)
+
+
+def test_a_layer_is_called_by_its_name_whatever_makes_it() -> None:
+    class Forgetful(Softplus):
+        def backward(self, dout: Array) -> Array:
+            return dout
+
+    assert message(partial(Forgetful)).startswith("Forgetful on")
 
 
 def test_an_error_in_the_layer_names_the_layer_and_the_case() -> None:
@@ -172,7 +231,8 @@ def test_a_wrong_shape_is_found() -> None:
         def backward(self, dout: Array) -> Array:
             return super().backward(namespace_of(dout).reshape(dout, self.x.shape))
 
-    assert "the output has shape (1,), not (1, 1)" in message(Flat)
+    complaint = "the output has shape (1,), not (1, 1) as the signature says, Flat(x: N D)"
+    assert complaint in message(Flat)
 
 
 def test_mistakes_in_a_signature() -> None:
@@ -180,6 +240,15 @@ def test_mistakes_in_a_signature() -> None:
         assert_gradients(Softplus())  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="Softplus: no input is an array of floating-point"):
         Signature(Softplus, {"t": Labels(("N",), 3)})
+    with pytest.raises(SettingError, match=r"Softplus: x: a shape is a tuple .*, not \['N'\]"):
+        Signature(Softplus, {"x": ["N"]})  # type: ignore[dict-item]
+    with pytest.raises(SettingError, match=r"Softplus: output: a shape is a tuple .*, not 'N'"):
+        Signature(Softplus, output="N")  # type: ignore[arg-type]
+    for size in (-1, 0, True, "H*", "2D", ""):
+        with pytest.raises(SettingError, match="Scale: scale: a size is a positive number"):
+            Signature(Scale, params={"scale": (size,)})
+    with pytest.raises(SettingError, match=r"Softplus: t: a size is .*, not '-'"):
+        Signature(Softplus, {"x": ("N", "D"), "t": Labels(("-",), "D")})
 
 
 def test_signatures_describe_themselves() -> None:

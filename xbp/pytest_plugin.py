@@ -5,18 +5,20 @@ once on each. Without the option it is the backend that ``XBP_BACKEND`` names, e
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 import xbp
 from xbp.registry import DEFAULT, ENVIRONMENT_VARIABLE
 
+OPTION = "--xbp-backend"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option ``--xbp-backend``."""
     parser.getgroup("xbp").addoption(
-        "--xbp-backend",
+        OPTION,
         action="append",
         metavar="SPEC",
         help="Backend for tests that use the fixture xbp_backend, 'torch' or 'torch:cuda:0'; "
@@ -24,23 +26,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for ``xbp_backend`` once on each backend."""
-    if "xbp_backend" in metafunc.fixturenames:
-        metafunc.parametrize("xbp_backend", _specs(metafunc.config), indirect=True)
-
-
-def _specs(config: pytest.Config) -> list[str]:
-    given: list[str] = config.getoption("--xbp-backend") or [
-        os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT
-    ]
-    specs = [spec.strip() for group in given for spec in group.split(",")]
-    for spec in specs:
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse what is no backend before any test runs."""
+    for spec in _separated(config.getoption(OPTION) or []):
         try:
             xbp.get_backend(spec)
         except xbp.errors.XbpError as error:
-            raise pytest.UsageError(f"--xbp-backend {spec}: {error}") from error
-    return specs
+            raise pytest.UsageError(f"{OPTION} {spec}: {error}") from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for ``xbp_backend`` once on each backend."""
+    if "xbp_backend" in metafunc.fixturenames:
+        given = metafunc.config.getoption(OPTION)
+        specs = given or [os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT]
+        metafunc.parametrize("xbp_backend", _separated(specs), indirect=True)
+
+
+def _separated(specs: Sequence[str]) -> list[str]:
+    """Return each spec once."""
+    return list(dict.fromkeys(spec.strip() for group in specs for spec in group.split(",")))
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from xbp.testing.signatures import Input, Shape, Signature
 from xbp.testing.strategies import LARGEST, layer_cases
 from xbp.testing.trial import LayerTrial
 
+__tracebackhide__ = True
+
 
 def assert_gradients(
     layer: Callable[..., Layer] | Signature,

@@ -36,6 +36,10 @@ class LayerCase:
     def __str__(self) -> str:
         return shown({**self.arrays, "dout": self.dout})
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Let Hypothesis show every digit that counts."""
+        printer.text(f"{self.signature}\n{self}")
+
     @property
     def sample_count(self) -> int:
         """The number of samples in the batch; 0 if there is no batch."""
@@ -80,6 +84,10 @@ class NetworkCase:
             arrays |= {f"W{number}": W, f"b{number}": b}
         kinds = [kind.__name__ for kind in (*self.activations, self.loss)]
         return f"{', '.join(kinds)}\n{shown({**arrays, 'x': self.x, 't': self.t})}"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Let Hypothesis show every digit that counts."""
+        printer.text(str(self))
 
     def on(self, backend: Backend, dtype: str) -> tuple[Network, Array, Array]:
         """Return network, x and t on a backend."""

@@ -14,6 +14,9 @@ from xbp.namespace import dtype_name
 from xbp.testing.cases import HostArray
 from xbp.testing.trial import LayerTrial, chained
 
+# Whose layer fails wants to see the case, not this code.
+__tracebackhide__ = True
+
 # The first step of the central differences, for elements of size 1: it is refined as needed.
 STEP = 2.0**-6
 
@@ -105,7 +108,8 @@ def _wrong_derivative(trial: LayerTrial, found: Differences) -> AssertionError:
             differences[element] = comparison.numerical
     which = f"of output{_at(where)} by"
     return trial.fail(
-        f"backward is wrong in {len(found.wrong)} of {found.compared} derivatives\n"
+        f"backward is wrong in {len(found.wrong)} of {found.compared} derivatives, "
+        "as unit vectors for dout show\n"
         f"the furthest off is that {which} {name}{_at(index)}:\n"
         f"  backward says {worst.claimed!r}\n"
         f"  central differences say {worst.numerical!r}, give or take {worst.error:.1e}\n"
@@ -256,7 +260,10 @@ def dtype_shape_and_device_stay(trial: LayerTrial) -> None:
         if not trial.backend.owns(array):
             raise trial.fail(f"{what} is {array!r}, no array on this backend")
         if tuple(array.shape) != shape:
-            raise trial.fail(f"{what} has shape {tuple(array.shape)}, not {shape}")
+            raise trial.fail(
+                f"{what} has shape {tuple(array.shape)}, not {shape} as the signature says, "
+                f"{trial.case.signature}"
+            )
         if dtype_name(array.dtype) != trial.dtype:
             raise trial.fail(f"{what} has dtype {dtype_name(array.dtype)}, not {trial.dtype}")
 
@@ -319,8 +326,8 @@ def _require_close(
 
 # In the order in which a failure tells most.
 PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
-    dtype_shape_and_device_stay,
     inputs_stay_as_they_are,
+    dtype_shape_and_device_stay,
     backward_is_the_derivative,
     backward_is_linear,
     parameters_alone_get_the_same_gradients,

@@ -1,5 +1,6 @@
 """What a layer takes and gives, in named sizes: the plan that test cases are drawn from."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -14,6 +15,8 @@ Shape: TypeAlias = tuple[Size, ...]
 
 # The size that counts the samples of a batch.
 BATCH = "N"
+
+_NAMES = re.compile(r"[^\W\d]\w*(\*[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class Signature:
                 f"make is a layer's class, or a function that returns a layer, not {self.make!r}: "
                 "each case makes a new one"
             )
+        for name, kind in {**self.inputs, **self.params, "output": self.output or ()}.items():
+            _check_shape(f"{self.name}: {name}", getattr(kind, "shape", kind))
         if not self.differentiable:
             raise SettingError(f"{self.name}: no input is an array of floating-point numbers")
 
@@ -142,6 +147,18 @@ class Signature:
         for size in (size for shape in (*shapes, self.output_shape) for size in shape):
             if isinstance(size, str):
                 yield from size.split("*")
+
+
+def _check_shape(where: str, shape: object) -> None:
+    if not isinstance(shape, tuple):
+        raise SettingError(f"{where}: a shape is a tuple such as ('N', 'D'), not {shape!r}")
+    for size in shape:
+        good = _NAMES.fullmatch(size) if isinstance(size, str) else type(size) is int and size > 0
+        if not good:
+            raise SettingError(
+                f"{where}: a size is a positive number, a name such as 'D', or a product of names, "
+                f"'H*W', not {size!r}"
+            )
 
 
 def sizes_of(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:

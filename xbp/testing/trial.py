@@ -13,6 +13,8 @@ from xbp.namespace import Array
 from xbp.testing.cases import HostArray, LayerCase, shown
 from xbp.testing.signatures import Labels
 
+__tracebackhide__ = True
+
 # What a layer does to an element, beside summing, is fewer roundings than this.
 OPERATIONS = 64
 
@@ -52,7 +54,10 @@ class LayerTrial:
     @property
     def title(self) -> str:
         """The layer's name and the backend, for messages."""
-        return f"{self.case.signature.name} on {self.backend.name}:{self.backend.device}"
+        # What makes the layer may be a function without a name of its own.
+        made = getattr(self, "layer", None)
+        name = self.case.signature.name if made is None else type(made).__name__
+        return f"{name} on {self.backend.name}:{self.backend.device}"
 
     def fail(self, complaint: str, **details: HostArray) -> AssertionError:
         """Return the error that tells what is wrong, where, and on which arrays."""
@@ -104,9 +109,12 @@ class LayerTrial:
 
     def _gradients_left(self) -> dict[str, Array]:
         found: dict[str, Array] = self._attempt("grads", lambda: dict(self.layer.grads))
-        missing = self.case.signature.params.keys() ^ found.keys()
-        if missing:
-            raise self.fail(f"grads and the parameters do not fit: {', '.join(sorted(missing))}")
+        params = self.case.signature.params
+        if params.keys() ^ found.keys():
+            raise self.fail(
+                f"the signature's parameters are {', '.join(params) or 'none'}, those in the "
+                f"layer's param_names are {', '.join(found) or 'none'}"
+            )
         return found
 
     def host(self, value: Array, what: str) -> HostArray:
@@ -122,7 +130,8 @@ class LayerTrial:
         except AssertionError:
             raise
         except Exception as error:
-            raise self.fail(f"{what} raised {type(error).__name__}: {error}") from error
+            why = "; the arrays it is given are not to be changed" if _is_refusal(error) else ""
+            raise self.fail(f"{what} raised {type(error).__name__}: {error}{why}") from error
 
     def put(self, name: str, value: HostArray) -> Array:
         """Return an array on the backend; it cannot be written to where the library allows that."""
@@ -214,6 +223,11 @@ class LayerTrial:
         """Tell whether the array holds floating-point numbers to differentiate by."""
         signature = self.case.signature
         return name in signature.differentiable or name in signature.params
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether NumPy refused to write to what `LayerTrial.put` has made read-only."""
+    return "read-only" in str(error)
 
 
 def chained(dout: HostArray, rows: HostArray) -> HostArray:
