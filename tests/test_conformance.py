@@ -1,10 +1,12 @@
 """The conformance suite finds a backend's faults; the command and the pytest plugin run it."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import array_api_compat.numpy
+import array_api_strict
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -13,6 +15,7 @@ from support import backend, needs_float64
 
 import xbp
 from xbp.cli import main
+from xbp.errors import SettingError
 from xbp.testing import BackendConformance
 
 pytest_plugins = ["pytester"]
@@ -29,15 +32,11 @@ class Draft(xbp.Backend):
         return np.asarray(x)
 
 
-def _wrong_exp() -> Any:
-    class Namespace:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(array_api_compat.numpy, name)
+class Namespace:
+    """Has NumPy's functions, and is not NumPy."""
 
-        def exp(self, x: Any) -> Any:
-            return np.exp(x) * (1 + 1e-5)
-
-    return Namespace()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(array_api_compat.numpy, name)
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -65,8 +64,19 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"asarray": lambda self, obj, dtype=None: np.asarray(obj, dtype=dtype)},
         "test_what_holds_no_numbers_is_refused",
     ),
-    "a function is wrong": ({"xp": _wrong_exp()}, "test_the_functions_that_xbp_calls"),
+    "its arrays have another namespace": (
+        {"xp": Namespace()},
+        "test_the_functions_that_xbp_calls",
+    ),
 }
+
+
+def test_a_suite_without_a_backend_is_none() -> None:
+    class TestNothing(BackendConformance):
+        pass
+
+    with pytest.raises(SettingError, match="TestNothing: name the backend to test"):
+        TestNothing().test_an_array_of_its_own_is_not_copied()
 
 
 @pytest.fixture
@@ -91,6 +101,48 @@ def test_a_fault_of_a_backend_is_found(fault: str) -> None:
     members, test = FAULTS[fault]
     xbp.register_backend("draft", type("Draft", (Draft,), members))
     assert test in failures("draft")
+
+
+def _refuse(self: Any, obj: Any, dtype: str | None = None) -> Any:
+    raise RuntimeError("what is this")
+
+
+NAMED = [
+    (
+        {"asarray": lambda self, obj, dtype=None: np.asarray(obj)},
+        "test_a_dtype_is_asked_for_by_name",
+        "the dtype is int64, not float32",
+    ),
+    (
+        {"to_numpy": lambda self, x: np.asarray(x) + x.dtype.type(1)},
+        "test_the_functions_that_xbp_calls",
+        r"abs of\n\[\[ 0.5 .*\]\]\ngives array\(\[\[1.5 .*\nexpected array\(\[\[0.5 .*",
+    ),
+    (
+        {"asarray": _refuse},
+        "test_an_array_of_its_own_is_not_copied",
+        rf"RuntimeError: what is this \({__file__}, line \d+\)",
+    ),
+]
+
+
+@pytest.mark.usefixtures("_draft")
+@pytest.mark.parametrize(("members", "test", "complaint"), NAMED)
+def test_what_is_broken_is_named(members: dict[str, Any], test: str, complaint: str) -> None:
+    xbp.register_backend("draft", type("Draft", (Draft,), members))
+    assert re.fullmatch(complaint, failures("draft")[test], re.DOTALL)
+
+
+@pytest.mark.usefixtures("_draft")
+def test_devices_need_no_names_of_their_own() -> None:
+    class Strict(xbp.Backend):
+        name = "draft"
+        library = array_api_strict
+        xp = array_api_strict
+
+    xbp.register_backend("draft", Strict)
+    x = xbp.get_backend("draft").asarray([1.0])
+    assert xbp.get_backend("draft").owns(x)
 
 
 def test_the_command_checks_a_backend() -> None:

@@ -258,6 +258,15 @@ def install(folder: Path, name: str, code: str, extras: tuple[str, ...] = ()) ->
     (metadata / "entry_points.txt").write_text(entry_points)
 
 
+def test_no_plugin_takes_the_name_of_one_of_xbps_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "numpy", "raise RuntimeError('a stranger')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(xbp.registry, "_instances", {})
+    assert xbp.get_backend("numpy").name == "numpy"
+
+
 def test_plugins_are_found_and_broken_ones_harm_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,8 @@ class Backend:
         """Return the library's own object for a device; raise anything if there is none."""
         if name not in cls.devices():
             raise LookupError(f"unknown device {name!r}")
-        return name
+        known = {str(device): device for device in cls.xp.__array_namespace_info__().devices()}
+        return known.get(name, name)
 
     def device_name(self, x: Array) -> str:
         """Return the name of the device an array of this library lives on."""

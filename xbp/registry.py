@@ -247,8 +247,14 @@ def _factories() -> dict[str, Any]:
     # Importing this takes as long as a third of NumPy.
     from importlib.metadata import entry_points  # noqa: PLC0415
 
-    installed = {point.name: point for point in entry_points(group=GROUP)}
+    points = entry_points(group=GROUP)
+    # Nobody takes the name of one of xbp's own.
+    installed = {point.name: point for point in sorted(points, key=_is_own)}
     return {**installed, **_registered}
+
+
+def _is_own(point: "EntryPoint") -> bool:
+    return point.value.startswith("xbp_backends.")
 
 
 def _load(name: str, origin: str = "") -> BackendFactory:
@@ -258,7 +264,8 @@ def _load(name: str, origin: str = "") -> BackendFactory:
         meant = f"did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
         raise BackendNotFoundError(
             f"{origin}no backend is named {name!r}: {meant}known are "
-            f"{', '.join(sorted(known)) or 'none, so xbp itself is not installed'}"
+            f"{', '.join(sorted(known)) or 'none, so xbp itself is not installed'}; a plugin is "
+            f"known by its entry point in the group {GROUP!r}"
         )
     if name in _registered:
         return _registered[name]

@@ -66,7 +66,8 @@ def _failure(suite: Any, name: str) -> str | None:
     except AssertionError as error:
         return str(error).strip() or f"it fails: {extract_tb(error.__traceback__)[-1].line}"
     except Exception as error:  # whatever a backend's author has not thought of
-        return f"{type(error).__name__}: {error}"
+        where = extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
     return None
 
 
