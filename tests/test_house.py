@@ -67,7 +67,13 @@ def test_quick_start_is_two_commands_and_ci_calls_the_second() -> None:
 
 def test_readme_points_to_files_that_are_there() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", (HOUSE / "README.md").read_text()):
-        assert target.startswith("https://") or (HOUSE / target).exists(), target
+        if target.startswith("https://"):
+            continue
+        path, _, heading = target.partition("#")
+        assert (HOUSE / path).exists(), target
+        assert not heading or f"# {heading.replace('-', ' ')}\n" in (
+            (HOUSE / path).read_text().lower()
+        ), target
 
 
 def test_no_pickle_and_no_eval() -> None:
