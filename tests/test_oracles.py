@@ -1,15 +1,18 @@
 """Independent oracles: PyTorch's and JAX's own differentiation of the same forward code.
 
-They know nothing of the ``backward`` next to it, and agree with it to 1e-12.
+They know nothing of the ``backward`` next to it, and agree with it to 1e-12 wherever there is a
+derivative.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
+from networks_by_hand import relu_inputs
 from support import backend, host
 
+from xbp.layers import Relu
 from xbp.namespace import Array
 from xbp.testing import (
     LAYERS,
@@ -68,6 +71,9 @@ def test_a_layer_agrees_with_the_oracle(signature: Signature) -> None:
             # Relative to what is added up, for a sum may cancel; a probability counts as 1.
             scale = trial.rounding(name) / trial.unit
             apart = abs(host(theirs) - ours[name])
+            if signature.make is Relu:
+                apart = apart[case.arrays["x"] != 0]  # at a kink each takes a slope of its choice
+                scale = scale[case.arrays["x"] != 0]
             assert np.all(apart <= AGREEMENT * scale), f"{name}: {apart} {scale}\n{case}"
 
     agrees()
@@ -75,6 +81,7 @@ def test_a_layer_agrees_with_the_oracle(signature: Signature) -> None:
 
 @given(network_cases())
 def test_a_network_agrees_with_the_oracle(case: NetworkCase) -> None:
+    assume(all(np.all(abs(y) > 1e-14 * size) for y, size in relu_inputs(case)))
     network, x, t = case.on(backend, "float64")
     keys = list(network.params)
 

@@ -1,17 +1,17 @@
 """The proofs: what holds for every layer and every network, whatever it is given."""
 
 from collections.abc import Mapping
-from itertools import zip_longest
 
 import numpy as np
 import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
+from networks_by_hand import relu_inputs, run
 from support import HostArray, arr, backend, host, widest
 
 import xbp
 from xbp.differences import RESOLUTION, noise_of
-from xbp.layers import Relu, Sigmoid, SoftmaxWithLoss
+from xbp.layers import Relu, SoftmaxWithLoss
 from xbp.testing import (
     LAYERS,
     LayerCase,
@@ -88,28 +88,14 @@ def unit_of(case: NetworkCase, dtype: str = widest) -> float:
     return len(case.weights) * noise_of(epsilon, longest, 1.0)
 
 
-def run(case: NetworkCase) -> list[HostArray]:
-    """Return the input of each affine layer, and the outputs, in float64 on the host."""
-    values = [case.x]
-    for (W, b), activation in zip_longest(case.weights, case.activations):
-        x = values[-1] @ W + b
-        if activation is Relu:
-            x = np.maximum(x, 0)
-        elif activation is Sigmoid:
-            x = 1 / (1 + np.exp(-np.clip(x, -700, 700)))
-        values.append(x)
-    return values
-
-
 def away_from_kinks(case: NetworkCase, unit: float) -> bool:
     """Tell whether rounding leaves each input of a ReLU on its side of 0."""
-    for x, (W, b), activation in zip(run(case), case.weights, case.activations, strict=False):
-        # A number below the smallest of float32 is 0 there.
-        close = np.maximum(64 * unit * (abs(x) @ abs(W) + abs(b)), np.finfo(np.float32).tiny)
-        y = x @ W + b
-        if activation is Relu and np.any((abs(y) <= close) & (abs(x) @ abs(W) + abs(b) > 0)):
-            return False
-    return True
+    # A number below the smallest of float32 is 0 there.
+    tiny = np.finfo(np.float32).tiny
+    return not any(
+        np.any((abs(y) <= np.maximum(64 * unit * size, tiny)) & (size > 0))
+        for y, size in relu_inputs(case)
+    )
 
 
 def rounding(case: NetworkCase, unit: float) -> dict[str, HostArray]:

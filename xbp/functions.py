@@ -67,11 +67,8 @@ def softmax(x: Array, axis: int = -1) -> Array:
     ShapeError
         If x has no such axis, or no element along it.
     """
-    xp = namespace_of(x, where="softmax")
-    _require_classes(x, axis, "softmax")
-    # Shifting all scores by their largest changes nothing but the overflow.
-    e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
-    return e / xp.sum(e, axis=axis, keepdims=True)
+    _, e, total = exponentials(x, axis, where="softmax")
+    return e / total
 
 
 def log_softmax(x: Array, axis: int = -1) -> Array:
@@ -80,10 +77,20 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     Parameters and errors are those of `softmax`. Where a probability underflows to 0, its
     logarithm is still exact.
     """
-    xp = namespace_of(x, where="log_softmax")
-    _require_classes(x, axis, "log_softmax")
+    shifted, _, total = exponentials(x, axis, where="log_softmax")
+    return shifted - namespace_of(x).log(total)
+
+
+def exponentials(x: Array, axis: int, where: str) -> tuple[Array, Array, Array]:
+    """Return scores less their largest, the exponentials of these, and their sum along an axis.
+
+    The shift changes nothing in a softmax but the overflow.
+    """
+    xp = namespace_of(x, where=where)
+    _require_classes(x, axis, where)
     shifted = x - xp.max(x, axis=axis, keepdims=True)
-    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+    e = xp.exp(shifted)
+    return shifted, e, xp.sum(e, axis=axis, keepdims=True)
 
 
 def cross_entropy_error(y: Array, t: Array) -> Array:

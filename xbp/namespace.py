@@ -35,8 +35,12 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
     MixedBackendError
         If they belong to different libraries or devices.
     """
-    xp = _namespaces.get(type(array)) or _look_up(array, where)
+    kind = type(array)
+    xp = _namespaces.get(kind) or _look_up(array, where)
     for other in others:
+        # Most arrays that meet live in one place: see that before all else, it is asked often.
+        if type(other) is kind and _place(array) is _place(other):
+            continue
         if (_namespaces.get(type(other)) or _look_up(other, where)) is not xp:
             raise MixedBackendError(
                 f"{where}: {_describe(array)} and {_describe(other)} met: move one of them to the "
@@ -62,9 +66,13 @@ def _look_up(array: Array, where: str) -> Namespace:
     return xp
 
 
+def _place(array: Array) -> Any:
+    """Return an array's device; None while the array is only being traced."""
+    return getattr(array, "device", None)
+
+
 def _on_different_devices(array: Array, other: Array) -> bool:
-    # An array that is only being traced has no device yet.
-    first, second = getattr(array, "device", None), getattr(other, "device", None)
+    first, second = _place(array), _place(other)
     return first is not None and second is not None and bool(first != second)
 
 

@@ -70,7 +70,8 @@ class Affine(Layer):
             If x does not fit W.
         """
         xp = namespace_of(x, self.W, where=self.name)
-        require_floating(x, self.name)
+        if x.dtype != self.W.dtype:
+            require_floating(x, self.name)
         rows = _as_rows(x)
         if rows.shape[1] != self.W.shape[0] or x.ndim == 0:
             raise ShapeError(

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from xbp.errors import DataError
-from xbp.functions import as_one_hot, as_targets, batch_size_of, log_softmax, sum_squared_error
+from xbp.functions import as_one_hot, as_targets, batch_size_of, exponentials, sum_squared_error
 from xbp.layers.layer import Layer
 from xbp.namespace import Array, cast_like, device_of, is_floating, namespace_of
 
@@ -76,8 +76,9 @@ class SoftmaxWithLoss(LossLayer):
         """
         self.t = as_one_hot(t, x, where=self.name)
         xp = namespace_of(x)
-        log_y = log_softmax(x)
-        self.y = xp.exp(log_y)
+        shifted, e, total = exponentials(x, axis=-1, where=self.name)
+        self.y = e / total
+        log_y = shifted - xp.log(total)
         self.loss = -xp.sum(self.t * log_y) / batch_size_of(x)
         return self.loss
 
