@@ -1,6 +1,6 @@
 """JAX, on whatever device it runs; training steps are compiled."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -9,7 +9,7 @@ import jax
 import jax.numpy
 import numpy
 
-from xbp.backend import Backend, Function
+from xbp.backend import Backend, Function, Work
 from xbp.namespace import Array
 
 
@@ -71,10 +71,36 @@ class JaxBackend(Backend):
         """Wait for every array that JAX has promised."""
         jax.block_until_ready(jax.live_arrays())
 
-    def compile(self, function: Function) -> Function:
+    def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
         """Return the function under `jax.jit`."""
-        compiled: Function = jax.jit(function)
+        compiled: Function = jax.jit(function, donate_argnums=tuple(donate))
         return compiled
+
+    loop_length = 100
+
+    def loop(self, work: Work) -> Callable[..., Array]:
+        """Return one compiled loop, that uses the memory of the state again and again."""
+        if work.state is None:
+            return super().loop(work)
+
+        def run(state: Any, rows: Array, others: tuple[Array, ...]) -> tuple[Any, Array]:
+            def step(state: Any, row: Array) -> tuple[Any, Array]:
+                bound = work.bound_to(state)
+                result = bound.step(row, *others)
+                return bound.state, result
+
+            last, results = jax.lax.scan(step, state, rows)
+            return last, results
+
+        compiled = self.compile(run, donate=[0])
+
+        def run_on_own_state(rows: Array, *others: Array) -> Array:
+            # A copy: what the state was before is its owner's, and stays.
+            own = jax.tree.map(jax.numpy.copy, work.state)
+            work.state, results = compiled(own, rows, others)
+            return results
+
+        return run_on_own_state
 
     def scope(self) -> AbstractContextManager[Any]:
         """Make new arrays on this device."""

@@ -4,10 +4,10 @@ A backend is met only at the doors, where arrays are created, moved, compiled an
 Inside a layer the arrays themselves say what to do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -16,6 +16,15 @@ from xbp.errors import BackendUnavailableError, DTypeError, ShapeError, XbpError
 from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, kind_of, namespace_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Work(Protocol):
+    """What `Backend.loop` does: one step after the other, each of which changes its state."""
+
+    state: Any
+
+    def step(self, row: Array, /, *others: Array) -> Array: ...  # noqa: D102
+    def bound_to(self, state: Any) -> "Work": ...  # noqa: D102
 
 
 class Backend:
@@ -118,9 +127,34 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
 
-    def compile(self, function: Function) -> Function:
-        """Return the function compiled, or the function itself where there is no compiler."""
+    def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
+        """Return the function compiled, or the function itself where there is no compiler.
+
+        Parameters
+        ----------
+        function
+            A pure function.
+        donate
+            The positions of the arguments whose memory may be used for the results: they are not
+            to be read after the call.
+        """
         return function
+
+    # How many steps of a training a compiled loop takes before its results are looked at.
+    loop_length: ClassVar[int] = 1
+
+    def loop(self, work: "Work") -> Callable[..., Array]:
+        """Return a function that does a work for one row after the other.
+
+        Called with an array of rows, and with what else the work takes, it returns the results of
+        the rows, stacked. Where the library has a compiler, the loop is compiled whole.
+        """
+
+        def run(rows: Array, *others: Array) -> Array:
+            results = [work.step(rows[i, ...], *others) for i in range(rows.shape[0])]
+            return results[0][None] if len(results) == 1 else self.xp.stack(results)
+
+        return run
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return a context manager that must surround work on this backend."""

@@ -217,9 +217,15 @@ class Network:
             If x or t does not fit the network.
         """
         self.loss(x, t)
-        return self._backward()
+        return self.backward()
 
-    def _backward(self) -> dict[str, Array]:
+    def backward(self) -> dict[str, Array]:
+        """Return the gradient, after a `loss`, by sending derivatives back through the layers.
+
+        Raises
+        ------
+        CallOrderError
+        """
         layers = list(self.layers.values())
         # The derivative by the data is read by nobody, and is a third of the work.
         while layers and not layers[0].param_names:
@@ -259,7 +265,7 @@ class Network:
             If x or t does not fit the network.
         """
         network = self.bound_to(params)
-        return network.loss(x, t), network._backward()
+        return network.loss(x, t), network.backward()
 
     def numerical_gradient(self, x: Array, t: Array) -> dict[str, Array]:
         """Return the gradient by central differences: slow, and independent of every ``backward``.

@@ -3,13 +3,36 @@
 from collections.abc import Mapping, MutableMapping
 from math import isfinite
 from numbers import Real
+from typing import Any, ClassVar, Self
 
 from xbp.errors import SettingError
 from xbp.namespace import Array, namespace_of
 
 
 class Optimizer:
-    """Changes parameters so that the loss becomes smaller."""
+    """Changes parameters so that the loss becomes smaller.
+
+    A subclass writes `update`. If it also names in `state_names` what `update` reads and changes of
+    itself, and does not branch on values there, a library with a compiler compiles the whole step.
+    """
+
+    state_names: ClassVar[tuple[str, ...] | None] = None
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """Settings and what is remembered, by name; None if it is not known."""
+        if self.state_names is None:
+            return None
+        return {name: getattr(self, name) for name in self.state_names}
+
+    def bound_to(self, state: Mapping[str, Any]) -> Self:
+        """Return a copy of the optimizer with another state."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__, **state)
+        return copy
+
+    def prepare(self, params: Mapping[str, Array]) -> None:
+        """Make room for what is to be remembered of each parameter."""
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Change every parameter that has a gradient.
@@ -37,6 +60,8 @@ class SGD(Optimizer):
     SettingError
         If lr is not a positive number.
     """
+
+    state_names = ("lr",)
 
     def __init__(self, lr: float = 0.01) -> None:
         self.lr = _positive("lr", lr)
@@ -66,6 +91,8 @@ class Momentum(Optimizer):
         If a setting is out of its range.
     """
 
+    state_names = ("lr", "momentum", "velocity")
+
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         self.lr = _positive("lr", lr)
         self.momentum = _share("momentum", momentum)
@@ -73,6 +100,10 @@ class Momentum(Optimizer):
 
     def __repr__(self) -> str:
         return f"Momentum(lr={self.lr}, momentum={self.momentum})"
+
+    def prepare(self, params: Mapping[str, Array]) -> None:
+        """Let every parameter be at rest that has no velocity yet."""
+        _fill(self.velocity, params)
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step by the velocity, which the gradient has changed."""
@@ -105,6 +136,8 @@ class Adam(Optimizer):
         If a setting is out of its range.
     """
 
+    state_names = ("lr", "beta1", "beta2", "epsilon", "steps", "mean", "mean_square")
+
     def __init__(
         self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
     ) -> None:
@@ -118,6 +151,11 @@ class Adam(Optimizer):
 
     def __repr__(self) -> str:
         return f"Adam(lr={self.lr}, beta1={self.beta1}, beta2={self.beta2})"
+
+    def prepare(self, params: Mapping[str, Array]) -> None:
+        """Let the means of every parameter that has none yet be 0."""
+        _fill(self.mean, params)
+        _fill(self.mean_square, params)
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step against the mean gradient, over the root of the mean square."""
@@ -148,6 +186,12 @@ def _share(name: str, value: float) -> float:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _fill(memory: dict[str, Array], params: Mapping[str, Array]) -> None:
+    for key, parameter in params.items():
+        if key not in memory:
+            memory[key] = parameter * 0.0
 
 
 def _check_memory(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil, prod
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Progress(Protocol):
     """Somebody who watches the training."""
 
     def step(self, step: int, loss: Array) -> None:
-        """Take note of a step. The loss is still on the device: to read it is to wait."""
+        """Take note of a step, or of several. The loss is still on the device: to read it waits."""
 
     def evaluated(self, step: int, history: History) -> None:
         """Take note of accuracies; the losses up to here are on the host."""
@@ -107,7 +107,8 @@ class Trainer:
         """Train for a number of steps or epochs.
 
         The data are checked, moved to the network's device, and shuffled there anew for each
-        epoch. Ctrl-C ends the training after the current step, with what was learned so far.
+        epoch. Ctrl-C ends the training after the current step (on a library that compiles
+        loops, after at most 100), with what was learned so far.
 
         Parameters
         ----------
@@ -155,17 +156,18 @@ class Trainer:
         per_epoch: int,
         progress: Progress | None,
     ) -> History:
-        network, backend = self.network, self.network.backend
+        backend = self.network.backend
         history = History()
         losses: list[Array] = []
-        loss_and_gradient = backend.compile(_on_batch(network))
+        self.optimizer.prepare(self.network.params)
+        learn = backend.loop(Learner(self.network, self.optimizer))
+        step = 0
         with _interruptible() as interrupted:
-            for step, batch in enumerate(self._batches(x.shape[0], backend), start=1):
-                loss, grads = loss_and_gradient(dict(network.params), x, t, batch)
-                self.optimizer.update(network.params, grads)
-                losses.append(loss)
+            for batches in self._batches(x.shape[0], steps, backend):
+                losses.append(learn(batches, x, t))
+                step += batches.shape[0]
                 if progress:
-                    progress.step(step, loss)
+                    progress.step(step, losses[-1][-1])
                 last = step == steps or interrupted()
                 if last or step % per_epoch == 0:
                     history.loss += _to_floats(losses, backend)
@@ -178,12 +180,21 @@ class Trainer:
                     break
         return history
 
-    def _batches(self, count: int, backend: Backend) -> Iterator[Array]:
-        """Yield without end the samples of each mini-batch, as numbers on the device."""
+    def _batches(self, count: int, steps: int, backend: Backend) -> Iterator[Array]:
+        """Yield the samples of the mini-batches, as numbers on the device, a batch in each row.
+
+        A block of rows is as long as the backend's loops, and ends with the epoch: what is left
+        over there is a smaller batch in a block of its own.
+        """
         while True:
             order = backend.asarray(self._random.permutation(count))
-            for start in range(0, count, self.batch_size):
-                yield order[start : min(start + self.batch_size, count)]
+            whole = count - count % self.batch_size
+            rows = backend.xp.reshape(order[:whole], (-1, self.batch_size))
+            for block in (rows, order[whole:][None, :]):
+                for start in range(0, block.shape[0] if block.shape[1] else 0, backend.loop_length):
+                    stop = min(start + backend.loop_length, block.shape[0], start + steps)
+                    yield block[start:stop, :]
+                    steps -= stop - start
 
     def _evaluate(
         self,
@@ -242,22 +253,51 @@ class Trainer:
         return x, t
 
 
-def _on_batch(network: Network) -> Callable[..., tuple[Array, dict[str, Array]]]:
-    """Return the pure function that is compiled: gather a mini-batch, loss and gradient."""
-    xp = network.backend.xp
+class Learner:
+    """A network and an optimizer, that learn from one mini-batch after the other.
 
-    def loss_and_gradient(
-        params: dict[str, Array], x: Array, t: Array, batch: Array
-    ) -> tuple[Array, dict[str, Array]]:
-        x_batch, t_batch = xp.take(x, batch, axis=0), xp.take(t, batch, axis=0)
-        return network.loss_and_gradient(params, x_batch, t_batch)
+    Attributes
+    ----------
+    state : dict or None
+        The parameters and what the optimizer remembers: all that a step changes. None if the
+        optimizer does not say what that is.
+    """
 
-    return loss_and_gradient
+    def __init__(self, network: Network, optimizer: Optimizer) -> None:
+        self.network = network
+        self.optimizer = optimizer
+
+    @property
+    def state(self) -> dict[str, Any] | None:  # noqa: D102
+        memory = self.optimizer.state
+        return memory and {"params": dict(self.network.params), "memory": memory}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.network.params.update(state["params"])
+        vars(self.optimizer).update(state["memory"])
+
+    def bound_to(self, state: dict[str, Any]) -> Self:
+        """Return a learner of the same structure with another state."""
+        return type(self)(
+            self.network.bound_to(state["params"]), self.optimizer.bound_to(state["memory"])
+        )
+
+    def step(self, batch: Array, x: Array, t: Array) -> Array:
+        """Learn from the samples of a batch, given by their numbers, and return the loss."""
+        xp = self.network.backend.xp
+        return self.learn(xp.take(x, batch, axis=0), xp.take(t, batch, axis=0))
+
+    def learn(self, x: Array, t: Array) -> Array:
+        """Learn from a mini-batch, and return its loss."""
+        loss = self.network.loss(x, t)
+        self.optimizer.update(self.network.params, self.network.backward())
+        return loss
 
 
 def _to_floats(losses: list[Array], backend: Backend) -> list[float]:
-    """Return 0-d arrays as numbers, in one trip to the host."""
-    floats: list[float] = backend.to_numpy(backend.xp.stack(losses)).tolist()
+    """Return arrays of losses as numbers, in one trip to the host."""
+    floats: list[float] = backend.to_numpy(backend.xp.concat(losses)).tolist()
     return floats
 
 
