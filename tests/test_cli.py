@@ -15,6 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 from support import backend, precise, widest
+from xbp_benchmarks.contestant import Shape
+from xbp_benchmarks.contestants import FLOOR, contestants
 
 import xbp
 from xbp.cli import main
@@ -129,6 +131,34 @@ def test_gradcheck_fails_on_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) ->
     assert result.exit_code == 1
     assert "wrong" in result.stdout
     assert "WRONG in" in result.stdout
+
+
+def test_bench(tmp_path: Path) -> None:
+    sizes = ["--batch", "10", "--width", "5", "--depth", "3", "--rounds", "1"]
+    result = run("bench", *sizes, "--backend", SPEC, "--json", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found == json.loads((tmp_path / "bench.json").read_text())
+    assert [one["work"] for one in found["measured"]] == ["forward", "step"]
+    for one in found["measured"]:
+        assert (one["batch"], one["width"], one["depth"]) == (10, 5, 3)
+        assert {"bare products", f"xbp, {backend.name}"} <= one["seconds"].keys()
+        assert all(seconds > 0 for seconds in one["seconds"].values())
+    assert found["machine"]["backends"] == {SPEC: backend.library.__version__}
+    result = run("bench", *sizes, "--backend", SPEC)
+    assert "bare products" in result.stdout
+
+
+@pytest.mark.parametrize("work", ["forward", "step"])
+def test_all_contestants_compute_the_same(work: str) -> None:
+    losses = {}
+    for title, make in contestants([backend]).items():
+        contestant = make(Shape(batch=20, width=8, depth=3))
+        if title != FLOOR:
+            losses[title] = [float(getattr(contestant, work)()) for _ in range(3)]
+    for title, found in losses.items():
+        np.testing.assert_allclose(found, losses[f"xbp, {backend.name}"], rtol=1e-4, err_msg=title)
+        assert (found[2] < found[0]) == (work == "step")
 
 
 def test_backends() -> None:

@@ -1,4 +1,4 @@
-"""The command ``xbp``: train a network, check gradients, list backends, check one.
+"""The command ``xbp``: train a network, check gradients, list backends, check one, measure.
 
 Results go to standard output, progress and complaints to standard error. A user's mistake ends in
 one message and exit status 2 (the command line is wrong) or 1 (what it asks for cannot be done).
@@ -10,6 +10,7 @@ import click
 
 import xbp
 from xbp.cli.backends import backends
+from xbp.cli.bench import bench
 from xbp.cli.check import check
 from xbp.cli.gradcheck import gradcheck
 from xbp.cli.train import train
@@ -41,5 +42,5 @@ def main() -> None:
     """Backpropagation you can read, on any array library."""
 
 
-for command in (train, gradcheck, backends, check):
+for command in (train, gradcheck, backends, check, bench):
     main.add_command(command)

@@ -1,0 +1,106 @@
+"""``xbp bench``."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import track
+
+import xbp
+from xbp.backend import Backend
+from xbp.cli.common import json_option, start, table
+from xbp.saving import prepare_folder, save_result, to_json
+
+WORKS = ("forward", "step")
+RESULT = "bench.json"
+
+
+@click.command()
+@click.option(
+    "--backend", "specs", metavar="SPEC", multiple=True, help="Only these; else all usable ones."
+)
+@click.option("--batch", type=click.IntRange(min=1), multiple=True, default=(100, 1024))
+@click.option("--width", type=click.IntRange(min=1), multiple=True, default=(50, 256, 1024))
+@click.option("--depth", type=click.IntRange(min=2), multiple=True, default=(2, 5, 20))
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option("--out", metavar="DIR", help=f"Folder for {RESULT}.")
+@json_option
+def bench(
+    specs: tuple[str, ...],
+    batch: tuple[int, ...],
+    width: tuple[int, ...],
+    depth: tuple[int, ...],
+    rounds: int,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Measure the speed of xbp beside the bare matrix products, code by hand, and autograd.
+
+    Networks of 784 features, DEPTH affine layers WIDTH wide, and 10 classes, in float32; --batch,
+    --width and --depth may be repeated. In each round all take their turn, and medians count.
+    """
+    # Only this command needs them.
+    from xbp_benchmarks.contestant import Shape  # noqa: PLC0415
+    from xbp_benchmarks.contestants import FLOOR, RIVALS, contestants  # noqa: PLC0415
+    from xbp_benchmarks.measure import interleaved  # noqa: PLC0415
+
+    folder = prepare_folder(out) if out else None
+    records = xbp.available_backends()
+    usable = [name for name in RIVALS if name in records and records[name].usable]
+    backends = [start(spec) for spec in specs or usable]
+    everybody = contestants(backends)
+    quiet = Console(stderr=True)
+    shapes = [Shape(*sizes) for sizes in product(batch, width, depth)]
+    measured: list[dict[str, Any]] = []
+    for shape in track(shapes, "measuring", console=quiet, transient=True):
+        made = {title: make(shape) for title, make in everybody.items()}
+        for work in WORKS:
+            works = {title: (getattr(one, work), one.wait) for title, one in made.items()}
+            seconds = interleaved(works, rounds)
+            measured.append({**asdict(shape), "work": work, "seconds": seconds})
+    result = {"machine": _machine(backends), "rounds": rounds, "floor": FLOOR, "measured": measured}
+    if folder:
+        save_result(result, folder / RESULT)
+    if as_json:
+        click.echo(to_json(result))
+    else:
+        _print(result, folder)
+
+
+def _machine(backends: Sequence[Backend]) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    threads = {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")}
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": threads or "as the libraries choose",
+        "backends": {
+            f"{backend.name}:{backend.device}": backend.library.__version__ for backend in backends
+        },
+    }
+
+
+def _print(result: Mapping[str, Any], folder: Path | None) -> None:
+    figures = table("batch", "width", "depth", "work", "", "microseconds", "ratio")
+    figures.title = f"ratio: to the {result['floor']}"
+    for found in result["measured"]:
+        figures.add_section()
+        labels = [str(found[key]) for key in ("batch", "width", "depth", "work")]
+        floor = found["seconds"][result["floor"]]
+        for title, seconds in found["seconds"].items():
+            figures.add_row(*labels, title, f"{seconds * 1e6:,.0f}", f"{seconds / floor:.2f}")
+            labels = [""] * len(labels)
+    console = Console()
+    console.print(figures)
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["backends"].items())
+    click.echo(f"{machine['cores']} cores, Python {machine['python']}, {versions}")
+    if folder:
+        click.echo(f"{RESULT} is in {folder}")
