@@ -26,7 +26,7 @@ class Draft(xbp.Backend):
 
     name = "draft"
     library = np
-    xp = array_api_compat.numpy
+    xp = xbp.get_backend("numpy").xp
 
     def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
         return np.asarray(x)
@@ -116,7 +116,7 @@ NAMED = [
     (
         {"to_numpy": lambda self, x: np.asarray(x) + x.dtype.type(1)},
         "test_the_functions_that_xbp_calls",
-        r"abs of\n\[\[ 0.5 .*\]\]\ngives array\(\[\[1.5 .*\nexpected array\(\[\[0.5 .*",
+        r"abs of\s+\[\[ 0.5 .*\]\]\s+gives array\(\[\[1.5 .*\s+expected array\(\[\[0.5 ",
     ),
     (
         {"asarray": _refuse},
@@ -130,7 +130,8 @@ NAMED = [
 @pytest.mark.parametrize(("members", "test", "complaint"), NAMED)
 def test_what_is_broken_is_named(members: dict[str, Any], test: str, complaint: str) -> None:
     xbp.register_backend("draft", type("Draft", (Draft,), members))
-    assert re.fullmatch(complaint, failures("draft")[test], re.DOTALL)
+    # Where pytest rewrites the suite's assertions, it has more to say.
+    assert re.match(complaint, failures("draft")[test], re.DOTALL)
 
 
 @pytest.mark.usefixtures("_draft")
