@@ -111,3 +111,43 @@ def test_an_optimizer_remembers_one_network(make: Any) -> None:
 def test_an_optimizer_without_update_says_so() -> None:
     with pytest.raises(NotImplementedError, match="Optimizer has no update"):
         Optimizer().update({}, {})
+
+
+# Their state -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "remembered"),
+    [
+        (lambda: SGD(0.1), set()),
+        (lambda: Momentum(0.1), {"velocity"}),
+        (lambda: Adam(0.3), {"mean", "mean_square"}),
+    ],
+)
+def test_a_copy_goes_on_from_another_state(make: Any, remembered: set[str]) -> None:
+    optimizer: Optimizer = make()
+    params = {"W": arr([3.0, -2.0], "float32")}
+    optimizer.prepare(params)
+    state = optimizer.state
+    assert state is not None
+    assert {name for name, value in state.items() if isinstance(value, dict)} == remembered
+    for name in remembered:
+        np.testing.assert_array_equal(host(state[name]["W"]), [0, 0])
+        assert state[name]["W"].dtype == params["W"].dtype
+    optimizer.update(params, {"W": arr([1.0, 2.0], "float32")})
+    after = {name: host(optimizer.state[name]["W"]) for name in remembered}  # type: ignore[index]
+    assert all(np.all(value != 0) for value in after.values())
+    optimizer.prepare(params)  # forgets nothing
+    fresh: Optimizer = make()
+    bound = fresh.bound_to(optimizer.state)  # type: ignore[arg-type]
+    assert type(bound) is type(optimizer)
+    assert repr(bound) == repr(optimizer)
+    for name, value in after.items():
+        np.testing.assert_array_equal(host(bound.state[name]["W"]), value)  # type: ignore[index]
+        assert fresh.state[name] == {}  # type: ignore[index]
+    assert bound.bound_to({"lr": 7.0}).state["lr"] == 7.0  # type: ignore[index]
+    assert bound.state["lr"] != 7.0  # type: ignore[index]
+
+
+def test_what_an_optimizer_does_not_name_is_no_state() -> None:
+    assert Optimizer().state is None
