@@ -49,7 +49,8 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
     found = Differences()
     if trial.dtype == "float32" and trial.backend.has_float64:
         return found
-    output, noise = trial.output, trial.unit * trial.magnitude
+    unit = trial.unit_of_differences
+    output, noise = trial.output, unit * trial.magnitude
     for name, claims in trial.jacobian.items():
         value = trial.case.arrays[name]
         if claims.shape[1:] != value.shape:
@@ -64,7 +65,7 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
                     partial(_item, outputs, j),
                     STEP * max(1.0, abs(float(value[index]))),
                     float(noise[j]),
-                    trial.unit,
+                    unit,
                 )
                 found.compared += 1
                 found.kinks += comparison.kink

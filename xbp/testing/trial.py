@@ -165,10 +165,18 @@ class LayerTrial:
     @cached_property
     def unit(self) -> float:
         """How far the rounding in a layer can put off a number of size 1."""
+        return self._unit_of(OPERATIONS)
+
+    @cached_property
+    def unit_of_differences(self) -> float:
+        """The same for a difference quotient, which in float32 bears no more than one function."""
+        return self.unit if self.dtype == "float64" else self._unit_of(0)
+
+    def _unit_of(self, operations: int) -> float:
         epsilon = float(self.backend.xp.finfo(self.backend.dtype(self.dtype)).eps)
         # No sum has more terms than an array has elements.
         longest_sum = max(value.size for value in self.case.arrays.values())
-        return noise_of(epsilon, OPERATIONS + longest_sum, 1.0)
+        return noise_of(epsilon, operations + longest_sum, 1.0)
 
     @cached_property
     def magnitude(self) -> HostArray:
