@@ -69,6 +69,21 @@ def test_values_may_be_off_by_their_rounding() -> None:
 # What is wrong -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("claimed", "steepest"), [(3.0, 3), (-5.0, 5)])
+def test_a_step_adds_to_what_is_rounded(claimed: float, steepest: float) -> None:
+    found = compare(claimed, line, STEP, NOISE, unit=2.0**-20)
+    exactly = compare(claimed, line, STEP, NOISE)
+    assert found.error == exactly.error + 2 * steepest * 2.0**-20
+
+
+@pytest.mark.parametrize(("part", "seen"), [(4, False), (32, True)])
+def test_a_kink_below_the_rounding_of_a_step_is_none(part: float, seen: bool) -> None:
+    unit = 2.0**-20
+    found = compare(7.0, lambda x: x + part * unit * abs(x), STEP, NOISE, unit)
+    assert not found.right
+    assert found.kink == seen
+
+
 def test_a_wrong_claim_is_held_against_the_largest_step_that_has_converged() -> None:
     assert compare(3.5, line, STEP, NOISE) == Comparison(3.5, 3.0, error=2.0**-26)
 

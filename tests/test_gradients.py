@@ -336,6 +336,13 @@ def test_backpropagation_may_be_wrong_on_a_kink_where_there_is_a_derivative() ->
     assert found.largest_relative_error < precise(1e-6, 1e-3)
 
 
+def test_a_step_far_longer_than_a_number_may_round_more_than_that_number() -> None:
+    steep = Claimed(1e-9, lambda W: 1e12 * W, lambda W: 1e12 * backend.xp.ones_like(W))
+    found = steep.check()
+    assert found.passed
+    assert found.kinks == 0
+
+
 def test_where_kinks_are_all_around_nothing_is_measured() -> None:
     class Folded(Claimed):
         """The kink is wherever the gradient is asked for."""

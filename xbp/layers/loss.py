@@ -5,7 +5,7 @@ from typing import ClassVar
 from xbp.errors import DataError
 from xbp.functions import as_one_hot, as_targets, batch_size_of, exponentials, sum_squared_error
 from xbp.layers.layer import Layer
-from xbp.namespace import Array, cast_like, device_of, is_floating, namespace_of
+from xbp.namespace import Array, cast_like, is_floating, namespace_of
 
 
 class LossLayer(Layer):
@@ -92,7 +92,7 @@ class SoftmaxWithLoss(LossLayer):
             _require_all(t, good, "not one-hot: numbers from 0 to 1 whose sum is 1")
         else:
             # In the library's own integers: the number of classes need not fit in the dtype of t.
-            labels = cast_like(t, like=xp.arange(1, device=device_of(t)))
+            labels = cast_like(t, like=xp.arange(1))
             good = (labels >= 0) & (labels < output_size)
             _require_all(t, good, f"no label: the outputs are numbered 0 ... {output_size - 1}")
 
