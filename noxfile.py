@@ -110,6 +110,13 @@ def ulps(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure the speed on all backends of this machine: see ``xbp bench --help``."""
+    install(session, *(spec for spec in BACKENDS if spec in EXTRAS))
+    session.run("xbp", "bench", *session.posargs)
+
+
+@nox.session(default=False)
 def mutants(session: nox.Session) -> None:
     """Change xbp in small ways, one at a time: some test must fail on each change."""
     install(session, "testing", more=dependencies("mutants"))
