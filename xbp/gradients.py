@@ -203,7 +203,7 @@ def _compare(
     for key, parameter in params.items():
         probe = Probe(losses[key], parameter, h)
         # Where rounding is coarse, a longer step loses less to it than it gains in truncation.
-        step = max(probe.h, cbrt(noise))
+        step = max(probe.h, cbrt(unit))
         values = network.backend.to_numpy(gradient[key]).ravel()
         comparisons[key] = {
             i: compare(float(values[i]), probe.along(i), step, noise, unit) for i in chosen[key]
