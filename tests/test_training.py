@@ -102,6 +102,8 @@ def test_a_learning_rate_may_be_changed_between_trainings() -> None:
     network, optimizer = net(), SGD(0.1)
     trainer = Trainer(network, optimizer, batch_size=90)
     trainer.fit(x, t, steps=1)
+    assert type(optimizer.lr) is float
+    assert optimizer.lr == 0.1
     before = parameters(network)
     optimizer.lr = 1e-30
     trainer.fit(x, t, steps=1)

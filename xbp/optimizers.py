@@ -31,6 +31,12 @@ class Optimizer:
         copy.__dict__.update(self.__dict__, **state)
         return copy
 
+    def remember(self, state: Mapping[str, Any]) -> None:
+        """Take over another state, but for the settings: a float is one, and stays as it is."""
+        for name, value in state.items():
+            if not isinstance(getattr(self, name), float):
+                setattr(self, name, value)
+
     def prepare(self, params: Mapping[str, Array]) -> None:
         """Make room for what is to be remembered of each parameter."""
 

@@ -275,7 +275,7 @@ class Learner:
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
         self.network.params.update(state["params"])
-        vars(self.optimizer).update(state["memory"])
+        self.optimizer.remember(state["memory"])
 
     def bound_to(self, state: dict[str, Any]) -> Self:
         """Return a learner of the same structure with another state."""
