@@ -11,6 +11,8 @@ from xbp.backend import Backend
 from xbp.errors import BackendUnavailableError
 from xbp.namespace import Array
 
+from .writers import writers_of
+
 
 class CupyBackend(Backend):
     """CuPy arrays. A device is named by its number: ``0``, ``1``."""
@@ -18,6 +20,7 @@ class CupyBackend(Backend):
     name = "cupy"
     library = cupy
     xp = array_api_compat.cupy
+    writers = writers_of(cupy)
 
     @classmethod
     def default_device(cls) -> str:

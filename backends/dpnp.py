@@ -26,6 +26,8 @@ from xbp.backend import Backend  # noqa: E402
 from xbp.errors import BackendUnavailableError  # noqa: E402
 from xbp.namespace import Array  # noqa: E402
 
+from .writers import writers_of  # noqa: E402
+
 
 class DpnpBackend(Backend):
     """dpnp arrays. Devices are named by SYCL filter strings: ``cpu``, ``gpu``, ``opencl:cpu:0``."""
@@ -33,6 +35,12 @@ class DpnpBackend(Backend):
     name = "dpnp"
     library = dpnp
     xp = dpnp
+    # These cannot write over what they read.
+    writers = writers_of(
+        dpnp,
+        *("atan2", "equal", "greater", "greater_equal", "less", "less_equal", "logaddexp"),
+        *("logical_and", "logical_or", "logical_xor", "maximum", "minimum", "not_equal"),
+    )
     float64_hint = "this device has no double precision; use dtype='float32'"
 
     @classmethod

@@ -76,7 +76,10 @@ class JaxBackend(Backend):
         compiled: Function = jax.jit(function, donate_argnums=tuple(donate))
         return compiled
 
-    loop_length = 100
+    @property
+    def loop_length(self) -> int:
+        """A compiled loop is worth it when it is long."""
+        return 100
 
     def loop(self, work: Work) -> Callable[..., Array]:
         """Return one compiled loop, that uses the memory of the state again and again."""

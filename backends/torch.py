@@ -1,6 +1,8 @@
 """PyTorch, on the CPU, CUDA, Apple's GPU or any other accelerator it knows."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import array_api_compat.torch
@@ -8,7 +10,62 @@ import numpy
 import torch
 
 from xbp.backend import Backend
-from xbp.namespace import Array
+from xbp.namespace import Array, DType
+from xbp.recording import ELEMENTWISE, Writer
+
+Call = Callable[[], object]
+
+
+def _elementwise(function: Any) -> Writer:
+    def write(x: Array | float, *others: Array | float, out: Array) -> Call:
+        if not isinstance(x, torch.Tensor):
+            # The first operand is a tensor; one without dimensions promotes as a number does.
+            x = torch.asarray(x, dtype=torch.result_type(x, *others))
+        return partial(function, x, *others, out=out)
+
+    return write
+
+
+def _extremum(function: Any, bound: str) -> Writer:
+    def write(x: Array, y: Array | float, *, out: Array) -> Call:
+        if isinstance(y, torch.Tensor):
+            return partial(function, x, y, out=out)
+        return partial(torch.clamp, x, **{bound: y}, out=out)
+
+    return write
+
+
+def _reduction(function: Any) -> Writer:
+    def write(x: Array, *, axis: Any = None, keepdims: bool = False, out: Array) -> Call:
+        axes = tuple(range(x.ndim)) if axis is None else axis
+        return partial(function, x, axes, keepdims, out=out)
+
+    return write
+
+
+def _matmul(x: Array, y: Array, *, out: Array) -> Call:
+    if x.ndim == y.ndim == 2:  # noqa: PLR2004
+        return partial(torch.mm, x, y, out=out)
+    if x.ndim == 1 and y.ndim == 2:  # noqa: PLR2004
+        return partial(torch.mv, y.T, x, out=out)
+    return lambda: out.copy_(torch.matmul(x, y))
+
+
+def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
+    return partial(out.copy_, x)
+
+
+WRITERS = {
+    **{name: _elementwise(getattr(torch, name)) for name in ELEMENTWISE if hasattr(torch, name)},
+    "equal": _elementwise(torch.eq),  # torch.equal compares whole tensors
+    "maximum": _extremum(torch.maximum, "min"),
+    "minimum": _extremum(torch.minimum, "max"),
+    "sum": _reduction(torch.sum),
+    "max": _reduction(torch.amax),
+    "min": _reduction(torch.amin),
+    "matmul": _matmul,
+    "astype": _astype,
+}
 
 
 class TorchBackend(Backend):
@@ -17,6 +74,7 @@ class TorchBackend(Backend):
     name = "torch"
     library = torch
     xp = array_api_compat.torch
+    writers = WRITERS
     float64_hint = "Apple's GPU computes in float32 at most; use dtype='float32'"
 
     @classmethod

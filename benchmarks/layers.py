@@ -11,37 +11,23 @@ from .contestant import LEARNING_RATE, Contestant, Shape
 
 
 def xbp_layers(shape: Shape, backend: Backend) -> Contestant:
-    """Return a network on a backend; where there is a compiler, its step is compiled whole."""
+    """Return a network on a backend; its step is compiled, as far as the library can."""
     network = xbp.Network.fully_connected(shape.sizes, backend=backend, dtype="float32", seed=0)
-    x, t = (backend.asarray(values) for values in shape.data)
     learner = Learner(network, xbp.SGD(LEARNING_RATE))
-    if backend.loop_length > 1:
-        return _compiled(learner, x, t)
+    x, t = (backend.asarray(values) for values in shape.data)
 
-    def forward() -> Array:
-        return network.loss(x, t)
-
-    def step() -> Array:
-        return learner.learn(x, t)
-
-    return Contestant(forward, step, backend.synchronize)
-
-
-def _compiled(learner: Learner, x: Array, t: Array) -> Contestant:
-    backend = learner.network.backend
+    def loss_of(params: Any, x: Array, t: Array) -> Array:
+        return network.bound_to(params).loss(x, t)
 
     def whole_step(state: Any, x: Array, t: Array) -> tuple[Any, Array]:
         bound = learner.bound_to(state)
         loss = bound.learn(x, t)
         return bound.state, loss
 
-    def loss_of(params: Any, x: Array, t: Array) -> Array:
-        return learner.network.bound_to(params).loss(x, t)
-
     compiled_loss = backend.compile(loss_of)
     compiled_step = backend.compile(whole_step, donate=[0])
     # The step may use the memory of its state again, so it is given copies.
-    params = dict(learner.network.params)
+    params = dict(network.params)
     state: Any = {
         "params": {key: value * 1 for key, value in params.items()},
         "memory": learner.optimizer.state,

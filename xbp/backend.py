@@ -7,13 +7,14 @@ Inside a layer the arrays themselves say what to do.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import array_api_compat
 import numpy as np
 
 from xbp.errors import BackendUnavailableError, DTypeError, ShapeError, XbpError
 from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, kind_of, namespace_of
+from xbp.recording import Recorded, Writer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -127,8 +128,15 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
 
+    # By the standard's name, what calls a function of the library so that it leaves its result in
+    # memory that is there.
+    writers: ClassVar[Mapping[str, Writer]] = {}
+
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
-        """Return the function compiled, or the function itself where there is no compiler.
+        """Return the function compiled.
+
+        Where there is no compiler, but the library writes into memory that is there, it is
+        recorded instead: see `xbp.recording`. Else it is the function itself.
 
         Parameters
         ----------
@@ -138,10 +146,15 @@ class Backend:
             The positions of the arguments whose memory may be used for the results: they are not
             to be read after the call.
         """
-        return function
+        if not self.writers:
+            return function
+        recorded: Any = Recorded(function, self.xp, self.writers, donate)
+        return cast(Function, recorded)
 
-    # How many steps of a training a compiled loop takes before its results are looked at.
-    loop_length: ClassVar[int] = 1
+    @property
+    def loop_length(self) -> int:
+        """How many steps of a training a `loop` takes before somebody looks at its results."""
+        return 10 if self.writers else 1
 
     def loop(self, work: "Work") -> Callable[..., Array]:
         """Return a function that does a work for one row after the other.
@@ -150,8 +163,18 @@ class Backend:
         the rows, stacked. Where the library has a compiler, the loop is compiled whole.
         """
 
+        def step(state: Any, row: Array, *others: Array) -> tuple[Any, Array]:
+            bound = work.bound_to(state)
+            result = bound.step(row, *others)
+            return bound.state, result
+
+        compiled = self.compile(step, donate=[0])
+
         def run(rows: Array, *others: Array) -> Array:
-            results = [work.step(rows[i, ...], *others) for i in range(rows.shape[0])]
+            if isinstance(compiled, Recorded) and work.state is not None:
+                work.state, results = compiled.loop(work.state, rows, *others)
+            else:
+                results = [work.step(rows[i, ...], *others) for i in range(rows.shape[0])]
             return results[0][None] if len(results) == 1 else self.xp.stack(results)
 
         return run

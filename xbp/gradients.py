@@ -243,10 +243,15 @@ def losses_by_parameter(
     network: Checkable, params: Mapping[str, Array], x: Array, t: Array
 ) -> dict[str, Callable[[Array], Array]]:
     """Return for each parameter the loss as a function of it alone, the others staying as given."""
-    loss = network.backend.compile(lambda params: network.bound_to(params).loss(x, t))
+
+    def loss(params: Mapping[str, Array], x: Array, t: Array) -> Array:
+        return network.bound_to(params).loss(x, t)
+
+    if getattr(network, "traceable", False):
+        loss = network.backend.compile(loss)
 
     def by(key: str) -> Callable[[Array], Array]:
-        return lambda W: loss({**params, key: W})
+        return lambda W: loss({**params, key: W}, x, t)
 
     return {key: by(key) for key in params}
 

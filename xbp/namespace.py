@@ -41,11 +41,18 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
         # Most arrays that meet live in one place: see that before all else, it is asked often.
         if type(other) is kind and _place(array) is _place(other):
             continue
-        if (_namespaces.get(type(other)) or _look_up(other, where)) is not xp:
-            raise MixedBackendError(
-                f"{where}: {_describe(array)} and {_describe(other)} met: move one of them to the "
-                "other's library with its backend's asarray(...)"
-            )
+        found = _namespaces.get(type(other)) or _look_up(other, where)
+        if found is not xp:
+            # An array that is only being traced belongs with the arrays of its library.
+            if (
+                getattr(xp, "traces", None) is not found
+                and getattr(found, "traces", None) is not xp
+            ):
+                raise MixedBackendError(
+                    f"{where}: {_describe(array)} and {_describe(other)} met: move one of them to "
+                    "the other's library with its backend's asarray(...)"
+                )
+            xp = found if hasattr(found, "traces") else xp
         if _on_different_devices(array, other):
             raise MixedBackendError(
                 f"{where}: arrays on {array.device} and on {other.device} met: move one of them "

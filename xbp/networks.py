@@ -147,6 +147,11 @@ class Network:
             return dtype_name(parameter.dtype)
         return self.backend.default_float
 
+    @property
+    def traceable(self) -> bool:
+        """Whether each of the layers, and so the network, may be traced and compiled."""
+        return all(layer.traceable for layer in (*self.layers.values(), self.last_layer))
+
     def __repr__(self) -> str:
         layers = ", ".join([*self.layers, type(self.last_layer).__name__])
         return f"<{type(self).__name__} of {layers} on {self.backend.name}:{self.backend.device}>"

@@ -114,12 +114,11 @@ class Momentum(Optimizer):
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step by the velocity, which the gradient has changed."""
         _check_memory(self, self.velocity, grads)
+        _fill(self.velocity, grads)
         for key, gradient in grads.items():
-            step = -self.lr * gradient
-            if key in self.velocity:
-                step += self.momentum * self.velocity[key]
-            self.velocity[key] = step
-            params[key] += step
+            self.velocity[key] *= self.momentum
+            self.velocity[key] -= self.lr * gradient
+            params[key] += self.velocity[key]
 
 
 class Adam(Optimizer):
@@ -166,16 +165,20 @@ class Adam(Optimizer):
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step against the mean gradient, over the root of the mean square."""
         _check_memory(self, self.mean, grads)
+        _fill(self.mean, grads)
+        _fill(self.mean_square, grads)
         self.steps += 1
         unbias1 = 1 - self.beta1**self.steps
         unbias2 = 1 - self.beta2**self.steps
         for key, gradient in grads.items():
             xp = namespace_of(gradient)
-            mean = self.mean.get(key, 0.0) * self.beta1 + (1 - self.beta1) * gradient
-            square = (1 - self.beta2) * gradient * gradient
-            square += self.mean_square.get(key, 0.0) * self.beta2
-            self.mean[key], self.mean_square[key] = mean, square
-            params[key] -= self.lr / unbias1 * mean / (xp.sqrt(square / unbias2) + self.epsilon)
+            self.mean[key] *= self.beta1
+            self.mean[key] += (1 - self.beta1) * gradient
+            self.mean_square[key] *= self.beta2
+            self.mean_square[key] += (1 - self.beta2) * gradient * gradient
+            step = self.lr / unbias1 * self.mean[key]
+            step /= xp.sqrt(self.mean_square[key] / unbias2) + self.epsilon
+            params[key] -= step
 
 
 def _positive(name: str, value: float) -> float:
@@ -194,10 +197,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _fill(memory: dict[str, Array], params: Mapping[str, Array]) -> None:
-    for key, parameter in params.items():
+def _fill(memory: dict[str, Array], likes: Mapping[str, Array]) -> None:
+    for key, like in likes.items():
         if key not in memory:
-            memory[key] = parameter * 0.0
+            memory[key] = namespace_of(like).zeros_like(like)
 
 
 def _check_memory(

@@ -14,7 +14,7 @@ from xbp.backend import Backend
 from xbp.errors import DataError, SettingError, XbpError
 from xbp.functions import one_hot
 from xbp.initialization import random_generator
-from xbp.namespace import Array, kind_of
+from xbp.namespace import Array, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 
@@ -260,7 +260,7 @@ class Learner:
     ----------
     state : dict or None
         The parameters and what the optimizer remembers: all that a step changes. None if the
-        optimizer does not say what that is.
+        optimizer does not say what that is, or if a layer is not to be traced.
     """
 
     def __init__(self, network: Network, optimizer: Optimizer) -> None:
@@ -269,7 +269,7 @@ class Learner:
 
     @property
     def state(self) -> dict[str, Any] | None:  # noqa: D102
-        memory = self.optimizer.state
+        memory = self.optimizer.state if self.network.traceable else None
         return memory and {"params": dict(self.network.params), "memory": memory}
 
     @state.setter
@@ -285,7 +285,7 @@ class Learner:
 
     def step(self, batch: Array, x: Array, t: Array) -> Array:
         """Learn from the samples of a batch, given by their numbers, and return the loss."""
-        xp = self.network.backend.xp
+        xp = namespace_of(x, t, batch, where=type(self).__name__)
         return self.learn(xp.take(x, batch, axis=0), xp.take(t, batch, axis=0))
 
     def learn(self, x: Array, t: Array) -> Array:

@@ -11,6 +11,7 @@ class Relu(Layer):
     Its derivative at the kink, x = 0, is taken to be 0.
     """
 
+    traceable = True
     out: Array = None
 
     def forward(self, x: Array) -> Array:
@@ -43,6 +44,7 @@ class Relu(Layer):
 class Sigmoid(Layer):
     """The logistic function, ``y = 1 / (1 + exp(-x))``."""
 
+    traceable = True
     out: Array = None
 
     def forward(self, x: Array) -> Array:

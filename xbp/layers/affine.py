@@ -4,7 +4,14 @@ from math import prod
 
 from xbp.errors import DTypeError, ShapeError
 from xbp.layers.layer import Layer
-from xbp.namespace import Array, cast_like, dtype_name, namespace_of, require_floating
+from xbp.namespace import (
+    Array,
+    cast_like,
+    device_of,
+    dtype_name,
+    namespace_of,
+    require_floating,
+)
 
 
 class Affine(Layer):
@@ -29,6 +36,7 @@ class Affine(Layer):
     """
 
     param_names = ("W", "b")
+    traceable = True
 
     x: Array = None
     dW: Array = None
@@ -69,7 +77,7 @@ class Affine(Layer):
         ShapeError, DTypeError, MixedBackendError
             If x does not fit W.
         """
-        xp = namespace_of(x, self.W, where=self.name)
+        namespace_of(x, self.W, where=self.name)
         if x.dtype != self.W.dtype:
             require_floating(x, self.name)
         rows = _as_rows(x)
@@ -81,7 +89,7 @@ class Affine(Layer):
         self.x = cast_like(rows, like=self.W)
         self.input_shape = x.shape
         self.output_shape = (self.W.shape[1],) if x.ndim == 1 else (x.shape[0], self.W.shape[1])
-        y = xp.matmul(self.x, self.W)
+        y = self.x @ self.W
         y += self.b
         return _reshaped(y, self.output_shape)
 
@@ -93,16 +101,17 @@ class Affine(Layer):
         CallOrderError, ShapeError, MixedBackendError
         """
         self.backward_params(dout)
-        xp = namespace_of(dout)
-        dx = xp.matmul(_as_rows(cast_like(dout, like=self.W)), self.W.T)
+        dx = _as_rows(cast_like(dout, like=self.W)) @ self.W.T
         return _reshaped(dx, self.input_shape)
 
     def backward_params(self, dout: Array) -> None:
         """Leave ``dW = Xᵀ dY`` and ``db = Σ dY``, summed over the batch; errors as `backward`."""
         xp = self._check_dout(dout, self.W)
         dout = _as_rows(cast_like(dout, like=self.W))
-        self.dW = xp.matmul(self.x.T, dout)
-        self.db = xp.sum(dout, axis=0)
+        self.dW = self.x.T @ dout
+        # A product with ones is the faster sum.
+        ones = xp.ones(dout.shape[0], dtype=dout.dtype, device=device_of(dout))
+        self.db = xp.matmul(ones, dout)
 
 
 def _as_rows(x: Array) -> Array:

@@ -47,6 +47,8 @@ class _Binary(Layer):
 class MulLayer(_Binary):
     """Multiplication: ``backward`` sends the upstream derivative back times the *other* input."""
 
+    traceable = True
+
     def forward(self, x: Operand, y: Operand) -> Operand:
         """Return ``x * y``.
 
@@ -71,6 +73,8 @@ class MulLayer(_Binary):
 
 class AddLayer(_Binary):
     """Addition: ``backward`` sends the upstream derivative back unchanged, to both inputs."""
+
+    traceable = True
 
     def forward(self, x: Operand, y: Operand) -> Operand:
         """Return ``x + y``; errors are those of `MulLayer`."""

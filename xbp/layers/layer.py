@@ -20,15 +20,22 @@ class Layer:
         The layer's name in messages; a network calls its layers ``Affine1``, ``Relu1`` ...
     output_shape : tuple of int or None
         The shape of what ``forward`` last returned.
+    traceable : bool
+        Whether a training may trace the layer once and compile what it did: that is where forward
+        and backward do the same for all arrays of a shape, with functions of their namespace, and
+        with nothing random. Each class says so for itself.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ()
+    traceable: ClassVar[bool] = False
     name: str
     output_shape: tuple[int, ...] | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.name = cls.__name__
+        # What a base class does is not all that this class does.
+        cls.traceable = cls.__dict__.get("traceable", False)
         if isinstance(cls.param_names, str):
             raise SettingError(
                 f"{cls.__name__}: param_names is a tuple, ({cls.param_names!r},) with a comma"

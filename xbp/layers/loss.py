@@ -58,6 +58,7 @@ class SoftmaxWithLoss(LossLayer):
     """Softmax and the cross entropy error in one: for classification; `y` are probabilities."""
 
     classifies = True
+    traceable = True
 
     def forward(self, x: Array, t: Array) -> Array:
         """Return the mean cross entropy error of the softmax of x.
@@ -101,6 +102,7 @@ class IdentityWithLoss(LossLayer):
     """The outputs as they are, and the sum-of-squares error: for regression."""
 
     classifies = False
+    traceable = True
 
     def forward(self, x: Array, t: Array) -> Array:
         """Return the mean over the batch of half the sum of squared differences.

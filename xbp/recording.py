@@ -1,0 +1,376 @@
+"""A function recorded once and replayed: the array library's calls, and nothing around them.
+
+A pure function in terms of the array API standard makes the same calls each time that it is given
+arrays of the same shapes. So they are noted once, together with the memory that they read and
+write. A replay looks nothing up, checks nothing, and allocates nothing where the library can write
+into memory that is there; what it computes is the same.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, chain
+from math import inf
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from xbp.namespace import Array, Namespace
+from xbp.tracing import Note, Trace, Traced, is_array, traced_among, values
+
+Result = TypeVar("Result")
+
+# From a function's arguments, and ``out``, to a call that leaves its result in out.
+Writer: TypeAlias = Callable[..., Callable[[], object]]
+
+# The functions of the standard that may write over what they read.
+ELEMENTWISE = {
+    "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atanh", "atan2", "bitwise_and",
+    "bitwise_invert", "bitwise_or", "bitwise_xor", "ceil", "cos", "cosh", "divide", "equal",
+    "exp", "expm1", "floor", "floor_divide", "greater", "greater_equal", "less", "less_equal",
+    "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "maximum", "minimum", "multiply", "negative", "not_equal", "pow",
+    "remainder", "round", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh",
+    "trunc",
+}  # fmt: skip
+
+# How many recordings of one function are kept: a training needs two, for the last mini-batch of an
+# epoch may be smaller.
+KEPT = 8
+
+
+class Recording(Generic[Result]):
+    """One function's calls on arguments of given shapes.
+
+    Parameters
+    ----------
+    xp
+        The array namespace.
+    writers
+        By the standard's name, what calls a function so that it leaves its result in ``out``.
+    function
+        The function. It is run once, on the arguments.
+    leaves
+        The arrays, and whatever else, that the arguments hold.
+    rebuild
+        Makes the arguments again, of other leaves.
+    varying
+        Which of these differ from call to call: arrays are copied to a place of their own then,
+        and numbers are looked up.
+    donated
+        Which are the function's to keep.
+    """
+
+    def __init__(
+        self,
+        xp: Namespace,
+        writers: Mapping[str, Writer],
+        function: Callable[..., Result],
+        leaves: Sequence[Any],
+        rebuild: Callable[[Sequence[Any]], tuple[Any, ...]],
+        varying: set[int],
+        donated: set[int],
+    ) -> None:
+        self.xp = xp
+        self.writers = writers
+        self.varying = varying
+        trace = Trace(xp, frozenset(writers))
+        places = [self._copy(x) if i in varying else x for i, x in enumerate(leaves)]
+        self.inputs = [
+            trace.traced(place) if is_array(place) or i in varying else place
+            for i, place in enumerate(places)
+        ]
+        result = function(*rebuild(self.inputs))
+        self.outputs, self._rebuild_result = flatten(result)
+        # What is found at the same place by every replay.
+        given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
+        self._lasting = set(given)
+        # What may be given back as it is.
+        self._returnable = {
+            id(place) for i, place in enumerate(places) if i in donated or i not in varying
+        }
+        self.calls = list(self._calls(trace.notes, given))
+
+    # From the notes to calls ---------------------------------------------------------------------
+
+    def _calls(self, notes: Sequence[Note], given: set[Traced]) -> Iterator[Callable[[], object]]:
+        """Yield the calls of a replay, each on the memory that it reads and writes."""
+        last_use = self._last_uses(notes)
+        free: dict[tuple[Any, ...], list[Array]] = defaultdict(list)
+        for i, note in enumerate(notes):
+            dying = {
+                owner
+                for x in note.inputs
+                for owner in x.owners
+                if last_use[owner] == i and owner in self._lasting - given
+            }
+            if note.is_view and note.inputs[0] in self._lasting:
+                note.output.value = note.function(note.inputs[0].value)
+                self._lasting.add(note.output)
+            elif note.name not in self.writers or (
+                note.in_place and note.output not in self._lasting
+            ):
+                yield _plain(note, self._bound(note.function, note))
+            else:
+                if not note.in_place:
+                    self._lasting.add(note.output)
+                    if last_use[note.output] < inf:
+                        self._give_memory(note, dying, free)
+                writer = self.writers[note.name]
+                if self._lasting.issuperset(note.inputs):
+                    yield writer(*values(note.args), **values(note.kwargs), out=note.output.value)
+                else:
+                    yield _writing_later(writer, note)
+            for owner in dying:
+                free[_kind(owner.value)].append(owner.value)
+
+    def _last_uses(self, notes: Sequence[Note]) -> dict[Traced, float]:
+        """Return for each that owns memory the last note that may read it."""
+        last_use: dict[Traced, float] = {}
+        for i, note in enumerate(notes):
+            for x in (*note.inputs, note.output):
+                last_use.update(dict.fromkeys(x.owners, i))
+        for output in traced_among(self.outputs):
+            last_use.update(dict.fromkeys(output.owners, inf))
+        return last_use
+
+    def _give_memory(
+        self, note: Note, dying: set[Traced], free: dict[tuple[Any, ...], list[Array]]
+    ) -> None:
+        """Let a result use memory that nobody reads any more, if there is some; it is warm."""
+        kind = _kind(note.output.value)
+        if note.name in ELEMENTWISE:
+            for owner in dying:
+                # Not where a view reads it in another order.
+                if _kind(owner.value) == kind and all(
+                    x is owner for x in note.inputs if owner in x.owners
+                ):
+                    note.output.value = owner.value
+                    dying.remove(owner)
+                    return
+        if free[kind]:
+            note.output.value = free[kind].pop()
+
+    def _bound(self, function: Callable[..., Any], note: Note) -> Callable[[], Any]:
+        """Return a function's call on arguments of which some may be others in each replay."""
+        if self._lasting.issuperset(note.inputs):
+            return partial(function, *values(note.args), **values(note.kwargs))
+        return lambda: function(*values(note.args), **values(note.kwargs))
+
+    def _copy(self, x: Any) -> Any:
+        return self.xp.asarray(x, copy=True) if is_array(x) else x
+
+    # When it is replayed -------------------------------------------------------------------------
+
+    def takes(self, leaves: Sequence[Any]) -> bool:
+        """Tell whether it was recorded for such arguments."""
+        return len(leaves) == len(self.inputs) and all(map(self._fits, leaves, range(len(leaves))))
+
+    def _fits(self, leaf: Any, number: int) -> bool:
+        given = self.inputs[number]
+        place = given.value if isinstance(given, Traced) else given
+        if leaf is place:
+            return True
+        if type(leaf) is not type(place):
+            return False
+        if not is_array(leaf):
+            return number in self.varying or bool(leaf == place)
+        return number in self.varying and (leaf.shape, leaf.dtype, leaf.device) == (
+            place.shape,
+            place.dtype,
+            place.device,
+        )
+
+    def replay(self, arguments: Mapping[int, Any]) -> None:
+        """Make the calls again, on other arguments where they vary."""
+        for number, leaf in arguments.items():
+            given = self.inputs[number]
+            if given not in self._lasting:
+                given.value = leaf
+            elif leaf is not given.value:
+                given.value[...] = leaf
+        for call in self.calls:
+            call()
+
+    def result(self) -> Result:
+        """Return the function's result, that no later replay overwrites.
+
+        What was an argument, and was changed in place, is given back as it is.
+        """
+        result: Result = self._rebuild_result([self._kept(output) for output in self.outputs])
+        return result
+
+    def last_result(self) -> Any:
+        """Return the last part of the result alone."""
+        return self._kept(self.outputs[-1])
+
+    def _kept(self, output: Any) -> Any:
+        if not isinstance(output, Traced):
+            return output
+        return output.value if id(output.value) in self._returnable else self._copy(output.value)
+
+    def needs_only(self, number: int) -> bool:
+        """Tell whether one argument alone differs from a replay to the next.
+
+        That is where those before it are changed in place and returned, and those behind it stay.
+        """
+        return (
+            self.varying == {number}
+            and len(self.outputs) == number + 1
+            and all(map(_is_same, self.inputs[:number], self.outputs[:number]))
+        )
+
+
+def _is_same(given: Any, output: Any) -> bool:
+    return output is given
+
+
+def _kind(x: Array) -> tuple[Any, ...]:
+    return (x.shape, x.dtype, x.device)
+
+
+def _plain(note: Note, call: Callable[[], Any]) -> Callable[[], object]:
+    """Return a call whose result is another object in each replay."""
+    if note.in_place:
+        return call
+
+    def call_and_keep() -> None:
+        note.output.value = call()
+
+    return call_and_keep
+
+
+def _writing_later(writer: Writer, note: Note) -> Callable[[], object]:
+    out = note.output.value
+
+    def call() -> object:
+        return writer(*values(note.args), **values(note.kwargs), out=out)()
+
+    return call
+
+
+class Recorded(Generic[Result]):
+    """A pure function that is recorded when it meets new shapes, else replayed.
+
+    Parameters
+    ----------
+    function
+        Takes arrays, numbers, and dictionaries, lists and tuples of them, and returns such. It
+        calls only functions of the standard, and asks for no array's values.
+    xp, writers
+        As `Recording` takes them.
+    donate
+        The positions of the arguments that the function may keep: they are not to be read after
+        the call.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Result],
+        xp: Namespace,
+        writers: Mapping[str, Writer],
+        donate: Sequence[int] = (),
+    ) -> None:
+        self.function = function
+        self.xp = xp
+        self.writers = writers
+        self.donate = donate
+        # The one that was used last comes first.
+        self.recordings: list[Recording[Result]] = []
+        # All that run use the same memory.
+        self._one_at_a_time = threading.RLock()
+
+    def __call__(self, *args: Any) -> Result:
+        """Return the function's result."""
+        leaves, rebuild = flatten(args)
+        if any(isinstance(leaf, Traced) for leaf in leaves):
+            return self.function(*args)  # part of a larger recording
+        with self._one_at_a_time:
+            for number, known in enumerate(self.recordings):
+                if known.takes(leaves):
+                    self.recordings.insert(0, self.recordings.pop(number))
+                    known.replay({number: leaves[number] for number in known.varying})
+                    return known.result()
+            recording = Recording(
+                self.xp,
+                self.writers,
+                self.function,
+                leaves,
+                rebuild,
+                self._varying(leaves),
+                set(chain.from_iterable(_leaf_numbers(args)[i] for i in self.donate)),
+            )
+            self.recordings.insert(0, recording)
+            del self.recordings[KEPT:]
+            return recording.result()
+
+    def _varying(self, leaves: Sequence[Any]) -> set[int]:
+        """Return which arrays and numbers are others than at the last call."""
+        last = self.recordings[0].inputs if self.recordings else []
+        if len(leaves) != len(last):
+            return set()
+        pairs = enumerate(zip(leaves, values(last), strict=True))
+        return {
+            number
+            for number, (leaf, before) in pairs
+            if (is_array(leaf) and leaf is not before) or (_is_number(leaf) and leaf != before)
+        }
+
+    def loop(
+        self: "Recorded[tuple[Any, Array]]", state: Any, rows: Array, *others: Any
+    ) -> tuple[Any, list[Array]]:
+        """Call it for one row after the other, each time on the state that it returned before.
+
+        Returns
+        -------
+        tuple
+            The last state, and the results of all rows.
+        """
+        results = []
+        settled: Recording[tuple[Any, Array]] | None = None
+        position = len(flatten(state)[0])
+        for i in range(rows.shape[0]):
+            row = rows[i, ...]
+            with self._one_at_a_time:
+                if settled is None:
+                    state, result = self(state, row, *others)
+                    if self.recordings[0].needs_only(position):
+                        settled = self.recordings[0]
+                else:
+                    settled.replay({position: row})
+                    result = settled.last_result()
+            results.append(result)
+        return state, results
+
+
+def _leaf_numbers(args: Sequence[Any]) -> list[range]:
+    """Return for each argument which of all leaves are its own."""
+    ends = list(accumulate(len(flatten(arg)[0]) for arg in args))
+    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def flatten(tree: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+    """Return what is in nested dictionaries, lists and tuples, and what makes them of others."""
+    leaves: list[Any] = []
+    shape = _shape_of(tree, leaves)
+    return leaves, lambda others: _rebuilt(shape, iter(others))
+
+
+def _shape_of(tree: Any, leaves: list[Any]) -> Any:
+    if isinstance(tree, dict):
+        return {key: _shape_of(part, leaves) for key, part in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)([_shape_of(part, leaves) for part in tree])
+    leaves.append(tree)
+    return None
+
+
+def _rebuilt(shape: Any, leaves: Iterator[Any]) -> Any:
+    if isinstance(shape, dict):
+        return {key: _rebuilt(part, leaves) for key, part in shape.items()}
+    if shape is not None:
+        return type(shape)([_rebuilt(part, leaves) for part in shape])
+    return next(leaves)

@@ -1,0 +1,251 @@
+"""What a function does to its arrays: each call of their namespace, noted while it is made."""
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+from xbp.namespace import Namespace
+
+# The standard's function behind each operator of Python.
+BINARY = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "pow": "pow",
+    "matmul": "matmul", "floordiv": "floor_divide", "mod": "remainder", "and": "bitwise_and",
+    "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "bitwise_left_shift",
+    "rshift": "bitwise_right_shift",
+}  # fmt: skip
+COMPARISONS = {
+    "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal",
+    "ne": "not_equal",
+}  # fmt: skip
+UNARY = {"neg": "negative", "abs": "abs", "invert": "bitwise_invert"}
+
+
+class Traced:
+    """Stands for an array or a number while a function is traced: computes, and notes what it does.
+
+    Attributes
+    ----------
+    value
+        The array or number itself.
+    owners : frozenset of Traced
+        Those whose memory its value may share: itself, if its memory is its own.
+    """
+
+    namespace: ClassVar["TracingNamespace"]
+    __array_ufunc__ = None  # so that NumPy leaves its operators to this class
+
+    def __init__(
+        self, trace: "Trace", value: Any, owners: "frozenset[Traced] | None" = None
+    ) -> None:
+        self.trace = trace
+        self.value = value
+        self.owners = frozenset([self]) if owners is None else owners
+
+    def __array_namespace__(self, api_version: str | None = None) -> "TracingNamespace":
+        return self.namespace
+
+    def __array__(self, *args: object, **kwargs: object) -> Any:
+        raise TypeError(
+            "what is compiled calls the functions of its arrays' own namespace: "
+            "xp = xbp.namespace.namespace_of(x)"
+        )
+
+    def _no_value(self) -> Any:
+        raise TypeError(
+            "what is compiled may not ask for the values of its arrays: use xp.where(...)"
+        )
+
+    __bool__ = __float__ = __int__ = __index__ = _no_value
+
+    def __repr__(self) -> str:
+        return f"<traced {self.value!r}>"
+
+    shape = property(lambda self: self.value.shape)
+    dtype = property(lambda self: self.value.dtype)
+    device = property(lambda self: self.value.device)
+    ndim = property(lambda self: self.value.ndim)
+    size = property(lambda self: self.value.size)
+    T = property(lambda self: self.trace.view(operator.attrgetter("T"), self))
+    mT = property(lambda self: self.trace.view(operator.attrgetter("mT"), self))
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.trace.call("", operator.getitem, (self, index), {})
+
+
+def _add_operators() -> None:
+    def binary(name: str, function: Any) -> Any:
+        return lambda self, other: self.trace.call(name, function, (self, other), {})
+
+    def reflected(name: str, function: Any) -> Any:
+        return lambda self, other: self.trace.call(name, function, (other, self), {})
+
+    def changing(name: str, function: Any) -> Any:
+        return lambda self, other: self.trace.change(name, function, self, other)
+
+    def unary(name: str, function: Any) -> Any:
+        return lambda self: self.trace.call(name, function, (self,), {})
+
+    for sign, name in UNARY.items():
+        setattr(Traced, f"__{sign}__", unary(name, getattr(operator, f"__{sign}__")))
+    for sign, name in (BINARY | COMPARISONS).items():
+        setattr(Traced, f"__{sign}__", binary(name, getattr(operator, f"__{sign}__")))
+    for sign, name in BINARY.items():
+        setattr(Traced, f"__r{sign}__", reflected(name, getattr(operator, f"__{sign}__")))
+        setattr(Traced, f"__i{sign}__", changing(name, getattr(operator, f"__i{sign}__")))
+    # Which went with __eq__.
+    Traced.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+_add_operators()
+
+
+class TracingNamespace:
+    """The functions of an array namespace, which take traced arrays too, and note that they did.
+
+    Attributes
+    ----------
+    traces
+        The array namespace.
+    """
+
+    def __init__(self, xp: Namespace) -> None:
+        self.traces = xp
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self.traces, name)
+        if isinstance(member, type) or not callable(member) or name.startswith("__"):
+            return member
+
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            traced = next(traced_among((args, kwargs)), None)
+            if traced is None:
+                return member(*args, **kwargs)
+            return traced.trace.call(name, member, args, kwargs)
+
+        setattr(self, name, noting)
+        return noting
+
+
+@cache
+def traced_type(xp: Namespace) -> type[Traced]:
+    """Return the class of what is traced on a library: its namespace is looked up by type."""
+    return type("Traced", (Traced,), {"namespace": TracingNamespace(xp)})
+
+
+@dataclass(frozen=True)
+class Note:
+    """A call.
+
+    Attributes
+    ----------
+    name : str
+        Of the function in the standard, where its result is an array with memory of its own.
+    function
+        What was called.
+    args, kwargs
+        On what: traced arrays and numbers, and others as they are.
+    output : Traced
+        What came out, or what was changed in place.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Traced
+    in_place: bool = False
+    is_view: bool = False
+
+    @property
+    def inputs(self) -> list[Traced]:
+        """The arrays and numbers that it reads."""
+        return list(traced_among((self.args, self.kwargs)))
+
+
+class Trace:
+    """Notes the calls of one run of a function.
+
+    Parameters
+    ----------
+    xp
+        The array namespace.
+    fresh
+        The names of the functions whose results never share memory with what they are given.
+    """
+
+    def __init__(self, xp: Namespace, fresh: frozenset[str]) -> None:
+        self.xp = xp
+        self.fresh = fresh
+        self.notes: list[Note] = []
+
+    def traced(self, value: Any, owners: frozenset[Traced] | None = None) -> Traced:
+        """Return what stands for a value; unless others own its memory, it does."""
+        return traced_type(self.xp)(self, value, owners)
+
+    def call(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call a function, and note it."""
+        result = function(*values(args), **values(kwargs))
+        inputs = list(traced_among((args, kwargs)))
+        for traced in inputs:
+            if result is traced.value:
+                return traced
+        if name in self.fresh and hasattr(result, "dtype"):
+            if not is_array(result):
+                result = self.xp.asarray(result)  # NumPy's scalars cannot be written to
+            return self._noted(Note(name, function, args, kwargs, self.traced(result)))
+        owners: frozenset[Traced] = frozenset().union(*(x.owners for x in inputs))
+        whole = self._noted(Note("", function, args, kwargs, self.traced(result, owners)))
+        if isinstance(result, tuple | list):
+            return type(result)(
+                self.call("", operator.getitem, (whole, i), {}) for i in range(len(result))
+            )
+        return whole
+
+    def change(
+        self, name: str, function: Callable[[Any, Any], Any], x: Traced, other: Any
+    ) -> Traced:
+        """Change an array in place where the library does; else return another. Note which."""
+        result = function(x.value, values(other))
+        if result is x.value:
+            return self._noted(Note(name, function, (x, other), {}, x, in_place=True))
+        return self._noted(Note("", function, (x, other), {}, self.traced(result, x.owners)))
+
+    def view(self, function: Callable[[Any], Any], x: Traced) -> Traced:
+        """Note what looks at the memory of an array in another way."""
+        view = self.traced(function(x.value), x.owners)
+        return self._noted(Note("", function, (x,), {}, view, is_view=True))
+
+    def _noted(self, note: Note) -> Traced:
+        self.notes.append(note)
+        return note.output
+
+
+def traced_among(arguments: Any) -> Iterator[Traced]:
+    """Yield what is traced among nested arguments."""
+    if isinstance(arguments, Traced):
+        yield arguments
+    elif isinstance(arguments, list | tuple):
+        for argument in arguments:
+            yield from traced_among(argument)
+    elif isinstance(arguments, dict):
+        yield from traced_among(list(arguments.values()))
+
+
+def values(arguments: Any) -> Any:
+    """Return nested arguments with its value for each that is traced."""
+    if isinstance(arguments, Traced):
+        return arguments.value
+    if type(arguments) in (list, tuple):
+        return type(arguments)(map(values, arguments))
+    if isinstance(arguments, dict):
+        return {key: values(argument) for key, argument in arguments.items()}
+    return arguments
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether a value is an array, and no scalar."""
+    return hasattr(value, "__dlpack__")
