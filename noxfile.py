@@ -55,7 +55,7 @@ def tests(session: nox.Session, spec: str) -> None:
     name = spec.partition(":")[0]
     extras = [extra for extra in EXTRAS if extra.startswith(name)]
     try:
-        install(session, "testing", *extras[-1:], more=dependencies("test"))
+        install(session, "testing", "bench", *extras[-1:], more=dependencies("test"))
     except CommandFailed:
         # A library need not exist for every machine; where all must run, it must.
         if os.environ.get("CI"):
@@ -112,7 +112,7 @@ def ulps(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure the speed on all backends of this machine: see ``xbp bench --help``."""
-    install(session, *(spec for spec in BACKENDS if spec in EXTRAS))
+    install(session, "bench", *(spec for spec in BACKENDS if spec in EXTRAS))
     session.run("xbp", "bench", *session.posargs)
 
 

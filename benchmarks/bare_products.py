@@ -27,4 +27,4 @@ def bare_products(shape: Shape) -> Contestant:
             if n:
                 np.matmul(d_values[n + 1], W.T, out=d_values[n])
 
-    return Contestant(forward, step)
+    return Contestant(forward, step, shape.loop_length)

@@ -45,4 +45,4 @@ def by_hand(
             b -= LEARNING_RATE * db
         return loss
 
-    return Contestant(forward, step, wait)
+    return Contestant(forward, step, shape.loop_length, wait)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from xbp.initialization import initial_parameters
 
 FEATURES, CLASSES = 784, 10
 LEARNING_RATE = 0.1
+
+# A loop multiplies and adds about so often, but has a hundred steps at most.
+OPERATIONS_OF_A_LOOP = 2e9
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,13 @@ class Shape:
         """The number of features at the input, in each hidden layer, and at the output."""
         return [FEATURES, *[self.width] * (self.depth - 1), CLASSES]
 
+    @property
+    def loop_length(self) -> int:
+        """How many steps a loop has."""
+        # Forward, by the weights, by the inputs: three products, each multiplies and adds.
+        operations = 6 * self.batch * sum(m * n for m, n in pairwise(self.sizes))
+        return int(min(max(OPERATIONS_OF_A_LOOP / operations, 2), 100))
+
     @cached_property
     def parameters(self) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """Initial W and b of each layer, float32."""
@@ -52,7 +63,7 @@ class Shape:
         return x, np.eye(CLASSES, dtype=np.float32)[chance.integers(CLASSES, size=self.batch)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Contestant:
     """A network, ready to run.
 
@@ -62,10 +73,24 @@ class Contestant:
         Computes the loss of the batch, and returns it.
     step
         Computes loss, gradient and update, and returns the loss. The floor returns none.
+    loop
+        Does `steps` of them, and returns the last loss; None where that is one step after another.
+    steps
+        How many.
     wait
         Waits for the device.
     """
 
     forward: Callable[[], Any]
     step: Callable[[], Any]
+    steps: int
     wait: Callable[[], Any] = lambda: None
+    loop: Callable[[], Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.loop = self.loop or self._one_after_another
+
+    def _one_after_another(self) -> Any:
+        for _ in range(self.steps - 1):
+            self.step()
+        return self.step()

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 import xbp
 from xbp.backend import Backend
 from xbp.namespace import Array
@@ -10,10 +12,17 @@ from xbp.training import Learner
 from .contestant import LEARNING_RATE, Contestant, Shape
 
 
+class _OneBatch(Learner):
+    """Learns from the same mini-batch at each step, as all contestants do."""
+
+    def step(self, batch: Array, x: Array, t: Array) -> Array:
+        return self.learn(x, t)
+
+
 def xbp_layers(shape: Shape, backend: Backend) -> Contestant:
     """Return a network on a backend; its step is compiled, as far as the library can."""
     network = xbp.Network.fully_connected(shape.sizes, backend=backend, dtype="float32", seed=0)
-    learner = Learner(network, xbp.SGD(LEARNING_RATE))
+    learner = _OneBatch(network, xbp.SGD(LEARNING_RATE))
     x, t = (backend.asarray(values) for values in shape.data)
 
     def loss_of(params: Any, x: Array, t: Array) -> Array:
@@ -26,19 +35,23 @@ def xbp_layers(shape: Shape, backend: Backend) -> Contestant:
 
     compiled_loss = backend.compile(loss_of)
     compiled_step = backend.compile(whole_step, donate=[0])
+    compiled_loop = backend.loop(learner)
     # The step may use the memory of its state again, so it is given copies.
-    params = dict(network.params)
     state: Any = {
-        "params": {key: value * 1 for key, value in params.items()},
+        "params": {key: value * 1 for key, value in network.params.items()},
         "memory": learner.optimizer.state,
     }
+    rows = backend.asarray(np.zeros((shape.loop_length, 1), dtype=np.int64))
 
     def forward() -> Array:
-        return compiled_loss(params, x, t)
+        return compiled_loss(dict(network.params), x, t)
 
     def step() -> Array:
         nonlocal state
         state, loss = compiled_step(state, x, t)
         return loss
 
-    return Contestant(forward, step, backend.synchronize)
+    def loop() -> Array:
+        return compiled_loop(rows, x, t)[-1]
+
+    return Contestant(forward, step, shape.loop_length, backend.synchronize, loop)

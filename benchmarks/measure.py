@@ -1,49 +1,118 @@
-"""Timing on a noisy machine: medians of interleaved rounds."""
+"""Timing on a noisy machine: medians of interleaved rounds, each contestant in its own process.
 
+In one process, the idle threads of one library would take the cores from the next.
+"""
+
+import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
-# A round lasts so long at least, in seconds, that the clock's own time does not count.
-ROUND = 0.02
+from threadpoolctl import threadpool_info
+
+from xbp.registry import get_backend
+
+from .contestant import Contestant, Shape
+
+WORKS = ("forward", "step", "loop")
+
+# A turn lasts so long at least, in seconds, that the clock's own time does not count; before it
+# counts, caches and threads are warmed for a part of that.
+TURN = 0.05
+WARMING = 5
 
 
-def interleaved(
-    works: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]], rounds: int
-) -> dict[str, float]:
-    """Return how long each work takes, in seconds: the median over the rounds.
-
-    Every round times each of the works, one after the other, so that a slow moment of the machine
-    slows all of them.
+class Arena:
+    """The processes in which contestants run, one for each.
 
     Parameters
     ----------
-    works
-        By name, what to time, and what waits for it.
-    rounds
-        How often.
+    specs
+        For each title of a contestant, the spec of the backend that it runs on.
     """
-    counts = {name: _calls_in_a_round(*work) for name, work in works.items()}
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, (call, wait) in works.items():
-            times[name].append(_seconds(call, wait, counts[name]) / counts[name])
-    return {name: median(found) for name, found in times.items()}
+
+    def __init__(self, specs: Mapping[str, str]) -> None:
+        self.specs = specs
+        self._stack = ExitStack()
+        self._processes: dict[str, ProcessPoolExecutor] = {}
+
+    def __enter__(self) -> Self:
+        context = multiprocessing.get_context("spawn")
+        for title in self.specs:
+            process = ProcessPoolExecutor(1, context, _leave_ctrl_c_to_the_parent)
+            self._processes[title] = self._stack.enter_context(process)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def threads(self) -> dict[str, list[str]]:
+        """Return for each contestant its libraries' thread pools, and their sizes."""
+        return {title: one.submit(_threads).result() for title, one in self._processes.items()}
+
+    def seconds(self, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
+        """Return how long each work takes each contestant: medians over the rounds.
+
+        In every round all take their turn, so that a slow moment of the machine slows all of them.
+        A loop counts by the step.
+        """
+        for title, process in self._processes.items():
+            process.submit(_prepare, self.specs[title], title, shape).result()
+        found = {}
+        for work in WORKS:
+            times: dict[str, list[float]] = {title: [] for title in self._processes}
+            for _ in range(rounds):
+                for title, process in self._processes.items():
+                    times[title].append(process.submit(_take_a_turn, work).result())
+            found[work] = {title: median(those) for title, those in times.items()}
+        return found
 
 
-def _calls_in_a_round(call: Callable[[], Any], wait: Callable[[], Any]) -> int:
-    """Return how often to call in a round; what is compiled or cached is so before it counts."""
-    _seconds(call, wait, 2)
+# In the process of a contestant ------------------------------------------------------------------
+
+_contestant: Contestant
+_calls_in_a_turn: dict[str, int]
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _prepare(spec: str, title: str, shape: Shape) -> None:
+    global _contestant, _calls_in_a_turn  # noqa: PLW0603  a process is for one contestant
+    from .contestants import contestants  # noqa: PLC0415  imports what this process measures
+
+    _contestant = contestants(get_backend(spec))[title](shape)
+    _calls_in_a_turn = {work: _calls_lasting(TURN, getattr(_contestant, work)) for work in WORKS}
+
+
+def _calls_lasting(seconds: float, call: Callable[[], Any]) -> int:
+    # What is compiled or recorded at the first calls is so before it counts.
+    _seconds(call, 3)
     count = 1
-    while (took := _seconds(call, wait, count)) < ROUND:
-        count = max(2 * count, int(count * ROUND / max(took, 1e-6)))
+    while (took := _seconds(call, count)) < seconds:
+        count = max(2 * count, int(count * seconds / max(took, 1e-6)))
     return count
 
 
-def _seconds(call: Callable[[], Any], wait: Callable[[], Any], count: int) -> float:
+def _take_a_turn(work: str) -> float:
+    call, count = getattr(_contestant, work), _calls_in_a_turn[work]
+    _seconds(call, count // WARMING + 1)
+    steps = _contestant.steps if work == "loop" else 1
+    return _seconds(call, count) / count / steps
+
+
+def _seconds(call: Callable[[], Any], count: int) -> float:
     began = time.perf_counter()
     for _ in range(count):
         call()
-    wait()
+    _contestant.wait()
     return time.perf_counter() - began
+
+
+def _threads() -> list[str]:
+    return [f"{pool['internal_api']}: {pool['num_threads']}" for pool in threadpool_info()]

@@ -1,15 +1,45 @@
-"""The same network in PyTorch, with gradients by its autograd."""
+"""The same network in PyTorch, with gradients by its autograd: as most write it, and bare."""
 
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from .contestant import LEARNING_RATE, Contestant, Shape
 
 
+def torch_modules(shape: Shape, device: str) -> Contestant:
+    """Return a network of ``torch.nn`` that learns by ``torch.optim``."""
+    x, t = (torch.tensor(values, device=device) for values in shape.data)
+    modules: list[nn.Module] = []
+    for W, b in shape.parameters:
+        linear = nn.Linear(*W.shape, device=device)
+        with torch.no_grad():
+            linear.weight.copy_(torch.tensor(W.T))
+            linear.bias.copy_(torch.tensor(b))
+        modules += [linear, nn.ReLU()]
+    network = nn.Sequential(*modules[:-1])
+    loss_of = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return loss_of(network(x), t)
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = loss_of(network(x), t)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Contestant(forward, step, shape.loop_length, partial(_wait, device))
+
+
 def torch_autograd(shape: Shape, device: str) -> Contestant:
-    """Return a network of tensors, run eagerly."""
+    """Return a network of tensors, with no more around them than the gradient needs."""
     x, t = (torch.tensor(values, device=device) for values in shape.data)
     parameters = [
         [torch.tensor(value, device=device, requires_grad=True) for value in pair]
@@ -36,8 +66,9 @@ def torch_autograd(shape: Shape, device: str) -> Contestant:
                     parameter.grad = None
         return loss.detach()
 
-    def wait() -> None:
-        if device != "cpu":
-            torch.accelerator.synchronize(device)
+    return Contestant(forward_alone, step, shape.loop_length, partial(_wait, device))
 
-    return Contestant(forward_alone, step, wait)
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.accelerator.synchronize(device)

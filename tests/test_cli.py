@@ -139,26 +139,28 @@ def test_bench(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert found == json.loads((tmp_path / "bench.json").read_text())
-    assert [one["work"] for one in found["measured"]] == ["forward", "step"]
+    assert [one["work"] for one in found["measured"]] == ["forward", "step", "loop"]
     for one in found["measured"]:
         assert (one["batch"], one["width"], one["depth"]) == (10, 5, 3)
         assert {"bare products", f"xbp, {backend.name}"} <= one["seconds"].keys()
         assert all(seconds > 0 for seconds in one["seconds"].values())
     assert found["machine"]["backends"] == {SPEC: backend.library.__version__}
+    assert found["machine"]["threads"].keys() == one["seconds"].keys()
+    assert "batch 10, width 5" in (tmp_path / "bench.svg").read_text()
     result = run("bench", *sizes, "--backend", SPEC)
     assert "bare products" in result.stdout
 
 
-@pytest.mark.parametrize("work", ["forward", "step"])
+@pytest.mark.parametrize("work", ["forward", "step", "loop"])
 def test_all_contestants_compute_the_same(work: str) -> None:
     losses = {}
-    for title, make in contestants([backend]).items():
+    for title, make in contestants(backend).items():
         contestant = make(Shape(batch=20, width=8, depth=3))
         if title != FLOOR:
             losses[title] = [float(getattr(contestant, work)()) for _ in range(3)]
     for title, found in losses.items():
         np.testing.assert_allclose(found, losses[f"xbp, {backend.name}"], rtol=1e-4, err_msg=title)
-        assert (found[2] < found[0]) == (work == "step")
+        assert (found[2] < found[0]) == (work != "forward")
 
 
 def test_backends() -> None:

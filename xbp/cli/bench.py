@@ -15,10 +15,10 @@ from rich.progress import track
 import xbp
 from xbp.backend import Backend
 from xbp.cli.common import json_option, start, table
+from xbp.errors import BackendUnavailableError
 from xbp.saving import prepare_folder, save_result, to_json
 
-WORKS = ("forward", "step")
-RESULT = "bench.json"
+RESULT, PLOT = "bench.json", "bench.svg"
 
 
 @click.command()
@@ -29,7 +29,7 @@ RESULT = "bench.json"
 @click.option("--width", type=click.IntRange(min=1), multiple=True, default=(50, 256, 1024))
 @click.option("--depth", type=click.IntRange(min=2), multiple=True, default=(2, 5, 20))
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
-@click.option("--out", metavar="DIR", help=f"Folder for {RESULT}.")
+@click.option("--out", metavar="DIR", help=f"Folder for {RESULT} and {PLOT}.")
 @json_option
 def bench(
     specs: tuple[str, ...],
@@ -43,30 +43,42 @@ def bench(
     """Measure the speed of xbp beside the bare matrix products, code by hand, and autograd.
 
     Networks of 784 features, DEPTH affine layers WIDTH wide, and 10 classes, in float32; --batch,
-    --width and --depth may be repeated. In each round all take their turn, and medians count.
+    --width and --depth may be repeated. Each contestant runs in a process of its own. In each round
+    all take their turn, and medians count.
     """
     # Only this command needs them.
-    from xbp_benchmarks.contestant import Shape  # noqa: PLC0415
-    from xbp_benchmarks.contestants import FLOOR, RIVALS, contestants  # noqa: PLC0415
-    from xbp_benchmarks.measure import interleaved  # noqa: PLC0415
-
+    try:
+        from xbp_benchmarks.contestant import Shape  # noqa: PLC0415
+        from xbp_benchmarks.contestants import FLOOR, RIVALS, contestants  # noqa: PLC0415
+        from xbp_benchmarks.measure import Arena  # noqa: PLC0415
+        from xbp_benchmarks.plot import draw  # noqa: PLC0415
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"xbp bench needs {error.name}: in a clone, pip install '.[bench]'"
+        ) from error
     folder = prepare_folder(out) if out else None
     records = xbp.available_backends()
     usable = [name for name in RIVALS if name in records and records[name].usable]
     backends = [start(spec) for spec in specs or usable]
-    everybody = contestants(backends)
-    quiet = Console(stderr=True)
+    # The floor is NumPy's, once.
+    titles = {FLOOR: "numpy"} | {
+        title: f"{backend.name}:{backend.device}"
+        for backend in backends
+        for title in contestants(backend)
+        if title != FLOOR
+    }
     shapes = [Shape(*sizes) for sizes in product(batch, width, depth)]
     measured: list[dict[str, Any]] = []
-    for shape in track(shapes, "measuring", console=quiet, transient=True):
-        made = {title: make(shape) for title, make in everybody.items()}
-        for work in WORKS:
-            works = {title: (getattr(one, work), one.wait) for title, one in made.items()}
-            seconds = interleaved(works, rounds)
-            measured.append({**asdict(shape), "work": work, "seconds": seconds})
-    result = {"machine": _machine(backends), "rounds": rounds, "floor": FLOOR, "measured": measured}
+    with Arena(titles) as arena:
+        quiet = Console(stderr=True)
+        for shape in track(shapes, "measuring", console=quiet, transient=True):
+            for work, seconds in arena.seconds(shape, rounds).items():
+                measured.append({**asdict(shape), "work": work, "seconds": seconds})
+        machine = {**_machine(backends), "threads": arena.threads()}
+    result = {"machine": machine, "rounds": rounds, "floor": FLOOR, "measured": measured}
     if folder:
         save_result(result, folder / RESULT)
+        draw(result, folder / PLOT)
     if as_json:
         click.echo(to_json(result))
     else:
@@ -75,12 +87,10 @@ def bench(
 
 def _machine(backends: Sequence[Backend]) -> dict[str, Any]:
     """Return what the figures depend on."""
-    threads = {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")}
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "cores": os.cpu_count(),
-        "threads": threads or "as the libraries choose",
         "backends": {
             f"{backend.name}:{backend.device}": backend.library.__version__ for backend in backends
         },
@@ -102,5 +112,7 @@ def _print(result: Mapping[str, Any], folder: Path | None) -> None:
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["backends"].items())
     click.echo(f"{machine['cores']} cores, Python {machine['python']}, {versions}")
+    for title, pools in machine["threads"].items():
+        click.echo(f"threads of {title}: {', '.join(pools) or 'as it chooses'}")
     if folder:
-        click.echo(f"{RESULT} is in {folder}")
+        click.echo(f"{RESULT} and {PLOT} are in {folder}")
