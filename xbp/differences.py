@@ -34,6 +34,10 @@ DOUBTS = 3
 RESOLUTION = 1e-3
 
 
+# How many bytes are taken, about, to move many elements at once, unless somebody says otherwise.
+MEMORY = 2.0**26
+
+
 def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
     """Return the gradient of f at x by central differences, ``(f(x + h) - f(x - h)) / 2h``.
 
@@ -106,10 +110,14 @@ class Probe:
             self.x[index] = kept
 
     def _on_a_copy(self, i: int, step: float) -> float:
-        xp = namespace_of(self.x)
-        positions = xp.arange(prod(self.x.shape), device=device_of(self.x))
-        here = xp.reshape(positions == i, self.x.shape)
-        return float(self.f(xp.where(here, self.x + step, self.x)))
+        return float(self.f(moved(self.x, i, step)))
+
+
+def moved(x: Array, i: int, step: float) -> Array:
+    """Return a copy of x whose i-th element, counted along the last axis first, is moved."""
+    xp = namespace_of(x)
+    positions = xp.arange(prod(x.shape), device=device_of(x))
+    return xp.where(xp.reshape(positions == i, x.shape), x + step, x)
 
 
 def step_for(x: Array, h: float) -> float:

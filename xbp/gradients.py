@@ -6,10 +6,11 @@ Nothing here knows how a network is built: its gradient is checked from outside.
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import cbrt, isfinite, prod
 from typing import Any, Protocol, Self
 
-from xbp.differences import Comparison, Probe, compare, noise_of, step_for, unravel
+from xbp.differences import MEMORY, Comparison, Probe, compare, noise_of, step_for, unravel
 from xbp.errors import DataError, SettingError
 from xbp.namespace import (
     Array,
@@ -126,6 +127,7 @@ def gradient_check(
     h: float = 1e-4,
     elements: int | None = None,
     seed: int = 0,
+    memory: float = MEMORY,
 ) -> GradientReport:
     """Compare a network's backpropagation with central differences.
 
@@ -144,6 +146,8 @@ def gradient_check(
         How many elements of each parameter to compare, chosen at random; None compares all.
     seed
         Of that choice.
+    memory
+        How many bytes may be taken, about, to move many elements at once.
 
     Raises
     ------
@@ -166,7 +170,7 @@ def gradient_check(
         for key, parameter in params.items():
             size = prod(parameter.shape)
             chosen[key] = chance.sample(range(size), min(elements or size, size))
-        here = _compare(network, params, x, t, chosen, h)
+        here = _compare(network, params, x, t, chosen, h, memory)
         aside = {
             key: [i for i, comparison in found.items() if comparison.kink or not comparison.right]
             for key, found in here.items()
@@ -175,7 +179,7 @@ def gradient_check(
             # Where a ReLU stands on its kink, backpropagation need not be the derivative, even
             # where there is one, as of relu(x) - relu(-x) at 0. A step aside it must.
             beside = {key: _jittered(parameter, h, chance) for key, parameter in params.items()}
-            for key, found in _compare(network, beside, x, t, aside, h).items():
+            for key, found in _compare(network, beside, x, t, aside, h, memory).items():
                 here[key].update(found)
     checks = {key: _summary(found, params[key], aside[key]) for key, found in here.items()}
     return GradientReport(checks, dtype_name(next(iter(params.values())).dtype), h)
@@ -188,6 +192,7 @@ def _compare(
     t: Array,
     chosen: Mapping[str, list[int]],
     h: float,
+    memory: float,
 ) -> dict[str, dict[int, Comparison]]:
     """Return the comparison of each chosen element of each parameter."""
     losses = losses_by_parameter(network, params, x, t)
@@ -205,10 +210,42 @@ def _compare(
         # Where rounding is coarse, a longer step loses less to it than it gains in truncation.
         step = max(probe.h, cbrt(unit))
         values = network.backend.to_numpy(gradient[key]).ravel()
+        known = _losses_at_once(network.bound_to(params), x, t, key, chosen[key], step, memory)
         comparisons[key] = {
-            i: compare(float(values[i]), probe.along(i), step, noise, unit) for i in chosen[key]
+            i: compare(
+                float(values[i]),
+                partial(_looked_up, known.get(i, {}), probe.along(i)),
+                step,
+                noise,
+                unit,
+            )
+            for i in chosen[key]
         }
     return comparisons
+
+
+def _losses_at_once(
+    network: Checkable,
+    x: Array,
+    t: Array,
+    key: str,
+    elements: list[int],
+    step: float,
+    memory: float,
+) -> dict[int, dict[float, float]]:
+    """Return for each element the losses with it moved forth and back, as far as a network can."""
+    known: dict[int, dict[float, float]] = {i: {} for i in elements}
+    if getattr(network, "samplewise", False):
+        for signed in (step, -step):
+            found = network.perturbed_losses(x, t, key, elements, signed, memory)  # type: ignore[attr-defined]
+            losses = (loss for some in found for loss in network.backend.to_numpy(some).tolist())
+            for i, loss in zip(elements, losses, strict=True):
+                known[i][signed] = loss
+    return known
+
+
+def _looked_up(known: Mapping[float, float], f: Callable[[float], float], step: float) -> float:
+    return known[step] if step in known else f(step)
 
 
 def _unit_of_loss(params: Mapping[str, Array], x: Array) -> float:

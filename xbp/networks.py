@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Self
 
 from xbp.backend import Backend
-from xbp.differences import numerical_gradient
+from xbp.differences import MEMORY, numerical_gradient, step_for
 from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.initialization import initial_parameters
 from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, SoftmaxWithLoss
 from xbp.namespace import Array, cast_like, dtype_name, namespace_of
+from xbp.perturbation import perturbed_losses
 from xbp.registry import backend_of, get_backend
 
 
@@ -148,6 +150,11 @@ class Network:
         return self.backend.default_float
 
     @property
+    def samplewise(self) -> bool:
+        """Whether each of the layers, and so the network, treats each sample by itself."""
+        return all(layer.samplewise for layer in (*self.layers.values(), self.last_layer))
+
+    @property
     def traceable(self) -> bool:
         """Whether each of the layers, and so the network, may be traced and compiled."""
         return all(layer.traceable for layer in (*self.layers.values(), self.last_layer))
@@ -272,15 +279,54 @@ class Network:
         network = self.bound_to(params)
         return network.loss(x, t), network.backward()
 
-    def numerical_gradient(self, x: Array, t: Array) -> dict[str, Array]:
-        """Return the gradient by central differences: slow, and independent of every ``backward``.
+    def numerical_gradient(self, x: Array, t: Array, *, memory: float = MEMORY) -> dict[str, Array]:
+        """Return the gradient by central differences, which is independent of every ``backward``.
 
         It is computed, and returned, in float64 wherever the device has it.
+
+        Parameters
+        ----------
+        x, t
+            A sample or a small batch, and its targets.
+        memory
+            How many bytes may be taken, about, to move many elements at once.
         """
-        params = {key: widened_copy(value) for key, value in self.params.items()}
+        network = self.bound_to({key: widened_copy(value) for key, value in self.params.items()})
         x = widened_copy(x)
-        losses = losses_by_parameter(self, params, x, t)
-        return {key: numerical_gradient(losses[key], params[key]) for key in params}
+        if not self.samplewise:
+            losses = losses_by_parameter(self, network.params, x, t)
+            return {key: numerical_gradient(losses[key], W) for key, W in network.params.items()}
+        return {
+            key: network._slopes(x, t, key, step_for(W, h=1e-4), memory)
+            for key, W in network.params.items()
+        }
+
+    def _slopes(self, x: Array, t: Array, key: str, h: float, memory: float) -> Array:
+        shape = self.params[key].shape
+        beside = (
+            self.perturbed_losses(x, t, key, range(prod(shape)), step, memory) for step in (h, -h)
+        )
+        slopes = [(after - before) / (2 * h) for after, before in zip(*beside, strict=True)]
+        xp = namespace_of(slopes[0])
+        return xp.reshape(xp.concat(slopes), shape)
+
+    def perturbed_losses(
+        self,
+        x: Array,
+        t: Array,
+        key: str,
+        elements: Sequence[int],
+        step: float,
+        memory: float = MEMORY,
+    ) -> Iterator[Array]:
+        """Yield the losses with one element of a parameter moved: see `xbp.perturbation`."""
+        place = next(
+            (name, attr)
+            for name, keys in self._keys.items()
+            for attr, owned in keys.items()
+            if owned == key
+        )
+        return perturbed_losses(self.layers, self.last_layer, x, t, place, elements, step, memory)
 
     def bound_to(self, params: Mapping[str, Array]) -> Self:
         """Return a network of the same structure that computes with other parameters.

@@ -12,6 +12,7 @@ class Relu(Layer):
     """
 
     traceable = True
+    samplewise = True
     out: Array = None
 
     def forward(self, x: Array) -> Array:
@@ -45,6 +46,7 @@ class Sigmoid(Layer):
     """The logistic function, ``y = 1 / (1 + exp(-x))``."""
 
     traceable = True
+    samplewise = True
     out: Array = None
 
     def forward(self, x: Array) -> Array:

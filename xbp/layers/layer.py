@@ -1,8 +1,9 @@
 """The base of all layers, and the mapping through which their parameters are read and written."""
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, Self
 
+from xbp.differences import moved
 from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
 from xbp.namespace import Array, Namespace, dtype_name, namespace_of
 
@@ -24,10 +25,14 @@ class Layer:
         Whether a training may trace the layer once and compile what it did: that is where forward
         and backward do the same for all arrays of a shape, with functions of their namespace, and
         with nothing random. Each class says so for itself.
+    samplewise : bool
+        Whether the layer treats each sample of a batch by itself, so that a gradient check may put
+        many batches into one. Each class says so for itself.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ()
     traceable: ClassVar[bool] = False
+    samplewise: ClassVar[bool] = False
     name: str
     output_shape: tuple[int, ...] | None = None
 
@@ -36,6 +41,7 @@ class Layer:
         cls.name = cls.__name__
         # What a base class does is not all that this class does.
         cls.traceable = cls.__dict__.get("traceable", False)
+        cls.samplewise = cls.__dict__.get("samplewise", False)
         if isinstance(cls.param_names, str):
             raise SettingError(
                 f"{cls.__name__}: param_names is a tuple, ({cls.param_names!r},) with a comma"
@@ -68,6 +74,29 @@ class Layer:
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__, **params)
         return copy
+
+    def perturbed_outputs(self, x: Array, name: str, elements: Sequence[int], step: float) -> Array:
+        """Return what ``forward`` gives when one element of a parameter is moved, for each of some.
+
+        Parameters
+        ----------
+        x
+            The input.
+        name
+            Of the parameter, ``"W"``.
+        elements
+            Which of its elements, counted along the last axis first.
+        step
+            How far each is moved.
+
+        Returns
+        -------
+        Array
+            The outputs, stacked along a new first axis, in the order of the elements.
+        """
+        value = getattr(self, name)
+        others = (self.bound_to({name: moved(value, i, step)}) for i in elements)
+        return namespace_of(value).stack([other.forward(x) for other in others])
 
     def _check_dout(self, dout: Array, *kept: Array) -> Namespace:
         """Return the namespace, once dout is seen to fit the output and what ``forward`` kept."""

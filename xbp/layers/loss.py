@@ -3,7 +3,14 @@
 from typing import ClassVar
 
 from xbp.errors import DataError
-from xbp.functions import as_one_hot, as_targets, batch_size_of, exponentials, sum_squared_error
+from xbp.functions import (
+    as_one_hot,
+    as_targets,
+    batch_size_of,
+    exponentials,
+    log_softmax,
+    sum_squared_error,
+)
 from xbp.layers.layer import Layer
 from xbp.namespace import Array, cast_like, is_floating, namespace_of
 
@@ -43,6 +50,10 @@ class LossLayer(Layer):
             raise self._call_order_error()
         return (self.y - self.t) * (dout / batch_size_of(self.y))
 
+    def losses(self, x: Array, t: Array) -> Array:
+        """Return the loss of each sample of a batch, ``(N,)``, of which ``forward`` is the mean."""
+        raise NotImplementedError(f"{type(self).__name__} has no losses")
+
     @staticmethod
     def check_targets(t: Array, output_size: int) -> None:
         """Raise `DataError` if one of a batch of targets cannot be learned from.
@@ -59,6 +70,7 @@ class SoftmaxWithLoss(LossLayer):
 
     classifies = True
     traceable = True
+    samplewise = True
 
     def forward(self, x: Array, t: Array) -> Array:
         """Return the mean cross entropy error of the softmax of x.
@@ -83,6 +95,11 @@ class SoftmaxWithLoss(LossLayer):
         self.loss = -xp.sum(self.t * log_y) / batch_size_of(x)
         return self.loss
 
+    def losses(self, x: Array, t: Array) -> Array:
+        """Return the cross entropy error of each sample."""
+        t = as_one_hot(t, x, where=self.name)
+        return -namespace_of(x).sum(t * log_softmax(x), axis=-1)
+
     @staticmethod
     def check_targets(t: Array, output_size: int) -> None:
         """Raise `DataError` if a label is outside the classes, or a row is not one-hot."""
@@ -103,6 +120,7 @@ class IdentityWithLoss(LossLayer):
 
     classifies = False
     traceable = True
+    samplewise = True
 
     def forward(self, x: Array, t: Array) -> Array:
         """Return the mean over the batch of half the sum of squared differences.
@@ -123,6 +141,11 @@ class IdentityWithLoss(LossLayer):
         self.y = x
         self.loss = sum_squared_error(x, self.t)
         return self.loss
+
+    def losses(self, x: Array, t: Array) -> Array:
+        """Return half the sum of squared differences of each sample."""
+        difference = x - as_targets(t, x, where=self.name)
+        return 0.5 * namespace_of(x).sum(difference * difference, axis=-1)
 
 
 def _by_sample(good: Array) -> Array:

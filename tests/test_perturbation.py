@@ -1,0 +1,141 @@
+"""Many networks at once lose what each of them loses alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import arr, backend, host, precise, widest
+
+import xbp
+from xbp.differences import moved
+from xbp.layers import Affine, IdentityWithLoss, Layer, LossLayer, Relu, SoftmaxWithLoss
+from xbp.namespace import Array
+from xbp.testing import NetworkCase, network_cases
+
+
+@given(network_cases(), st.sampled_from([1.0, 2.0**12]), st.sampled_from([0.5, -0.25]))
+def test_they_lose_what_each_of_them_loses_alone(
+    case: NetworkCase, memory: float, step: float
+) -> None:
+    network, x, t = case.on(backend, widest)
+    assert network.samplewise
+    for key, parameter in network.params.items():
+        elements = list(range(int(np.prod(parameter.shape))))[::-2]
+        found = [
+            float(loss)
+            for some in network.perturbed_losses(x, t, key, elements, step, memory)
+            for loss in host(some)
+        ]
+        params = dict(network.params)
+        alone = [
+            float(network.bound_to({**params, key: moved(parameter, i, step)}).loss(x, t))
+            for i in elements
+        ]
+        np.testing.assert_allclose(found, alone, rtol=precise(1e-12, 1e-4), err_msg=f"{key} {case}")
+
+
+@given(network_cases(batch=True))
+def test_the_loss_is_the_mean_of_the_losses_of_the_samples(case: NetworkCase) -> None:
+    network, x, t = case.on(backend, widest)
+    losses = host(network.last_layer.losses(network.predict(x), t))
+    assert losses.shape == (x.shape[0],)
+    np.testing.assert_allclose(losses.mean(), float(network.loss(x, t)), rtol=precise(1e-12, 1e-5))
+
+
+def net(layer: type[Affine] = Affine, loss: type[LossLayer] = SoftmaxWithLoss) -> xbp.Network:
+    chance = np.random.default_rng(0)
+    return xbp.Network(
+        [
+            layer(arr(chance.normal(size=(6, 5)), widest), arr(chance.normal(size=5), widest)),
+            Relu(),
+            layer(arr(chance.normal(size=(5, 3)), widest), arr(chance.normal(size=3), widest)),
+        ],
+        loss(),
+    )
+
+
+def data(count: int = 2) -> tuple[Array, Array]:
+    return arr(np.random.default_rng(1).normal(size=(count, 6)), widest), arr([0, 2][:count])
+
+
+def test_the_layers_behind_run_once_for_many_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    original = Relu.forward
+
+    def counting(self: Relu, x: Array) -> Array:
+        nonlocal calls
+        calls += 1
+        return original(self, x)
+
+    monkeypatch.setattr(Relu, "forward", counting)
+    net().numerical_gradient(*data())
+    # For each of four parameters, to either side: 53 elements are moved 106 times.
+    assert calls <= 8
+    calls = 0
+    net().numerical_gradient(*data(), memory=1)
+    assert calls >= 2 * (6 * 5 + 5)
+
+
+class Doubled(Affine):
+    """An affine layer whose outputs are not columns of a product."""
+
+    samplewise = True
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        return y * y
+
+    def backward(self, dout: Array) -> Array:
+        raise NotImplementedError
+
+
+def test_a_layer_that_derives_from_affine_is_run_for_each_element() -> None:
+    network = net(Doubled)
+    x, t = data()
+    for key, parameter in network.params.items():
+        (found,) = network.perturbed_losses(x, t, key, [0, 1], 0.5)
+        alone = [
+            float(network.bound_to({**network.params, key: moved(parameter, i, 0.5)}).loss(x, t))
+            for i in (0, 1)
+        ]
+        np.testing.assert_allclose(host(found), alone, rtol=precise(1e-12, 1e-4))
+
+
+class Centred(Layer):
+    """Takes the mean of the batch away: no sample is by itself."""
+
+    def forward(self, x: Array) -> Array:
+        return x - backend.xp.mean(x, axis=0, keepdims=True)
+
+    def backward(self, dout: Array) -> Array:
+        return dout - backend.xp.mean(dout, axis=0, keepdims=True)
+
+
+class OwnLoss(IdentityWithLoss):
+    """A loss that does not say that it treats each sample by itself."""
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss"), [([Centred()], SoftmaxWithLoss), ([], OwnLoss)], ids=["layer", "loss"]
+)
+def test_what_is_not_samplewise_is_moved_one_element_at_a_time(layers: Any, loss: Any) -> None:
+    network = xbp.Network([*net().layers.values(), *layers], loss())
+    assert not network.samplewise
+    x, t = data()
+    if loss is OwnLoss:
+        t = arr([[1.0, 0.0, 0.5], [0.0, 2.0, 1.0]], widest)
+    numerical, gradient = network.numerical_gradient(x, t), network.gradient(x, t)
+    for key, value in gradient.items():
+        np.testing.assert_allclose(
+            host(numerical[key]), host(value), rtol=precise(1e-6, 0.05), atol=precise(1e-8, 0.1)
+        )
+    assert xbp.gradient_check(network, x, t).passed
+
+
+def test_no_backward_is_involved(monkeypatch: pytest.MonkeyPatch) -> None:
+    for layer in (Affine, Relu, LossLayer):
+        monkeypatch.delattr(layer, "backward")
+    monkeypatch.delattr(Affine, "backward_params")
+    assert net().numerical_gradient(*data()).keys() == {"W1", "b1", "W2", "b2"}

@@ -1,0 +1,73 @@
+"""Losses of many networks, each of which differs from one in a single element, by a few products.
+
+A difference quotient asks for the loss with one element moved, for each element of each parameter.
+Only the layer that owns the element sees that it has moved. What it gives then is so many more
+samples to the layers behind it, which treat each sample by itself: they take all of them as one
+large batch. No ``backward`` is involved.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import dropwhile
+
+from xbp.layers import Layer, LossLayer
+from xbp.namespace import Array, namespace_of
+
+# How many arrays of the largest size are alive at once.
+_ALIVE = 8
+
+
+def perturbed_losses(
+    layers: Mapping[str, Layer],
+    last_layer: LossLayer,
+    x: Array,
+    t: Array,
+    place: tuple[str, str],
+    elements: Sequence[int],
+    step: float,
+    memory: float,
+) -> Iterator[Array]:
+    """Yield the losses with one element of a parameter moved by a step, some at a time.
+
+    Parameters
+    ----------
+    layers, last_layer
+        A network, each of whose layers is `Layer.samplewise`.
+    x, t
+        A sample or a batch, and its targets.
+    place
+        The name of the layer that owns the parameter, and of its attribute.
+    elements
+        Which of its elements, counted along the last axis first.
+    step
+        How far each is moved.
+    memory
+        How many bytes the stacked arrays may take, about; one element at least is moved.
+
+    Yields
+    ------
+    Array
+        ``(P,)``, in the order of the elements.
+    """
+    xp = namespace_of(x)
+    if x.ndim == 1:
+        x, t = x[None, :], t[None, ...]
+    name, attribute = place
+    for before in layers:
+        if before == name:
+            break
+        x = layers[before].forward(x)
+    owner, *rest = dropwhile(lambda layer: layer is not layers[name], layers.values())
+    samples = x.shape[0]
+    shapes = [parameter.shape for layer in layers.values() for parameter in layer.params.values()]
+    widest = max(length for shape in (x.shape[1:], *shapes) for length in shape)
+    at_once = max(1, int(memory / (_ALIVE * (samples + 1) * widest * xp.finfo(x.dtype).bits / 8)))
+    for start in range(0, len(elements), at_once):
+        chosen = elements[start : start + at_once]
+        y = owner.perturbed_outputs(x, attribute, chosen, step)
+        count = len(chosen) * samples
+        y = xp.reshape(y, (count, *y.shape[2:]))
+        for layer in rest:
+            y = layer.forward(y)
+        targets = xp.broadcast_to(t, (len(chosen), *t.shape))
+        losses = last_layer.losses(y, xp.reshape(targets, (count, *t.shape[1:])))
+        yield xp.mean(xp.reshape(losses, (len(chosen), samples)), axis=1)
