@@ -53,11 +53,16 @@ def _matmul(x: Array, y: Array, *, out: Array) -> Call:
     return partial(numpy.matmul, x, y, out)
 
 
+def _take(x: Array, indices: Array, *, axis: int, out: Array) -> Call:
+    # In its mode "raise" NumPy would buffer the result, in case that it has to raise.
+    return partial(numpy.take, x, indices, axis, out, "wrap")
+
+
 def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
     return partial(numpy.copyto, out, x, "unsafe")
 
 
-WRITERS = {
+WRITERS: dict[str, Writer] = {
     **{name: _elementwise(getattr(numpy, name)) for name in ELEMENTWISE - {"round"}},
     "maximum": _extremum(numpy.maximum),
     "minimum": _extremum(numpy.minimum),
@@ -66,6 +71,7 @@ WRITERS = {
     "max": _reduction(numpy.maximum.reduce),
     "min": _reduction(numpy.minimum.reduce),
     "matmul": _matmul,
+    "take": _take,
     "astype": _astype,
 }
 

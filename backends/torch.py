@@ -56,7 +56,7 @@ def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
     return partial(out.copy_, x.view(torch.uint8) if x.dtype is torch.bool else x)
 
 
-WRITERS = {
+WRITERS: dict[str, Writer] = {
     **{name: _elementwise(getattr(torch, name)) for name in ELEMENTWISE if hasattr(torch, name)},
     "equal": _elementwise(torch.eq),  # torch.equal compares whole tensors
     "maximum": _extremum(torch.maximum, "min"),

@@ -11,6 +11,7 @@ from support import (
     arr,
     arrays,
     backend,
+    both_floats,
     dtype_of,
     host,
     needs_float64,
@@ -29,6 +30,7 @@ from xbp.layers import (
     LossLayer,
     MulLayer,
     Relu,
+    Rescale,
     Sigmoid,
     SoftmaxWithLoss,
 )
@@ -423,3 +425,28 @@ def test_a_layer_without_forward_says_so() -> None:
         Half().forward(1)
     with pytest.raises(NotImplementedError, match="Half has no backward"):
         Half().backward(1)
+
+
+# Rescale -----------------------------------------------------------------------------------------
+
+
+@both_floats
+def test_rescale_divides_integers_as_normalized_data_were(dtype: str) -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(2, 128)
+    layer = Rescale(255, dtype)
+    y = layer.forward(arr(pixels))
+    assert dtype_of(y) == dtype
+    np.testing.assert_array_equal(host(y), np.divide(pixels, 255, dtype=dtype))
+    np.testing.assert_array_equal(host(y), host(layer.forward(arr(host(arr(pixels)), dtype))))
+
+
+def test_rescale_leaves_integers_as_they_are() -> None:
+    pixels = arr(np.array([[0, 51, 255]], dtype=np.uint8))
+    Rescale().forward(pixels)
+    np.testing.assert_array_equal(host(pixels), [[0, 51, 255]])
+
+
+def test_rescale_sends_back_a_part() -> None:
+    layer = Rescale(4)
+    layer.forward(arr([[1.0, 2.0]], widest))
+    np.testing.assert_array_equal(host(layer.backward(arr([[8.0, -4.0]], widest))), [[2, -1]])

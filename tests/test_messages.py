@@ -32,6 +32,7 @@ from xbp.layers import (
     Layer,
     MulLayer,
     Relu,
+    Rescale,
     Sigmoid,
     SoftmaxWithLoss,
 )
@@ -221,6 +222,28 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         f"IdentityWithLoss: {NO_ARRAY}",
     ),
     (lambda: Half().forward(1), NotImplementedError, "Half has no forward"),
+    (
+        lambda: Rescale(0),
+        SettingError,
+        "Rescale: the divisor is a number other than 0, not 0",
+    ),
+    (
+        lambda: Rescale("255"),  # type: ignore[arg-type]
+        SettingError,
+        "Rescale: the divisor is a number other than 0, not '255'",
+    ),
+    (
+        lambda: Rescale(255, "float16"),
+        DTypeError,
+        "Rescale: the dtype is 'float32' or 'float64', not 'float16'",
+    ),
+    (
+        lambda: Rescale().forward(arr(np.asarray([True]))),
+        DTypeError,
+        "Rescale: real numbers are needed, got bool",
+    ),
+    (lambda: Rescale().forward([1.0]), DTypeError, f"Rescale: {NO_ARRAY}"),
+    (lambda: Rescale().backward(ones(2)), CallOrderError, f"Rescale: {NO_FORWARD}"),
     # Backward.
     (lambda: Half().backward(1), NotImplementedError, "Half has no backward"),
     (lambda: Relu().backward(ones(2)), CallOrderError, f"Relu: {NO_FORWARD}"),

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, host, other, precise, widest
+from support import arr, backend, dtype_of, host, other, precise, widest
 
 import xbp
 from xbp import SGD, Adam, History, Momentum, Network, Optimizer, Trainer, TwoLayerNet
 from xbp.datasets import load_digits
 from xbp.errors import DataError, DTypeError, SettingError, ShapeError
-from xbp.layers import IdentityWithLoss, Sigmoid
+from xbp.layers import IdentityWithLoss, Rescale, Sigmoid
 
 
 def blobs(count: int = 90) -> tuple[Any, Any]:
@@ -369,3 +369,46 @@ def test_the_training_leaves_arrays_on_the_backend() -> None:
     Trainer(network, SGD(0.1)).fit(X, T, steps=2)
     for value in network.params.values():
         host(value)
+
+
+# Data as they come -------------------------------------------------------------------------------
+
+
+def pixels(count: int = 30) -> tuple[Any, Any]:
+    chance = np.random.default_rng(0)
+    return chance.integers(256, size=(count, 4), dtype=np.uint8), chance.integers(3, size=count)
+
+
+def test_bytes_are_learned_from_as_normalized_data_are() -> None:
+    x, t = pixels()
+    kinds: dict[str, Any] = {"seed": 0, "dtype": "float32", "backend": backend}
+    raw = xbp.Network.fully_connected([4, 5, 3], divisor=255, **kinds)
+    normalized = xbp.Network.fully_connected([4, 5, 3], **kinds)
+    found = Trainer(raw, SGD(0.1), batch_size=7, seed=0).fit(x, t, epochs=3)
+    expected = Trainer(normalized, SGD(0.1), batch_size=7, seed=0).fit(
+        np.divide(x, 255, dtype="float32"), t, epochs=3
+    )
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-6)
+    assert found.train_accuracy == expected.train_accuracy
+
+
+def test_bytes_stay_bytes_until_a_batch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = Rescale.forward
+
+    def noting(self: Rescale, x: Any) -> Any:
+        seen.append((x.shape[0], dtype_of(x)))
+        return original(self, x)
+
+    monkeypatch.setattr(Rescale, "forward", noting)
+    x, t = pixels()
+    network = xbp.Network.fully_connected([4, 5, 3], divisor=255, backend=backend)
+    Trainer(network, SGD(0.1), batch_size=7, seed=0).fit(x, t, epochs=2)
+    assert {dtype for _, dtype in seen} == {"uint8"}
+    assert {count for count, _ in seen} <= {1, 2, 7, 30}
+
+
+def test_without_a_layer_that_takes_integers_bytes_become_floats() -> None:
+    x, t = pixels()
+    network = xbp.Network.fully_connected([4, 5, 3], backend=backend)
+    assert len(Trainer(network, SGD(1e-6)).fit(x, t, steps=2).loss) == 2

@@ -11,7 +11,7 @@ from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.initialization import initial_parameters
-from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, SoftmaxWithLoss
+from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
 from xbp.namespace import Array, cast_like, dtype_name, namespace_of
 from xbp.perturbation import perturbed_losses
 from xbp.registry import backend_of, get_backend
@@ -92,6 +92,7 @@ class Network:
         cls,
         sizes: Sequence[int],
         *,
+        divisor: float | None = None,
         activation: type[Layer] = Relu,
         loss: type[LossLayer] = SoftmaxWithLoss,
         weight_init_std: float | str = "he",
@@ -105,6 +106,9 @@ class Network:
         ----------
         sizes
             The number of features at the input, in each hidden layer, and at the output.
+        divisor
+            What data are divided by first, such as 255 for pixels that are bytes: see
+            `xbp.layers.Rescale`. None takes them as they are.
         activation, loss
             Classes of layers.
         weight_init_std
@@ -127,7 +131,8 @@ class Network:
                 raise SettingError(f"{role} is a class such as xbp.layers.Relu, not {kind!r}")
         backend = get_backend(backend)
         layers = _affine_stack(sizes, activation, weight_init_std, backend, dtype, seed)
-        return Network(layers, loss(), backend=backend)
+        first = [] if divisor is None else [Rescale(divisor, dtype or backend.default_float)]
+        return Network([*first, *layers], loss(), backend=backend)
 
     @property
     def params(self) -> Parameters:

@@ -14,12 +14,12 @@ from xbp.backend import Backend
 from xbp.errors import DataError, SettingError, XbpError
 from xbp.functions import one_hot
 from xbp.initialization import random_generator
-from xbp.namespace import Array, kind_of, namespace_of
+from xbp.namespace import Array, is_floating, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 
-# How many samples a network sees at once when its accuracy is measured: bounds the memory.
-_EVALUATION_BATCH = 10_000
+# How many samples a network sees at once when its accuracy is measured: few enough for a cache.
+_EVALUATION_BATCH = 1_000
 
 
 @dataclass
@@ -222,7 +222,7 @@ class Trainer:
         """Return data on the network's device, once they are fit to be learned from."""
         network, backend = self.network, self.network.backend
         try:
-            x, t = backend.asarray(x, network.dtype), backend.asarray(t)
+            x, t = self._samples(x), backend.asarray(t)
             if kind_of(t) == "integral":
                 # Not every library compares unsigned integers of every size.
                 t = backend.asarray(t, backend.default_integer)
@@ -236,7 +236,7 @@ class Trainer:
             trial = network.bound_to(network.params)
             outputs = trial.predict(x[:1, ...])
             trial.last_layer.forward(outputs, t[:1, ...])
-            if not bool(backend.xp.all(backend.xp.isfinite(x))):
+            if is_floating(x) and not bool(backend.xp.all(backend.xp.isfinite(x))):
                 raise DataError(f"x holds NaN or infinity in {network.dtype}: remove or replace it")
             classes = outputs.shape[-1]
             network.last_layer.check_targets(t, classes)
@@ -251,6 +251,16 @@ class Trainer:
             )
             raise type(error)(f"{kind} data{shapes and f', {shapes}'}: {error}") from error
         return x, t
+
+    def _samples(self, x: Any) -> Array:
+        """Return samples on the device, in the network's dtype unless it takes integers."""
+        network, backend = self.network, self.network.backend
+        first = next(iter(network.layers.values()), None)
+        if first is not None and first.takes_integers:
+            raw = backend.asarray(x)
+            if kind_of(raw) == "integral":
+                return raw
+        return backend.asarray(x, network.dtype)
 
 
 class Learner:

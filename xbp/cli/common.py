@@ -9,6 +9,8 @@ from rich.table import Table
 import xbp
 from xbp.backend import Backend
 from xbp.datasets import load_digits, load_mnist, load_npz
+from xbp.datasets.digits import DARKEST
+from xbp.datasets.mnist import BRIGHTEST
 from xbp.errors import DataError, SettingError
 
 MOST_CLASSES = 100_000
@@ -31,14 +33,14 @@ def start(spec: str | None) -> Backend:
     return backend
 
 
-def load(name: str, data_dir: str | None) -> tuple[Any, Any]:
-    """Return data on the host: the trainer moves them."""
+def load(name: str, data_dir: str | None) -> tuple[tuple[Any, Any], float | None]:
+    """Return data on the host, pixels as they are, and what a network divides them by."""
     if name == "digits":
-        return load_digits(backend="numpy")
+        return load_digits(normalize=False, backend="numpy"), DARKEST
     if name == "mnist":
-        return load_mnist(backend="numpy", data_dir=data_dir)
+        return load_mnist(normalize=False, backend="numpy", data_dir=data_dir), BRIGHTEST
     if Path(name).suffix == ".npz":
-        return load_npz(name)
+        return load_npz(name), None
     raise SettingError(f"the data are digits, mnist or a file that ends in .npz, not {name!r}")
 
 

@@ -72,7 +72,7 @@ def train(
     chosen = start(backend)
     optimizer = xbp.SGD(lr)
     folder = prepare_folder(out) if out else None
-    (x, t), (x_test, t_test) = load(data, data_dir)
+    ((x, t), (x_test, t_test)), divisor = load(data, data_dir)
     has_test = x_test is not None
     on_mnist = data == "mnist"
     steps = steps or (10_000 if on_mnist else 2_000)
@@ -80,6 +80,7 @@ def train(
     sizes = [prod(x.shape[1:]), *hidden, class_count(t, data)]
     network = xbp.Network.fully_connected(
         sizes,
+        divisor=divisor,
         weight_init_std=spread,
         backend=chosen,
         dtype=dtype or "float32",
@@ -101,6 +102,7 @@ def train(
         "device": chosen.device,
         "versions": {"xbp": xbp.__version__, chosen.name: chosen.library.__version__},
         "dtype": network.dtype,
+        "divisor": divisor,
         "layers": sizes,
         "steps": len(history.loss),
         "batch_size": batch_size,

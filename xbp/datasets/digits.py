@@ -15,7 +15,7 @@ from xbp.backend import Backend
 from xbp.datasets.idx import read_idx
 from xbp.datasets.prepare import CLASSES, Split, prepare
 
-_DARKEST = 16
+DARKEST = 16
 # Of each digit every fifth image is set aside for testing, so both parts hold all writers.
 _TEST_EVERY = 5
 
@@ -59,7 +59,7 @@ def load_digits(
         prepare(
             images[part],
             labels[part],
-            largest=_DARKEST,
+            largest=DARKEST,
             normalize=normalize,
             flatten=flatten,
             one_hot_label=one_hot_label,

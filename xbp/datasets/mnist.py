@@ -24,7 +24,7 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 
-_BRIGHTEST = 255
+BRIGHTEST = 255
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def load_mnist(
         prepare(
             raw[f"x_{part}"],
             raw[f"t_{part}"],
-            largest=_BRIGHTEST,
+            largest=BRIGHTEST,
             normalize=normalize,
             flatten=flatten,
             one_hot_label=one_hot_label,

@@ -5,6 +5,7 @@ from xbp.layers.affine import Affine
 from xbp.layers.arithmetic import AddLayer, MulLayer
 from xbp.layers.layer import Layer, Parameters
 from xbp.layers.loss import IdentityWithLoss, LossLayer, SoftmaxWithLoss
+from xbp.layers.preprocessing import Rescale
 
 __all__ = [
     "AddLayer",
@@ -15,6 +16,7 @@ __all__ = [
     "MulLayer",
     "Parameters",
     "Relu",
+    "Rescale",
     "Sigmoid",
     "SoftmaxWithLoss",
 ]

@@ -28,11 +28,14 @@ class Layer:
     samplewise : bool
         Whether the layer treats each sample of a batch by itself, so that a gradient check may put
         many batches into one. Each class says so for itself.
+    takes_integers : bool
+        Whether as a first layer it takes data of integers as they are.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ()
     traceable: ClassVar[bool] = False
     samplewise: ClassVar[bool] = False
+    takes_integers: ClassVar[bool] = False
     name: str
     output_shape: tuple[int, ...] | None = None
 

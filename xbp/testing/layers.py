@@ -6,6 +6,7 @@ from xbp.layers import (
     IdentityWithLoss,
     MulLayer,
     Relu,
+    Rescale,
     Sigmoid,
     SoftmaxWithLoss,
 )
@@ -21,6 +22,7 @@ LAYERS = (
     Signature(Relu, {"x": ("D",)}),
     Signature(Sigmoid),
     Signature(Sigmoid, {"x": ("D",)}),
+    Signature(Rescale),
     Signature(Affine, {"x": ("N", "D")}, ("N", "M"), _WEIGHTS),
     Signature(Affine, {"x": ("D",)}, ("M",), _WEIGHTS),
     Signature(Affine, {"x": ("N", "H", "L")}, ("N", "M"), {**_WEIGHTS, "W": ("H*L", "M")}),

@@ -1,0 +1,66 @@
+"""What stands before the first layer that learns."""
+
+from xbp.errors import DTypeError, SettingError
+from xbp.layers.layer import Layer
+from xbp.namespace import Array, dtype_name, is_floating, kind_of, namespace_of
+
+
+class Rescale(Layer):
+    """``y = x / divisor``: brings raw data, such as pixels of 0 to 255, to the size of 1.
+
+    As the first layer it lets data stay as small as they come, a byte for a pixel: only a
+    mini-batch is ever turned into floating-point numbers, on the device.
+
+    Parameters
+    ----------
+    divisor
+        A number other than 0; 255 for pixels that are bytes.
+    dtype
+        What integers are turned into: ``"float32"`` or ``"float64"``. Floating-point numbers keep
+        their dtype.
+
+    Raises
+    ------
+    SettingError, DTypeError
+        If divisor or dtype is another.
+    """
+
+    traceable = True
+    samplewise = True
+    takes_integers = True
+
+    def __init__(self, divisor: float = 255, dtype: str = "float32") -> None:
+        if not isinstance(divisor, int | float) or divisor == 0:
+            raise SettingError(f"Rescale: the divisor is a number other than 0, not {divisor!r}")
+        if dtype not in ("float32", "float64"):
+            raise DTypeError(f"Rescale: the dtype is 'float32' or 'float64', not {dtype!r}")
+        self.divisor = divisor
+        self.dtype = dtype
+
+    def forward(self, x: Array) -> Array:
+        """Return ``x / divisor``, of the shape of x.
+
+        Raises
+        ------
+        DTypeError
+            If x is not an array of real numbers.
+        """
+        xp = namespace_of(x, where=self.name)
+        self.output_shape = x.shape
+        if is_floating(x):
+            return x / self.divisor
+        if kind_of(x) != "integral":
+            raise DTypeError(f"{self.name}: real numbers are needed, got {dtype_name(x.dtype)}")
+        y = xp.astype(x, getattr(xp, self.dtype))
+        y /= self.divisor
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        """Return ``dout / divisor``.
+
+        Raises
+        ------
+        CallOrderError, ShapeError
+        """
+        self._check_dout(dout)
+        return dout / self.divisor
