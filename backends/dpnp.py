@@ -1,8 +1,10 @@
 """dpnp, Intel's NumPy on SYCL devices: CPUs and GPUs with memory of their own."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
-from typing import Any
+from typing import Any, ClassVar
 
 
 def _find_opencl_runtime() -> None:
@@ -24,9 +26,14 @@ import numpy  # noqa: E402
 
 from xbp.backend import Backend  # noqa: E402
 from xbp.errors import BackendUnavailableError  # noqa: E402
-from xbp.namespace import Array  # noqa: E402
+from xbp.namespace import Array, DType  # noqa: E402
+from xbp.recording import ELEMENTWISE  # noqa: E402
 
 from .writers import writers_of  # noqa: E402
+
+
+def _astype(x: Array, dtype: DType, *, out: Array) -> Callable[[], object]:
+    return partial(dpnp.copyto, out, x, "unsafe")
 
 
 class DpnpBackend(Backend):
@@ -35,12 +42,11 @@ class DpnpBackend(Backend):
     name = "dpnp"
     library = dpnp
     xp = dpnp
-    # These cannot write over what they read.
-    writers = writers_of(
-        dpnp,
+    writers: ClassVar = {**writers_of(dpnp), "take": partial(partial, dpnp.take), "astype": _astype}
+    overwriting = ELEMENTWISE - {
         *("atan2", "equal", "greater", "greater_equal", "less", "less_equal", "logaddexp"),
         *("logical_and", "logical_or", "logical_xor", "maximum", "minimum", "not_equal"),
-    )
+    }
     float64_hint = "this device has no double precision; use dtype='float32'"
 
     @classmethod

@@ -51,6 +51,10 @@ def _matmul(x: Array, y: Array, *, out: Array) -> Call:
     return lambda: out.copy_(torch.matmul(x, y))
 
 
+def _take(x: Array, indices: Array, *, axis: int, out: Array) -> Call:
+    return partial(torch.index_select, x, axis, indices, out=out)
+
+
 def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
     # PyTorch reads the same bytes faster as integers.
     return partial(out.copy_, x.view(torch.uint8) if x.dtype is torch.bool else x)
@@ -65,6 +69,7 @@ WRITERS: dict[str, Writer] = {
     "max": _reduction(torch.amax),
     "min": _reduction(torch.amin),
     "matmul": _matmul,
+    "take": _take,
     "astype": _astype,
 }
 

@@ -69,6 +69,25 @@ def _result(function: Any, dtypes: list[str]) -> str | None:
     return None
 
 
+def test_cupy_writes_into_memory_that_is_there() -> None:
+    from xbp_backends.cupy import CupyBackend  # noqa: PLC0415
+
+    assert {"add", "exp", "matmul", "maximum", "sum", "max", "take"} <= CupyBackend.writers.keys()
+    for name in CupyBackend.writers.keys() - {"astype"}:
+        function = getattr(cupy, name)
+        if not isinstance(function, cupy.ufunc):
+            inspect.signature(function).bind_partial(out=None)
+    inspect.signature(cupy.copyto).bind(None, None, "unsafe")
+
+
+def test_cupy_has_what_a_graph_is_captured_with() -> None:
+    for method in ("begin_capture", "end_capture"):
+        assert callable(getattr(cupy.cuda.Stream, method))
+    assert callable(cupy.cuda.graph.Graph.launch)
+    assert callable(cupy.cuda.MemoryPool.malloc)
+    inspect.signature(cupy.cuda.using_allocator).bind(None)
+
+
 def test_the_backend_is_found_and_says_what_it_lacks_or_works() -> None:
     record = xbp.available_backends()["cupy"]
     assert record.version

@@ -2,7 +2,9 @@
 
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -294,3 +296,69 @@ def test_what_derives_from_a_traceable_layer_has_to_say_so_again() -> None:
     assert Relu.traceable
     assert Quiet.traceable
     assert not Noisy.traceable
+
+
+# What a step costs beside its arithmetic ---------------------------------------------------------
+
+
+def settled_step() -> Recorded[Any]:
+    """Return a training step that was replayed before."""
+    network = xbp.Network.fully_connected([800, 60, 3], seed=1, dtype="float32", divisor=2)
+    learner = Learner(network, xbp.SGD(0.1))
+    chance = np.random.default_rng(0)
+    x = arr(chance.integers(9, size=(600, 800)).astype(np.uint8))
+    t = backend.asarray(np.eye(3)[chance.integers(3, size=600)], "float32")
+
+    def step(state: Any, row: Array, x: Array, t: Array) -> Any:
+        bound = learner.bound_to(state)
+        loss = bound.step(row, x, t)
+        return bound.state, loss
+
+    compiled: Any = backend.compile(step, donate=[0])
+    state: Any = learner.state
+    for number in range(4):
+        state, _ = compiled(state, backend.asarray(np.arange(400) + number), x, t)
+    assert isinstance(compiled, Recorded)
+    return compiled
+
+
+@recorded_only
+def test_each_call_of_a_step_writes_into_memory_that_is_there() -> None:
+    calls = settled_step().recordings[0].calls
+    others = [call for call in calls if not isinstance(call, partial)]
+    assert not others
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="Python sees NumPy's memory alone")
+def test_a_replay_allocates_nothing() -> None:
+    recording = settled_step().recordings[0]
+    tracemalloc.start()
+    try:
+        recording.replay({})
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for _ in range(10):
+            recording.replay({})
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The mini-batch alone takes 1.3 MB; NumPy has buffers for its loops, of 64 KB at most.
+    assert after - before < 200
+    assert peak - before < 100_000
+
+
+@recorded_only
+def test_all_calls_may_be_captured_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured = []
+
+    def capture(calls: Any) -> Callable[[], object]:
+        captured.append(len(calls))
+        return lambda: [call() for call in calls]
+
+    monkeypatch.setattr(type(backend), "capture", staticmethod(capture))
+    compiled: Any = backend.compile(lambda x, y: (x + y) * 2 - y)
+    for number in range(4):
+        x, y = arr([number, 1.0], "float32"), arr([2.0, number], "float32")
+        np.testing.assert_array_equal(host(compiled(x, y)), [2 * number + 2, 2 + number])
+    assert captured == [3, 3]
+    assert len(compiled.recordings[0].calls) == 1

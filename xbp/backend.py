@@ -4,7 +4,7 @@ A backend is met only at the doors, where arrays are created, moved, compiled an
 Inside a layer the arrays themselves say what to do.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, cast
@@ -14,7 +14,7 @@ import numpy as np
 
 from xbp.errors import BackendUnavailableError, DTypeError, ShapeError, XbpError
 from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, kind_of, namespace_of
-from xbp.recording import Recorded, Writer
+from xbp.recording import ELEMENTWISE, Capture, Recorded, Writer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -132,6 +132,12 @@ class Backend:
     # memory that is there.
     writers: ClassVar[Mapping[str, Writer]] = {}
 
+    # Those of them whose result may be left in what they read.
+    overwriting: ClassVar[Set[str]] = ELEMENTWISE
+
+    # What makes one call of the calls of a recording, where a library can: a graph on a GPU.
+    capture: Capture | None = None
+
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
         """Return the function compiled.
 
@@ -148,7 +154,7 @@ class Backend:
         """
         if not self.writers:
             return function
-        recorded: Any = Recorded(function, self.xp, self.writers, donate)
+        recorded: Any = Recorded(function, self, donate)
         return cast(Function, recorded)
 
     @property

@@ -8,11 +8,11 @@ into memory that is there; what it computes is the same.
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import accumulate, chain
 from math import inf
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from xbp.namespace import Array, Namespace
 from xbp.tracing import Note, Trace, Traced, is_array, traced_among, values
@@ -22,7 +22,10 @@ Result = TypeVar("Result")
 # From a function's arguments, and ``out``, to a call that leaves its result in out.
 Writer: TypeAlias = Callable[..., Callable[[], object]]
 
-# The functions of the standard that may write over what they read.
+# From many calls to one that does the same.
+Capture: TypeAlias = Callable[[Sequence[Callable[[], object]]], Callable[[], object]]
+
+# The functions of the standard that compute one element of the result from one of each argument.
 ELEMENTWISE = {
     "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atanh", "atan2", "bitwise_and",
     "bitwise_invert", "bitwise_or", "bitwise_xor", "ceil", "cos", "cosh", "divide", "equal",
@@ -38,15 +41,26 @@ ELEMENTWISE = {
 KEPT = 8
 
 
+class Library(Protocol):
+    """What is asked of an array library: see `xbp.Backend`."""
+
+    @property
+    def xp(self) -> Namespace: ...  # noqa: D102
+    @property
+    def writers(self) -> Mapping[str, Writer]: ...  # noqa: D102
+    @property
+    def overwriting(self) -> Set[str]: ...  # noqa: D102
+    @property
+    def capture(self) -> Capture | None: ...  # noqa: D102
+
+
 class Recording(Generic[Result]):
     """One function's calls on arguments of given shapes.
 
     Parameters
     ----------
-    xp
-        The array namespace.
-    writers
-        By the standard's name, what calls a function so that it leaves its result in ``out``.
+    library
+        Whose arrays they are.
     function
         The function. It is run once, on the arguments.
     leaves
@@ -62,18 +76,16 @@ class Recording(Generic[Result]):
 
     def __init__(
         self,
-        xp: Namespace,
-        writers: Mapping[str, Writer],
+        library: Library,
         function: Callable[..., Result],
         leaves: Sequence[Any],
         rebuild: Callable[[Sequence[Any]], tuple[Any, ...]],
         varying: set[int],
         donated: set[int],
     ) -> None:
-        self.xp = xp
-        self.writers = writers
+        self.library = library
         self.varying = varying
-        trace = Trace(xp, frozenset(writers))
+        trace = Trace(library.xp, frozenset(library.writers))
         places = [self._copy(x) if i in varying else x for i, x in enumerate(leaves)]
         self.inputs = [
             trace.traced(place) if is_array(place) or i in varying else place
@@ -89,6 +101,9 @@ class Recording(Generic[Result]):
             id(place) for i, place in enumerate(places) if i in donated or i not in varying
         }
         self.calls = list(self._calls(trace.notes, given))
+        if library.capture and all(isinstance(call, partial) for call in self.calls):
+            # Each of them stays as it is from replay to replay.
+            self.calls = [library.capture(self.calls)]
 
     # From the notes to calls ---------------------------------------------------------------------
 
@@ -106,7 +121,7 @@ class Recording(Generic[Result]):
             if note.is_view and note.inputs[0] in self._lasting:
                 note.output.value = note.function(note.inputs[0].value)
                 self._lasting.add(note.output)
-            elif note.name not in self.writers or (
+            elif note.name not in self.library.writers or (
                 note.in_place and note.output not in self._lasting
             ):
                 yield _plain(note, self._bound(note.function, note))
@@ -115,7 +130,7 @@ class Recording(Generic[Result]):
                     self._lasting.add(note.output)
                     if last_use[note.output] < inf:
                         self._give_memory(note, dying, free)
-                writer = self.writers[note.name]
+                writer = self.library.writers[note.name]
                 if self._lasting.issuperset(note.inputs):
                     yield writer(*values(note.args), **values(note.kwargs), out=note.output.value)
                 else:
@@ -138,7 +153,7 @@ class Recording(Generic[Result]):
     ) -> None:
         """Let a result use memory that nobody reads any more, if there is some; it is warm."""
         kind = _kind(note.output.value)
-        if note.name in ELEMENTWISE:
+        if note.name in self.library.overwriting:
             for owner in dying:
                 # Not where a view reads it in another order.
                 if _kind(owner.value) == kind and all(
@@ -157,7 +172,7 @@ class Recording(Generic[Result]):
         return lambda: function(*values(note.args), **values(note.kwargs))
 
     def _copy(self, x: Any) -> Any:
-        return self.xp.asarray(x, copy=True) if is_array(x) else x
+        return self.library.xp.asarray(x, copy=True) if is_array(x) else x
 
     # When it is replayed -------------------------------------------------------------------------
 
@@ -256,8 +271,8 @@ class Recorded(Generic[Result]):
     function
         Takes arrays, numbers, and dictionaries, lists and tuples of them, and returns such. It
         calls only functions of the standard, and asks for no array's values.
-    xp, writers
-        As `Recording` takes them.
+    library
+        Whose arrays they are.
     donate
         The positions of the arguments that the function may keep: they are not to be read after
         the call.
@@ -266,13 +281,11 @@ class Recorded(Generic[Result]):
     def __init__(
         self,
         function: Callable[..., Result],
-        xp: Namespace,
-        writers: Mapping[str, Writer],
+        library: Library,
         donate: Sequence[int] = (),
     ) -> None:
         self.function = function
-        self.xp = xp
-        self.writers = writers
+        self.library = library
         self.donate = donate
         # The one that was used last comes first.
         self.recordings: list[Recording[Result]] = []
@@ -291,8 +304,7 @@ class Recorded(Generic[Result]):
                     known.replay({number: leaves[number] for number in known.varying})
                     return known.result()
             recording = Recording(
-                self.xp,
-                self.writers,
+                self.library,
                 self.function,
                 leaves,
                 rebuild,
