@@ -420,3 +420,62 @@ def test_the_report_in_words() -> None:
         "b1: mean difference 0.25, WRONG in 2 of 3: at (1,) backpropagation says 0.5, differences "
         "say 0.25"
     )
+
+
+# Along directions --------------------------------------------------------------------------------
+
+
+def deep_net() -> xbp.Network:
+    return xbp.Network.fully_connected([6, 5, 4, 3], seed=3, dtype=widest, backend=backend)
+
+
+def deep_data() -> tuple[Any, Any]:
+    chance = np.random.default_rng(4)
+    return arr(chance.normal(size=(3, 6)), widest), arr([0, 2, 1])
+
+
+def test_a_right_gradient_is_right_along_any_direction() -> None:
+    for seed in range(5):
+        report = gradient_check(deep_net(), *deep_data(), directions=4, seed=seed)
+        assert report.passed, report
+        for check in report.parameters.values():
+            assert check.checked == 4
+            assert check.worst is not None
+            assert len(check.worst) <= 1
+
+
+def test_one_wrong_element_shows_in_a_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = xbp.layers.Affine.backward_params
+
+    def nearly(self: Any, dout: Any) -> None:
+        original(self, dout)
+        if self.name == "Affine2":
+            self.dW = self.dW + arr(np.eye(5, 4), widest) * (0 * self.dW + 0.1)
+
+    monkeypatch.setattr(xbp.layers.Affine, "backward_params", nearly)
+    report = gradient_check(deep_net(), *deep_data(), directions=3)
+    assert [key for key, check in report.parameters.items() if not check.passed] == ["W2"]
+
+
+def test_directions_ask_for_few_losses() -> None:
+    calls = 0
+
+    class Counting(xbp.Network):
+        def loss(self, x: Any, t: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return super().loss(x, t)
+
+        traceable = False  # a replay would not be seen
+
+    network = Counting(list(deep_net().layers.values()), SoftmaxWithLoss())
+    gradient_check(network, *deep_data(), directions=2)
+    # Two to either side for each of six parameters, of 92 elements, and the gradient itself.
+    assert calls <= 40
+
+
+def test_elements_or_directions() -> None:
+    with pytest.raises(SettingError, match="either elements are compared or directions, not both"):
+        gradient_check(deep_net(), *deep_data(), elements=1, directions=1)
+    with pytest.raises(SettingError, match="directions is a positive integer or None, not 0"):
+        gradient_check(deep_net(), *deep_data(), directions=0)

@@ -85,9 +85,8 @@ def _quotient(f: Callable[[float], float], h: float) -> float:
 class Probe:
     """Evaluates f with one element of x moved by a step."""
 
-    def __init__(self, f: Callable[[Array], Any], x: Array, h: float) -> None:
-        if not (isinstance(h, int | float) and h > 0):
-            raise SettingError(f"the step h is a positive number, not {h!r}")
+    def __init__(self, f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> None:
+        require_step(h)
         if kind_of(x) == "complex floating":
             raise DTypeError("numerical_gradient: x is complex: give its real and imaginary parts")
         dtype = widest_float(x)
@@ -118,6 +117,12 @@ def moved(x: Array, i: int, step: float) -> Array:
     xp = namespace_of(x)
     positions = xp.arange(prod(x.shape), device=device_of(x))
     return xp.where(xp.reshape(positions == i, x.shape), x + step, x)
+
+
+def require_step(h: float) -> None:
+    """Raise `SettingError` unless h can be the step of a difference quotient."""
+    if not (isinstance(h, int | float) and h > 0):
+        raise SettingError(f"the step h is a positive number, not {h!r}")
 
 
 def step_for(x: Array, h: float) -> float:

@@ -4,14 +4,24 @@ Nothing here knows how a network is built: its gradient is checked from outside.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import cbrt, isfinite, prod
+from math import cbrt, isfinite, prod, sqrt
 from typing import Any, Protocol, Self
 
-from xbp.differences import MEMORY, Comparison, Probe, compare, noise_of, step_for, unravel
+from xbp.differences import (
+    MEMORY,
+    Comparison,
+    Probe,
+    compare,
+    noise_of,
+    require_step,
+    step_for,
+    unravel,
+)
 from xbp.errors import DataError, SettingError
+from xbp.initialization import random_generator
 from xbp.namespace import (
     Array,
     cast_like,
@@ -126,12 +136,15 @@ def gradient_check(
     *,
     h: float = 1e-4,
     elements: int | None = None,
+    directions: int | None = None,
     seed: int = 0,
     memory: float = MEMORY,
 ) -> GradientReport:
     """Compare a network's backpropagation with central differences.
 
-    Both are computed in float64 wherever the device has it; the network itself is not changed.
+    Either element by element, or, for a large network, along a few random directions: a wrong
+    element shows in almost every direction, but is not located. Both gradients are computed in
+    float64 wherever the device has it; the network itself is not changed.
 
     Parameters
     ----------
@@ -144,6 +157,9 @@ def gradient_check(
         ones beside a kink.
     elements
         How many elements of each parameter to compare, chosen at random; None compares all.
+    directions
+        Along how many random directions to move each parameter as a whole instead. The report
+        counts directions then, not elements.
     seed
         Of that choice.
     memory
@@ -152,14 +168,18 @@ def gradient_check(
     Raises
     ------
     SettingError
-        If h or elements is not positive.
+        If h, elements or directions is not positive, or both of the latter are given.
     ShapeError, DTypeError, MixedBackendError
         If x or t does not fit the network.
     DataError
         If the loss is not finite.
     """
-    if elements is not None and not (isinstance(elements, int) and elements > 0):
-        raise SettingError(f"elements is a positive integer or None, not {elements!r}")
+    for name, count in (("elements", elements), ("directions", directions)):
+        if count is not None and not (isinstance(count, int) and count > 0):
+            raise SettingError(f"{name} is a positive integer or None, not {count!r}")
+    require_step(h)
+    if elements and directions:
+        raise SettingError("either elements are compared or directions, not both")
     if not network.params:
         raise SettingError("the network has no parameters, so there is no gradient to check")
     chance = random.Random(seed)
@@ -169,8 +189,13 @@ def gradient_check(
         chosen = {}
         for key, parameter in params.items():
             size = prod(parameter.shape)
-            chosen[key] = chance.sample(range(size), min(elements or size, size))
-        here = _compare(network, params, x, t, chosen, h, memory)
+            chosen[key] = (
+                list(range(directions))
+                if directions
+                else chance.sample(range(size), min(elements or size, size))
+            )
+        lines = partial(_Directions, seed=seed) if directions else partial(_Elements, memory=memory)
+        here = _compare(network, params, x, t, chosen, h, lines)
         aside = {
             key: [i for i, comparison in found.items() if comparison.kink or not comparison.right]
             for key, found in here.items()
@@ -179,9 +204,12 @@ def gradient_check(
             # Where a ReLU stands on its kink, backpropagation need not be the derivative, even
             # where there is one, as of relu(x) - relu(-x) at 0. A step aside it must.
             beside = {key: _jittered(parameter, h, chance) for key, parameter in params.items()}
-            for key, found in _compare(network, beside, x, t, aside, h, memory).items():
+            for key, found in _compare(network, beside, x, t, aside, h, lines).items():
                 here[key].update(found)
-    checks = {key: _summary(found, params[key], aside[key]) for key, found in here.items()}
+    checks = {
+        key: _summary(found, params[key], aside[key], () if directions else params[key].shape)
+        for key, found in here.items()
+    }
     return GradientReport(checks, dtype_name(next(iter(params.values())).dtype), h)
 
 
@@ -192,9 +220,9 @@ def _compare(
     t: Array,
     chosen: Mapping[str, list[int]],
     h: float,
-    memory: float,
+    lines: Callable[..., "Lines"],
 ) -> dict[str, dict[int, Comparison]]:
-    """Return the comparison of each chosen element of each parameter."""
+    """Return the comparison of each chosen element, or direction, of each parameter."""
     losses = losses_by_parameter(network, params, x, t)
     loss, gradient = network.loss_and_gradient(params, x, t)
     if not isfinite(float(loss)):
@@ -206,46 +234,100 @@ def _compare(
     noise = unit * _magnitude_of_loss(abs(float(loss)), params, gradient)
     comparisons = {}
     for key, parameter in params.items():
-        probe = Probe(losses[key], parameter, h)
         # Where rounding is coarse, a longer step loses less to it than it gains in truncation.
-        step = max(probe.h, cbrt(unit))
-        values = network.backend.to_numpy(gradient[key]).ravel()
-        known = _losses_at_once(network.bound_to(params), x, t, key, chosen[key], step, memory)
+        step = max(step_for(parameter, h), cbrt(unit))
+        line = lines(network.bound_to(params), x, t, key, losses[key], gradient[key])
+        line.prepare(chosen[key], step)
         comparisons[key] = {
-            i: compare(
-                float(values[i]),
-                partial(_looked_up, known.get(i, {}), probe.along(i)),
-                step,
-                noise,
-                unit,
-            )
-            for i in chosen[key]
+            i: compare(line.claimed(i), line.along(i), step, noise, unit) for i in chosen[key]
         }
     return comparisons
 
 
-def _losses_at_once(
-    network: Checkable,
-    x: Array,
-    t: Array,
-    key: str,
-    elements: list[int],
-    step: float,
-    memory: float,
-) -> dict[int, dict[float, float]]:
-    """Return for each element the losses with it moved forth and back, as far as a network can."""
-    known: dict[int, dict[float, float]] = {i: {} for i in elements}
-    if getattr(network, "samplewise", False):
+class Lines(Protocol):
+    """The lines along which a parameter is moved, numbered."""
+
+    def prepare(self, numbers: Sequence[int], step: float) -> None:
+        """Compute at once what is asked for first, the losses a step forth and back."""
+
+    def claimed(self, i: int) -> float:
+        """Return what backpropagation says of the derivative along a line."""
+
+    def along(self, i: int) -> Callable[[float], float]:
+        """Return the loss as a function of the step along a line."""
+
+
+class _Elements:
+    """Each element by itself."""
+
+    def __init__(
+        self,
+        network: Checkable,
+        x: Array,
+        t: Array,
+        key: str,
+        loss: Callable[[Array], Array],
+        gradient: Array,
+        memory: float,
+    ) -> None:
+        self.network, self.x, self.t, self.key, self.memory = network, x, t, key, memory
+        self.probe = Probe(loss, network.params[key])
+        self.gradient = network.backend.to_numpy(gradient).ravel()
+        self.known: dict[tuple[int, float], float] = {}
+
+    def prepare(self, numbers: Sequence[int], step: float) -> None:
+        if not getattr(self.network, "samplewise", False):
+            return
         for signed in (step, -step):
-            found = network.perturbed_losses(x, t, key, elements, signed, memory)  # type: ignore[attr-defined]
-            losses = (loss for some in found for loss in network.backend.to_numpy(some).tolist())
-            for i, loss in zip(elements, losses, strict=True):
-                known[i][signed] = loss
-    return known
+            found = self.network.perturbed_losses(  # type: ignore[attr-defined]
+                self.x, self.t, self.key, numbers, signed, self.memory
+            )
+            to_numpy = self.network.backend.to_numpy
+            losses = (loss for some in found for loss in to_numpy(some).tolist())
+            self.known |= {(i, signed): loss for i, loss in zip(numbers, losses, strict=True)}
+
+    def claimed(self, i: int) -> float:
+        return float(self.gradient[i])
+
+    def along(self, i: int) -> Callable[[float], float]:
+        alone = self.probe.along(i)
+
+        def loss(step: float) -> float:
+            return self.known[i, step] if (i, step) in self.known else alone(step)
+
+        return loss
 
 
-def _looked_up(known: Mapping[float, float], f: Callable[[float], float], step: float) -> float:
-    return known[step] if step in known else f(step)
+class _Directions:
+    """Random directions of length 1."""
+
+    def __init__(
+        self,
+        network: Checkable,
+        x: Array,
+        t: Array,
+        key: str,
+        loss: Callable[[Array], Array],
+        gradient: Array,
+        seed: int,
+    ) -> None:
+        self.parameter, self.loss, self.gradient = network.params[key], loss, gradient
+        self.backend, self.seed = network.backend, [seed, *key.encode()]
+
+    def prepare(self, numbers: Sequence[int], step: float) -> None:
+        pass
+
+    def _direction(self, i: int) -> Array:
+        drawn = random_generator([*self.seed, i]).normal(size=tuple(self.parameter.shape))
+        drawn /= sqrt((drawn * drawn).sum())
+        return cast_like(self.backend.asarray(drawn), like=self.parameter)
+
+    def claimed(self, i: int) -> float:
+        return float(namespace_of(self.gradient).sum(self.gradient * self._direction(i)))
+
+    def along(self, i: int) -> Callable[[float], float]:
+        direction = self._direction(i)
+        return lambda step: float(self.loss(self.parameter + step * direction))
 
 
 def _unit_of_loss(params: Mapping[str, Array], x: Array) -> float:
@@ -293,7 +375,9 @@ def losses_by_parameter(
     return {key: by(key) for key in params}
 
 
-def _summary(found: Mapping[int, Comparison], parameter: Array, aside: list[int]) -> ParameterCheck:
+def _summary(
+    found: Mapping[int, Comparison], parameter: Array, aside: list[int], shape: tuple[int, ...]
+) -> ParameterCheck:
     smooth = {i: comparison for i, comparison in found.items() if not comparison.kink}
     # Below this part of its error, which shrinks with the dtype, a quotient resolves no gradient.
     resolved = cbrt(epsilon_of(parameter))
@@ -305,7 +389,7 @@ def _summary(found: Mapping[int, Comparison], parameter: Array, aside: list[int]
         kinks=sum(found[i].kink or found[i].right for i in aside),
         mean_absolute_difference=sum(c.difference for c in smooth.values()) / max(len(smooth), 1),
         largest_relative_error=0.0 if worst is None else relative[worst],
-        worst=None if worst is None else unravel(worst, parameter.shape),
+        worst=None if worst is None else unravel(worst, shape),
         backpropagation=None if worst is None else smooth[worst].claimed,
         numerical=None if worst is None else smooth[worst].numerical,
         wrong=sum(not comparison.right for comparison in smooth.values()),

@@ -66,7 +66,7 @@ def _deviation(weight_init_std: float | str, n_in: int, n_out: int) -> float:
     )
 
 
-def random_generator(seed: int | None) -> "np.random.Generator":
+def random_generator(seed: int | Sequence[int] | None) -> "np.random.Generator":
     """Return NumPy's generator for a seed, or a `SettingError` that says what a seed is."""
     try:
         return np.random.default_rng(seed)

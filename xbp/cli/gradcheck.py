@@ -34,6 +34,11 @@ from xbp.saving import to_json
     help="Compare as many elements of each parameter, chosen at random.",
 )
 @click.option("--all", "every", is_flag=True, help="Compare every element.")
+@click.option(
+    "--directions",
+    type=click.IntRange(min=1),
+    help="Move each parameter along as many random directions instead: for large networks.",
+)
 @seed_option
 @data_dir_option
 @json_option
@@ -44,6 +49,7 @@ def gradcheck(
     hidden: int,
     elements: int,
     every: bool,
+    directions: int | None,
     seed: int,
     data_dir: str | None,
     as_json: bool,
@@ -63,7 +69,8 @@ def gradcheck(
         network,
         chosen.asarray(x, dtype),
         chosen.asarray(t[:samples]),
-        elements=None if every else elements,
+        elements=None if every or directions else elements,
+        directions=directions,
         seed=seed,
     )
     if as_json:
