@@ -48,7 +48,7 @@ def _reduction(function: Any) -> Writer:
 
 def _matmul(x: Array, y: Array, *, out: Array) -> Call:
     # For vectors and matrices it is the same, and sooner begun.
-    if max(x.ndim, y.ndim) <= 2:  # noqa: PLR2004
+    if max(x.ndim, y.ndim) <= 2 and out.flags.c_contiguous:  # noqa: PLR2004
         return partial(x.dot, y, out)
     return partial(numpy.matmul, x, y, out)
 

@@ -125,6 +125,13 @@ def test_gradcheck_of_every_element() -> None:
     assert [check["checked"] for check in found["parameters"].values()] == [64, 1, 10, 10]
 
 
+def test_gradcheck_along_directions() -> None:
+    found = results("gradcheck", "--directions", "2")
+    assert found["directions"] == 2
+    assert [check["checked"] for check in found["parameters"].values()] == [2, 2, 2, 2]
+    assert "2 directions" in run("gradcheck", "--directions", "2", "--backend", SPEC).stdout
+
+
 def test_gradcheck_fails_on_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Relu, "backward", lambda self, dout: dout)
     result = run("gradcheck", "--elements", "30", "--backend", SPEC)

@@ -21,12 +21,15 @@ from xbp.testing import BackendConformance
 pytest_plugins = ["pytester"]
 
 
+NUMPY = xbp.get_backend("numpy")
+
+
 class Draft(xbp.Backend):
     """A backend of NumPy arrays, into which each test plants a fault."""
 
     name = "draft"
     library = np
-    xp = xbp.get_backend("numpy").xp
+    xp = NUMPY.xp
 
     def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
         return np.asarray(x)
@@ -59,6 +62,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "compiled code is wrong": (
         {"compile": lambda self, function: lambda x: function(x) + 1},
         "test_work_is_compiled_surrounded_and_awaited",
+    ),
+    "it writes something else": (
+        {"writers": {**NUMPY.writers, "add": NUMPY.writers["multiply"]}},
+        "test_a_compiled_gradient_is_the_gradient",
     ),
     "it takes anything": (
         {"asarray": lambda self, obj, dtype=None: np.asarray(obj, dtype=dtype)},

@@ -13,7 +13,10 @@ HOUSE = Path(__file__).parent.parent
 FRAMEWORK = Path(xbp.__file__).parent
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict"}
 # These work on the arrays they are given.
-WITHOUT_LIBRARIES = ["functions.py", "differences.py", "gradients.py", "networks.py", "layers/*.py"]
+WITHOUT_LIBRARIES = [
+    *("functions.py", "differences.py", "gradients.py", "networks.py", "layers/*.py"),
+    *("perturbation.py", "tracing.py", "recording.py", "optimizers.py"),
+]
 
 
 def imports(path: Path) -> set[str]:

@@ -14,6 +14,8 @@ class Swish(Layer):
     """``y = x · sigmoid(slope · x)``, with a slope for each feature, ``(D,)``."""
 
     param_names = ("slope",)
+    traceable = True
+    samplewise = True
 
     def __init__(self, slope: Any) -> None:
         self.slope = slope

@@ -82,6 +82,7 @@ def gradcheck(
                     "device": chosen.device,
                     "dtype": report.dtype,
                     "step": report.step,
+                    "directions": directions,
                     "passed": report.passed,
                     "parameters": {
                         key: {**vars(check), "passed": check.passed}
@@ -91,12 +92,12 @@ def gradcheck(
             )
         )
     else:
-        _print_report(report, f"{data}, {chosen.name}:{chosen.device}")
+        _print_report(report, f"{data}, {chosen.name}:{chosen.device}", bool(directions))
     if not report.passed:
         raise SystemExit(1)
 
 
-def _print_report(report: xbp.GradientReport, title: str) -> None:
+def _print_report(report: xbp.GradientReport, title: str, along_directions: bool) -> None:
     results = table(
         "parameter", "mean abs. difference", "largest rel. error", "kinks", "compared", "verdict"
     )
@@ -107,7 +108,9 @@ def _print_report(report: xbp.GradientReport, title: str) -> None:
             f"{check.mean_absolute_difference:.3g}",
             f"{check.largest_relative_error:.3g}",
             f"{check.kinks}",
-            f"{check.checked:,} of {check.size:,}",
+            f"{check.checked:,} directions"
+            if along_directions
+            else f"{check.checked:,} of {check.size:,}",
             "[green]agree[/]" if check.passed else f"[red]{check.wrong} wrong[/]",
         )
     Console().print(results)

@@ -201,6 +201,26 @@ class BackendConformance:
         with backend.scope():
             np.testing.assert_array_equal(backend.to_numpy(y), [2, 4])
 
+    def test_a_compiled_gradient_is_the_gradient(self) -> None:
+        """``compile`` computes the same at each call, and overwrites no earlier result."""
+        backend = self.backend
+        network = TwoLayerNet(4, 5, 3, weight_init_std=1, backend=backend, dtype="float32", seed=0)
+        compiled = backend.compile(network.loss_and_gradient)
+        params, t = dict(network.params), backend.asarray([2, 0])
+        pairs = []
+        with backend.scope():
+            for number in range(4):
+                x = backend.asarray([[number, -1.0, 2.0, 0.5], [1.0, 0.0, -0.5, number]], "float32")
+                pairs.append((compiled(params, x, t), network.loss_and_gradient(params, x, t)))
+        epsilon = float(np.finfo(np.float32).eps)
+        for (loss, gradient), (expected_loss, expected) in pairs:
+            bound = noise_of(epsilon, 64, 1 + abs(float(expected_loss)))
+            assert abs(float(loss) - float(expected_loss)) <= bound
+            for key, value in expected.items():
+                difference = backend.to_numpy(gradient[key]) - backend.to_numpy(value)
+                largest = float(np.max(abs(backend.to_numpy(value))))
+                assert np.max(abs(difference)) <= noise_of(epsilon, 64, 1 + largest), key
+
     # Its namespace -------------------------------------------------------------------------------
 
     def test_the_functions_that_xbp_calls(self) -> None:
