@@ -11,7 +11,8 @@ import numpy as np
 from xbp.initialization import initial_parameters
 
 FEATURES, CLASSES = 784, 10
-LEARNING_RATE = 0.1
+# So small that a deep network does not diverge in thousands of steps on one mini-batch.
+LEARNING_RATE = 1e-3
 
 # A loop multiplies and adds about so often, but has a hundred steps at most.
 OPERATIONS_OF_A_LOOP = 2e9

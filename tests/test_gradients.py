@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from support import arr, arrays, backend, dtype_of, host, precise, widest
+from support import arr, arrays, backend, dtype_of, host, needs_float64, precise, widest
 
 import xbp
 from xbp import TwoLayerNet, gradient_check, numerical_gradient
@@ -479,3 +479,75 @@ def test_elements_or_directions() -> None:
         gradient_check(deep_net(), *deep_data(), elements=1, directions=1)
     with pytest.raises(SettingError, match="directions is a positive integer or None, not 0"):
         gradient_check(deep_net(), *deep_data(), directions=0)
+
+
+def test_a_direction_has_length_1() -> None:
+    layer = Affine(arr([[0.5]], widest), arr([0.25], widest))
+    network = xbp.Network([layer], IdentityWithLoss())
+    x, t = arr([[2.0], [1.0]], widest), arr([[1.0], [3.0]], widest)
+    gradient = network.gradient(x, t)
+    report = gradient_check(network, x, t, directions=3)
+    for key, check in report.parameters.items():
+        # There and back are the only directions.
+        assert abs(check.backpropagation or 0) == pytest.approx(
+            abs(float(host(gradient[key]).sum()))
+        )
+
+
+# Many elements at once ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _no_element_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any, i: int) -> Any:
+        def loss(step: float) -> float:
+            raise AssertionError(f"element {i} was moved by itself")
+
+        return loss
+
+    monkeypatch.setattr("xbp.gradients.Probe.along", refuse)
+
+
+@pytest.mark.usefixtures("_no_element_alone")
+def test_where_the_first_step_tells_enough_no_element_is_moved_alone() -> None:
+    # The loss is quadratic in each element, so that central differences are exact.
+    affine = [layer for layer in deep_net().layers.values() if isinstance(layer, Affine)]
+    network = xbp.Network(affine, IdentityWithLoss())
+    x, _ = deep_data()
+    assert gradient_check(network, x, arr(np.ones((3, 3)), widest)).passed
+
+
+@needs_float64
+@pytest.mark.usefixtures("_no_element_alone")
+def test_a_steep_slope_has_the_rounding_of_what_it_adds() -> None:
+    # A step of 1e-4 takes this loss from 0.7 to 3,000.
+    layer = Affine(arr([[0.0, 0.0]], "float64"), arr([0.0, 0.0], "float64"))
+    network = xbp.Network([layer], SoftmaxWithLoss())
+    for x in (1e8 / 3, 1e8 / 7, 1e8 / 11):
+        assert gradient_check(network, arr([[x]], "float64"), arr([0])).passed
+
+
+def test_a_check_is_compiled_where_the_layers_allow_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = 0
+    original = type(backend).compile
+
+    def counting(self: Any, function: Any, **kwargs: Any) -> Any:
+        nonlocal compiled
+        compiled += 1
+        return original(self, function, **kwargs)
+
+    class Own(Relu):
+        """Does not say that it may be traced."""
+
+    monkeypatch.setattr(type(backend), "compile", counting)
+    gradient_check(deep_net(), *deep_data(), elements=1)
+    assert compiled > 0
+    compiled = 0
+    layers = list(deep_net().layers.values())
+    gradient_check(
+        xbp.Network([layers[0], Own()], IdentityWithLoss()),
+        deep_data()[0],
+        arr(np.ones((3, 5)), widest),
+        elements=1,
+    )
+    assert compiled == 0

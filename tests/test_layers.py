@@ -450,3 +450,26 @@ def test_rescale_sends_back_a_part() -> None:
     layer = Rescale(4)
     layer.forward(arr([[1.0, 2.0]], widest))
     np.testing.assert_array_equal(host(layer.backward(arr([[8.0, -4.0]], widest))), [[2, -1]])
+
+
+def test_rescale_is_for_bytes_unless_told_otherwise() -> None:
+    assert Rescale().divisor == 255
+    assert Rescale().dtype == "float32"
+
+
+# What a class says of itself ---------------------------------------------------------------------
+
+
+def test_what_derives_from_a_layer_says_itself_what_it_allows() -> None:
+    class Silent(Rescale):
+        pass
+
+    class Outspoken(Relu):
+        traceable = True
+        samplewise = True
+        takes_integers = True
+
+    for flag in ("traceable", "samplewise", "takes_integers"):
+        assert getattr(Rescale, flag) is True
+        assert getattr(Outspoken, flag) is True
+        assert getattr(Silent, flag) is False

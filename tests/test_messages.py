@@ -30,6 +30,7 @@ from xbp.layers import (
     Affine,
     IdentityWithLoss,
     Layer,
+    LossLayer,
     MulLayer,
     Relu,
     Rescale,
@@ -246,6 +247,17 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Rescale().backward(ones(2)), CallOrderError, f"Rescale: {NO_FORWARD}"),
     # Backward.
     (lambda: Half().backward(1), NotImplementedError, "Half has no backward"),
+    (lambda: LossLayer().losses(1, 1), NotImplementedError, "LossLayer has no losses"),
+    (
+        lambda: SoftmaxWithLoss().losses(ones(2, 3), [0]),
+        DTypeError,
+        f"SoftmaxWithLoss: {NO_ARRAY}",
+    ),
+    (
+        lambda: IdentityWithLoss().losses(ones(2, 3), [0]),
+        DTypeError,
+        f"IdentityWithLoss: {NO_ARRAY}",
+    ),
     (lambda: Relu().backward(ones(2)), CallOrderError, f"Relu: {NO_FORWARD}"),
     (lambda: affine().backward(ones(2)), CallOrderError, f"Affine: {NO_FORWARD}"),
     (lambda: MulLayer().backward(1), CallOrderError, f"MulLayer: {NO_FORWARD}"),
@@ -433,6 +445,16 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ),
         DTypeError,
         "numerical_gradient: x is complex: give its real and imaginary parts",
+    ),
+    (
+        lambda: gradient_check(net(), sample(), arr([0]), elements=1, directions=1),
+        SettingError,
+        "either elements are compared or directions, not both",
+    ),
+    (
+        lambda: gradient_check(net(), sample(), arr([0]), h=0.0),
+        SettingError,
+        "the step h is a positive number, not 0.0",
     ),
     (
         lambda: gradient_check(net(), sample(), arr([0]), elements=0),

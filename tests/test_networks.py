@@ -23,7 +23,7 @@ from support import (
 import xbp
 from xbp import Network, TwoLayerNet
 from xbp.errors import DataError, DTypeError, MixedBackendError, SettingError, ShapeError
-from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Sigmoid, SoftmaxWithLoss
+from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Rescale, Sigmoid, SoftmaxWithLoss
 
 
 def small(seed: int = 0, dtype: str | None = widest) -> TwoLayerNet:
@@ -79,6 +79,19 @@ def test_deep_networks_are_stacked_like_bricks(depth: int) -> None:
     assert len(network.params) == 2 * depth
     report = xbp.gradient_check(network, *batch(), elements=3)
     assert report.passed, str(report)
+
+
+def test_a_divisor_stands_first() -> None:
+    kinds: dict[str, Any] = {"divisor": 16, "backend": backend, "seed": 0}
+    for dtype in (None, "float32", widest):
+        network = xbp.Network.fully_connected([4, 3, 2], dtype=dtype, **kinds)
+        assert list(network.layers) == ["Rescale1", "Affine1", "Relu1", "Affine2"]
+        first = network.layers["Rescale1"]
+        assert isinstance(first, Rescale)
+        assert first.divisor == 16
+        assert first.dtype == network.dtype == (dtype or backend.default_float)
+        assert network.samplewise
+        assert network.traceable
 
 
 def test_numerical_gradient_is_the_gradient() -> None:

@@ -78,6 +78,44 @@ def test_the_layers_behind_run_once_for_many_elements(monkeypatch: pytest.Monkey
     assert calls >= 2 * (6 * 5 + 5)
 
 
+def test_an_affine_layer_runs_twice_for_many_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    original = Affine.forward
+
+    def counting(self: Affine, x: Array) -> Array:
+        nonlocal calls
+        calls += 1
+        return original(self, x)
+
+    layer = next(iter(net().layers.values()))
+    x, _ = data()
+    monkeypatch.setattr(Affine, "forward", counting)
+    layer.perturbed_outputs(x, "W", range(30), 0.5)
+    assert calls == 2
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_memory_bounds_how_many_are_moved_at_once(
+    monkeypatch: pytest.MonkeyPatch, check: bool
+) -> None:
+    counts = set()
+    original = Affine.perturbed_outputs
+
+    def noting(self: Affine, x: Array, name: str, elements: Any, step: float) -> Array:
+        counts.add(len(elements))
+        return original(self, x, name, elements, step)
+
+    monkeypatch.setattr(Affine, "perturbed_outputs", noting)
+    itemsize = 8 if backend.has_float64 else 4
+    # Eight arrays of (2 samples + 1) rows, of 6 numbers at the most, for each of 8 elements.
+    memory = 8 * (2 + 1) * 6 * itemsize * 8
+    if check:
+        xbp.gradient_check(net(), *data(), memory=memory)
+    else:
+        net().numerical_gradient(*data(), memory=memory)
+    assert max(counts) == 8
+
+
 class Doubled(Affine):
     """An affine layer whose outputs are not columns of a product."""
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support import HostArray, arr, backend, host, widest
 
 import xbp
-from xbp.layers import Affine, Layer, Relu, SoftmaxWithLoss
+from xbp.layers import Affine, Layer, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
 from xbp.recording import Recorded
 from xbp.testing import NetworkCase, network_cases
@@ -286,18 +286,6 @@ def test_a_layer_that_does_not_say_that_it_may_be_traced_is_called_at_each_step(
     x, t = arr(np.eye(2), "float32"), arr([0, 1])
     xbp.Trainer(network, xbp.SGD(0.1), batch_size=1, seed=0).fit(x, t, steps=20)
     assert len(set(noise.drawn)) >= 20
-
-
-def test_what_derives_from_a_traceable_layer_has_to_say_so_again() -> None:
-    class Noisy(Relu):
-        pass
-
-    class Quiet(Relu):
-        traceable = True
-
-    assert Relu.traceable
-    assert Quiet.traceable
-    assert not Noisy.traceable
 
 
 # What a step costs beside its arithmetic ---------------------------------------------------------

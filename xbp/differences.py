@@ -71,9 +71,11 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     -----
     Chapter 4 of the book; the step of the default is its choice.
     """
+    require_step(h)
     xp = namespace_of(x, where="numerical_gradient")
-    probe = Probe(f, x, h)
-    slopes = [_quotient(probe.along(i), probe.h) for i in range(prod(x.shape))]
+    probe = Probe(f, x)
+    step = step_for(probe.x, h)
+    slopes = [_quotient(probe.along(i), step) for i in range(prod(x.shape))]
     flat = xp.asarray(slopes, dtype=probe.x.dtype, device=device_of(x))
     return xp.reshape(flat, x.shape)
 
@@ -85,14 +87,12 @@ def _quotient(f: Callable[[float], float], h: float) -> float:
 class Probe:
     """Evaluates f with one element of x moved by a step."""
 
-    def __init__(self, f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> None:
-        require_step(h)
+    def __init__(self, f: Callable[[Array], Any], x: Array) -> None:
         if kind_of(x) == "complex floating":
             raise DTypeError("numerical_gradient: x is complex: give its real and imaginary parts")
         dtype = widest_float(x)
         self.f = f
         self.x = x if x.dtype == dtype else namespace_of(x).astype(x, dtype)
-        self.h = step_for(self.x, h)
         self._at = self._in_place if _can_be_written(self.x) else self._on_a_copy
 
     def along(self, i: int) -> Callable[[float], float]:

@@ -283,8 +283,8 @@ class _Elements:
                 self.x, self.t, self.key, numbers, signed, self.memory
             )
             to_numpy = self.network.backend.to_numpy
-            losses = (loss for some in found for loss in to_numpy(some).tolist())
-            self.known |= {(i, signed): loss for i, loss in zip(numbers, losses, strict=True)}
+            losses = [loss for some in found for loss in to_numpy(some).tolist()]
+            self.known |= {(i, signed): losses[n] for n, i in enumerate(numbers)}
 
     def claimed(self, i: int) -> float:
         return float(self.gradient[i])

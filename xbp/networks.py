@@ -308,12 +308,12 @@ class Network:
 
     def _slopes(self, x: Array, t: Array, key: str, h: float, memory: float) -> Array:
         shape = self.params[key].shape
-        beside = (
-            self.perturbed_losses(x, t, key, range(prod(shape)), step, memory) for step in (h, -h)
+        xp, elements = namespace_of(x), range(prod(shape))
+        forth, back = (
+            xp.concat(list(self.perturbed_losses(x, t, key, elements, step, memory)))
+            for step in (h, -h)
         )
-        slopes = [(after - before) / (2 * h) for after, before in zip(*beside, strict=True)]
-        xp = namespace_of(slopes[0])
-        return xp.reshape(xp.concat(slopes), shape)
+        return xp.reshape((forth - back) / (2 * h), shape)
 
     def perturbed_losses(
         self,

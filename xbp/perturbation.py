@@ -59,7 +59,7 @@ def perturbed_losses(
     owner, *rest = dropwhile(lambda layer: layer is not layers[name], layers.values())
     samples = x.shape[0]
     shapes = [parameter.shape for layer in layers.values() for parameter in layer.params.values()]
-    widest = max(length for shape in (x.shape[1:], *shapes) for length in shape)
+    widest = max(length for shape in shapes for length in shape)
     at_once = max(1, int(memory / (_ALIVE * (samples + 1) * widest * xp.finfo(x.dtype).bits / 8)))
     for start in range(0, len(elements), at_once):
         chosen = elements[start : start + at_once]

@@ -125,10 +125,8 @@ class Affine(Layer):
             return super().perturbed_outputs(x, name, elements, step)
         xp, device = namespace_of(x), device_of(x)
         count, width = self.W.shape
-        rows, columns = (
-            xp.asarray(indices, device=device)
-            for indices in zip(*(divmod(element, width) for element in elements), strict=True)
-        )
+        rows = xp.asarray([element // width for element in elements], device=device)
+        columns = xp.asarray([element % width for element in elements], device=device)
         W, b = xp.take(self.W, columns, axis=1), xp.take(self.b, columns)
         if name == "W":
             W = xp.where(xp.arange(count, device=device)[:, None] == rows, W + step, W)

@@ -45,6 +45,7 @@ class Layer:
         # What a base class does is not all that this class does.
         cls.traceable = cls.__dict__.get("traceable", False)
         cls.samplewise = cls.__dict__.get("samplewise", False)
+        cls.takes_integers = cls.__dict__.get("takes_integers", False)
         if isinstance(cls.param_names, str):
             raise SettingError(
                 f"{cls.__name__}: param_names is a tuple, ({cls.param_names!r},) with a comma"

@@ -98,7 +98,7 @@ class SoftmaxWithLoss(LossLayer):
     def losses(self, x: Array, t: Array) -> Array:
         """Return the cross entropy error of each sample."""
         t = as_one_hot(t, x, where=self.name)
-        return -namespace_of(x).sum(t * log_softmax(x), axis=-1)
+        return -namespace_of(x).sum(t * log_softmax(x), axis=1)
 
     @staticmethod
     def check_targets(t: Array, output_size: int) -> None:
@@ -145,7 +145,7 @@ class IdentityWithLoss(LossLayer):
     def losses(self, x: Array, t: Array) -> Array:
         """Return half the sum of squared differences of each sample."""
         difference = x - as_targets(t, x, where=self.name)
-        return 0.5 * namespace_of(x).sum(difference * difference, axis=-1)
+        return 0.5 * namespace_of(x).sum(difference * difference, axis=1)
 
 
 def _by_sample(good: Array) -> Array:
