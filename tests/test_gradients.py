@@ -11,7 +11,7 @@ from support import arr, arrays, backend, dtype_of, host, precise, widest
 
 import xbp
 from xbp import TwoLayerNet, gradient_check, numerical_gradient
-from xbp.differences import noise_of, step_for
+from xbp.differences import compare, noise_of, step_for
 from xbp.errors import DataError, DTypeError, SettingError
 from xbp.gradients import GradientReport, ParameterCheck
 from xbp.layers import Affine, IdentityWithLoss, Relu, Sigmoid, SoftmaxWithLoss
@@ -519,7 +519,7 @@ def test_where_the_first_step_tells_enough_no_element_is_moved_alone() -> None:
 
 def test_a_step_is_allowed_the_rounding_of_what_it_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     units = []
-    original = xbp.gradients.compare
+    original = compare
 
     def noting(claimed: float, f: Any, h: float, noise: float, unit: float = 0.0) -> Any:
         units.append(unit)
