@@ -4,7 +4,6 @@ Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits"
 255.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +120,9 @@ def load_mnist(
 
 def _read(file: _File, data_dir: str | Path | None) -> np.ndarray[Any, Any]:
     """Return the array in a file, once its content is seen to be the published one."""
+    # Takes long to import, and few calls need it.
+    import hashlib  # noqa: PLC0415
+
     if data_dir is None:
         # Its libraries take longer to import than all of xbp, and few calls need them.
         from xbp.datasets.download import download  # noqa: PLC0415

@@ -1,6 +1,5 @@
 """A user's own data, in NumPy's archive format."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,9 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         If the file cannot be read, is no such archive, holds objects instead of numbers, or lacks
         an array.
     """
+    # Takes long to import, and few calls need it.
+    import zipfile  # noqa: PLC0415
+
     try:
         with Path(path).open("rb") as file:
             # Objects would need pickle, and a pickle from a stranger can run anything.
