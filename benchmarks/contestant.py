@@ -36,6 +36,9 @@ class Shape:
     width: int
     depth: int
 
+    def __str__(self) -> str:
+        return f"batch {self.batch}, width {self.width}, depth {self.depth}"
+
     @property
     def sizes(self) -> list[int]:
         """The number of features at the input, in each hidden layer, and at the output."""

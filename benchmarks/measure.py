@@ -1,22 +1,23 @@
-"""Timing on a noisy machine: medians of interleaved rounds, each contestant in its own process.
-
-In one process, the idle threads of one library would take the cores from the next.
-"""
+"""Timing on a noisy machine: medians of interleaved rounds, each contestant in its own process."""
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from statistics import median
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+import psutil
 from threadpoolctl import threadpool_info
 
 from xbp.registry import get_backend
 
 from .contestant import Contestant, Shape
+
+Result = TypeVar("Result")
 
 WORKS = ("forward", "step", "loop")
 
@@ -38,13 +39,13 @@ class Arena:
     def __init__(self, specs: Mapping[str, str]) -> None:
         self.specs = specs
         self._stack = ExitStack()
-        self._processes: dict[str, ProcessPoolExecutor] = {}
+        self._processes: dict[str, _Process] = {}
 
     def __enter__(self) -> Self:
-        context = multiprocessing.get_context("spawn")
-        for title in self.specs:
-            process = ProcessPoolExecutor(1, context, _leave_ctrl_c_to_the_parent)
-            self._processes[title] = self._stack.enter_context(process)
+        with self._stack:
+            for title in self.specs:
+                self._processes[title] = self._stack.enter_context(closing(_Process()))
+            self._stack = self._stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -52,7 +53,7 @@ class Arena:
 
     def threads(self) -> dict[str, list[str]]:
         """Return for each contestant its libraries' thread pools, and their sizes."""
-        return {title: one.submit(_threads).result() for title, one in self._processes.items()}
+        return {title: process.run(_threads) for title, process in self._processes.items()}
 
     def seconds(self, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
         """Return how long each work takes each contestant: medians over the rounds.
@@ -61,15 +62,42 @@ class Arena:
         A loop counts by the step.
         """
         for title, process in self._processes.items():
-            process.submit(_prepare, self.specs[title], title, shape).result()
+            process.run(_prepare, self.specs[title], title, shape)
         found = {}
         for work in WORKS:
             times: dict[str, list[float]] = {title: [] for title in self._processes}
             for _ in range(rounds):
                 for title, process in self._processes.items():
-                    times[title].append(process.submit(_take_a_turn, work).result())
+                    times[title].append(process.run(_take_a_turn, work))
             found[work] = {title: median(those) for title, those in times.items()}
         return found
+
+
+class _Process:
+    """A process that is suspended unless it is its turn.
+
+    For after their work the threads of many libraries keep looking for more, up to 0.2 seconds,
+    and would take the cores from the next.
+    """
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._executor = ProcessPoolExecutor(1, context, _leave_ctrl_c_to_the_parent)
+        self._process = psutil.Process(self._executor.submit(os.getpid).result())
+        self._process.suspend()
+
+    def run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Return the function's result there."""
+        self._process.resume()
+        try:
+            return self._executor.submit(function, *args).result()
+        finally:
+            self._process.suspend()
+
+    def close(self) -> None:
+        """End it, once it has done what it is at."""
+        self._process.resume()
+        self._executor.shutdown()
 
 
 # In the process of a contestant ------------------------------------------------------------------

@@ -27,14 +27,14 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         for panel, width in zip(row, widths, strict=True):
             panel.set_title(f"batch {batch}, width {width}", fontsize="medium")
             for title in steps[0]["seconds"]:
-                ratios = [
-                    found["seconds"][title] / found["seconds"][result["floor"]]
-                    for depth in depths
+                ratios = {
+                    depths.index(found["depth"]): found["seconds"][title]
+                    / found["seconds"][result["floor"]]
                     for found in steps
-                    if (found["batch"], found["width"], found["depth"]) == (batch, width, depth)
-                ]
+                    if (found["batch"], found["width"]) == (batch, width)
+                }
                 style = "-o" if title.startswith("xbp") else "--."
-                panel.plot(range(len(depths)), ratios, style, label=title)
+                panel.plot(list(ratios), list(ratios.values()), style, label=title)
             panel.set_xticks(range(len(depths)), depths)
             panel.set_yscale("log")
             panel.grid(visible=True, which="both", alpha=0.2)

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from support import backend, precise, widest
 from xbp_benchmarks.contestant import Shape
 from xbp_benchmarks.contestants import FLOOR, contestants
+from xbp_benchmarks.measure import Arena
 
 import xbp
 from xbp.cli import main
@@ -156,6 +157,33 @@ def test_bench(tmp_path: Path) -> None:
     assert "batch 10, width 5" in (tmp_path / "bench.svg").read_text()
     result = run("bench", *sizes, "--backend", SPEC)
     assert "bare products" in result.stdout
+
+
+@pytest.mark.parametrize("measured", [0, 1])
+def test_bench_that_is_interrupted_keeps_what_it_measured(
+    measured: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Shape] = []
+
+    def seconds(arena: Arena, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
+        if len(done) == measured:
+            raise KeyboardInterrupt
+        done.append(shape)
+        return {"step": dict.fromkeys(arena.specs, 1.0)}
+
+    monkeypatch.setattr(Arena, "seconds", seconds)
+    sizes = ["--batch=10", "--width=5", "--depth=2", "--depth=3"]
+    result = run("bench", *sizes, "--backend=numpy", "--json", f"--out={tmp_path}")
+    assert result.exit_code == (130 if measured else 1)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == (
+        ["bench.json", "bench.svg"] if measured else []
+    )
+    if measured:
+        found = json.loads(result.stdout)
+        assert found == json.loads((tmp_path / "bench.json").read_text())
+        assert found["interrupted"]
+        assert [one["depth"] for one in found["measured"]] == [2]
+        assert "measured: batch 10, width 5, depth 2" in result.stderr
 
 
 @pytest.mark.parametrize("work", ["forward", "step", "loop"])

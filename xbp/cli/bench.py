@@ -14,7 +14,7 @@ from rich.progress import track
 
 import xbp
 from xbp.backend import Backend
-from xbp.cli.common import json_option, start, table
+from xbp.cli.common import INTERRUPTED, json_option, start, table
 from xbp.errors import BackendUnavailableError
 from xbp.saving import prepare_folder, save_result, to_json
 
@@ -44,7 +44,7 @@ def bench(
 
     Networks of 784 features, DEPTH affine layers WIDTH wide, and 10 classes, in float32; --batch,
     --width and --depth may be repeated. Each contestant runs in a process of its own. In each round
-    all take their turn, and medians count.
+    all take their turn, and medians count. Ctrl-C ends it with what was measured so far.
     """
     # Only this command needs them.
     try:
@@ -68,14 +68,27 @@ def bench(
         if title != FLOOR
     }
     shapes = [Shape(*sizes) for sizes in product(batch, width, depth)]
-    measured: list[dict[str, Any]] = []
-    with Arena(titles) as arena:
-        quiet = Console(stderr=True)
-        for shape in track(shapes, "measuring", console=quiet, transient=True):
-            for work, seconds in arena.seconds(shape, rounds).items():
-                measured.append({**asdict(shape), "work": work, "seconds": seconds})
-        machine = {**_machine(backends), "threads": arena.threads()}
-    result = {"machine": machine, "rounds": rounds, "floor": FLOOR, "measured": measured}
+    result: dict[str, Any] = {
+        "rounds": rounds,
+        "floor": FLOOR,
+        "measured": [],
+        "interrupted": False,
+    }
+    progress = Console(stderr=True)
+    try:
+        with Arena(titles) as arena:
+            for shape in track(shapes, "measuring", console=progress, transient=True):
+                for work, seconds in arena.seconds(shape, rounds).items():
+                    result["measured"].append({**asdict(shape), "work": work, "seconds": seconds})
+                # Known when the libraries have started their threads.
+                result["machine"] = {**_machine(backends), "threads": arena.threads()}
+                if folder:
+                    save_result(result, folder / RESULT)
+                progress.print(f"measured: {shape}", highlight=False)
+    except KeyboardInterrupt:
+        if not result["measured"]:
+            raise
+        result["interrupted"] = True
     if folder:
         save_result(result, folder / RESULT)
         draw(result, folder / PLOT)
@@ -83,6 +96,8 @@ def bench(
         click.echo(to_json(result))
     else:
         _print(result, folder)
+    if result["interrupted"]:
+        raise SystemExit(INTERRUPTED)
 
 
 def _machine(backends: Sequence[Backend]) -> dict[str, Any]:
@@ -114,5 +129,7 @@ def _print(result: Mapping[str, Any], folder: Path | None) -> None:
     click.echo(f"{machine['cores']} cores, Python {machine['python']}, {versions}")
     for title, pools in machine["threads"].items():
         click.echo(f"threads of {title}: {', '.join(pools) or 'as it chooses'}")
+    if result["interrupted"]:
+        click.echo("interrupted: these shapes had been measured")
     if folder:
         click.echo(f"{RESULT} and {PLOT} are in {folder}")

@@ -15,6 +15,9 @@ from xbp.errors import DataError, SettingError
 
 MOST_CLASSES = 100_000
 
+# The exit status of what Ctrl-C ended.
+INTERRUPTED = 130
+
 backend_option = click.option(
     "--backend", metavar="SPEC", help="Array library, and device: numpy, torch:cuda:0, jax ..."
 )

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import xbp
 from xbp.cli.common import (
+    INTERRUPTED,
     backend_option,
     class_count,
     data_dir_option,
@@ -23,8 +24,6 @@ from xbp.cli.common import (
 from xbp.errors import SettingError
 from xbp.progress import TrainingProgress
 from xbp.saving import prepare_folder, save_parameters, save_result, to_json
-
-INTERRUPTED = 130
 
 
 @click.command()
