@@ -3,7 +3,8 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import lru_cache, partial
+from operator import methodcaller
 from typing import Any, ClassVar
 
 import array_api_compat.cupy
@@ -13,16 +14,45 @@ import numpy
 from xbp.backend import Backend
 from xbp.errors import BackendUnavailableError
 from xbp.namespace import Array, DType
+from xbp.rewriting import FUSED, fuse_elementwise
+from xbp.tracing import Note
 
 from .writers import writers_of
 
-# Switches on that a recorded step is captured as a CUDA graph. Off, because nobody has seen it work
-# on a GPU yet.
+# Switches on that elementwise calls of a recorded step become one kernel, and the whole step a CUDA
+# graph. Off, because nobody has seen it work on a GPU yet.
 GRAPHS_VARIABLE = "XBP_CUPY_GRAPHS"
 
 
 def _astype(x: Array, dtype: DType, *, out: Array) -> Callable[[], object]:
     return partial(cupy.copyto, out, x, "unsafe")
+
+
+@lru_cache(maxsize=1000)
+def kernel(function: Callable[..., Any]) -> Any:
+    """Return what computes an elementwise function in one kernel, into its first argument."""
+
+    def leave_result(out: Array, *args: Array | float) -> None:
+        out[...] = function(*args)
+
+    return cupy.fuse(leave_result)
+
+
+def _fused(function: Callable[..., Any], *args: Array | float, out: Array) -> Callable[[], object]:
+    return partial(kernel(function), out, *args)
+
+
+def _elementwise(note: Note) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    if note.name == "astype":
+        x, dtype = note.args
+        return methodcaller("astype", dtype), (x,)
+    function = getattr(cupy, note.name, None)
+    return (function, note.args) if isinstance(function, cupy.ufunc) else None
+
+
+def fuse(first: Note, second: Note) -> Note | None:
+    """Make one kernel of two elementwise calls."""
+    return fuse_elementwise(first, second, _elementwise)
 
 
 class CupyBackend(Backend):
@@ -31,12 +61,17 @@ class CupyBackend(Backend):
     name = "cupy"
     library = cupy
     xp = array_api_compat.cupy
-    writers: ClassVar = {**writers_of(cupy), "take": partial(partial, cupy.take), "astype": _astype}
+    writers: ClassVar = {
+        **writers_of(cupy),
+        "take": partial(partial, cupy.take),
+        "astype": _astype,
+        FUSED: _fused,
+    }
 
     def __init__(self, device: str | None = None) -> None:
         super().__init__(device)
         if os.environ.get(GRAPHS_VARIABLE) == "1":
-            self.capture = self._as_graph
+            self.fuse, self.capture = fuse, self._as_graph
 
     @classmethod
     def default_device(cls) -> str:
@@ -88,6 +123,11 @@ class CupyBackend(Backend):
         """
         memory = cupy.cuda.MemoryPool()
         stream = cupy.cuda.Stream(non_blocking=True)
+        for call in calls:
+            if isinstance(call, partial) and isinstance(call.func, type(kernel(max))):
+                # Nothing can be compiled while a graph is captured.
+                out, *args = call.args
+                call.func(cupy.empty_like(out), *args)
         self.synchronize()
         with cupy.cuda.using_allocator(memory.malloc), stream:
             stream.begin_capture()

@@ -9,7 +9,8 @@ import numpy
 
 from xbp.backend import Backend
 from xbp.namespace import Array, DType
-from xbp.recording import ELEMENTWISE, Writer
+from xbp.recording import Writer
+from xbp.tracing import ELEMENTWISE
 
 Call = Callable[[], object]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 
 from xbp.backend import Backend
 from xbp.namespace import Array, DType
-from xbp.recording import ELEMENTWISE, Writer
+from xbp.recording import Writer
+from xbp.tracing import ELEMENTWISE, Note, Traced, values
 
 Call = Callable[[], object]
 
@@ -71,7 +73,52 @@ WRITERS: dict[str, Writer] = {
     "matmul": _matmul,
     "take": _take,
     "astype": _astype,
+    # What `fuse` makes of them.
+    "add_product": lambda y, x, W, out: partial(torch.addmm, y, x, W, out=out),
+    "subtract_multiple": lambda y, x, a, out: partial(torch.sub, y, x, alpha=a, out=out),
+    "subtract_multiple_of_product": (
+        lambda y, x, W, a, out: partial(torch.addmm, y, x, W, alpha=-a, out=out)
+    ),
 }
+
+
+def fuse(first: Note, second: Note) -> Note | None:
+    """Add to a matrix product, or subtract a multiple, in one pass over the memory."""
+    between = first.output
+    args: tuple[Any, ...]
+    match (first.name, *first.args), (second.name, *second.args):
+        case ("matmul", x, W), ("add", y, b) if y is between and _product_fits(b, x, W):
+            name, args = "add_product", (b, x, W)
+        case ("multiply", a, x), ("subtract", y, ax) if ax is between and _multiple_fits(y, a, x):
+            name, args = "subtract_multiple", (y, x, a)
+        case ("matmul", x, W), ("subtract_multiple", y, xW, a) if xW is between and _product_fits(
+            y, x, W
+        ):
+            name, args = "subtract_multiple_of_product", (y, x, W, a)
+        case _:
+            return None
+    return replace(second, name=name, args=args)
+
+
+def _product_fits(y: Any, x: Traced, W: Traced) -> bool:
+    """Tell whether torch.addmm adds a product to y, without conversions, and into y's memory."""
+    return (
+        isinstance(y, Traced)
+        and x.ndim == W.ndim == 2  # noqa: PLR2004
+        and y.dtype == x.dtype == W.dtype
+        and y.owners.isdisjoint(x.owners | W.owners)
+    )
+
+
+def _multiple_fits(y: Any, a: Any, x: Any) -> bool:
+    """Tell whether torch.sub subtracts a number times x from y, in y's dtype."""
+    return (
+        isinstance(values(a), int | float)
+        and isinstance(y, Traced)
+        and isinstance(x, Traced)
+        and y.dtype == x.dtype
+        and y.dtype.is_floating_point
+    )
 
 
 class TorchBackend(Backend):
@@ -81,6 +128,7 @@ class TorchBackend(Backend):
     library = torch
     xp = array_api_compat.torch
     writers = WRITERS
+    fuse = staticmethod(fuse)
     float64_hint = "Apple's GPU computes in float32 at most; use dtype='float32'"
 
     @classmethod

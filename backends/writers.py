@@ -3,7 +3,8 @@
 from functools import partial
 from typing import Any
 
-from xbp.recording import ELEMENTWISE, Writer
+from xbp.recording import Writer
+from xbp.tracing import ELEMENTWISE
 
 
 def writers_of(library: Any) -> dict[str, Writer]:

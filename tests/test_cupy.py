@@ -6,6 +6,8 @@ FOLDER`` holds them against CuPy's signatures. Nothing is computed.
 
 import inspect
 import json
+from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ import pytest
 from recording import Call
 
 import xbp
+from xbp.recording import Writer
+from xbp.rewriting import FUSED, Fuse
+from xbp.training import Learner
 
 xp = pytest.importorskip("array_api_compat.cupy")
 cupy = pytest.importorskip("cupy")
@@ -56,6 +61,61 @@ def test_cupys_ufuncs_take_the_dtypes_and_give_the_same(calls: list[Call]) -> No
     assert checked > 10
 
 
+def test_elementwise_calls_of_a_training_step_become_kernels() -> None:
+    from xbp_backends.cupy import fuse, kernel  # noqa: PLC0415  imports CuPy
+
+    plain, fused = _calls_of_a_step(None), _calls_of_a_step(fuse)
+    assert len(fused) <= len(plain) - 15
+    kernels = [call for name, call in fused if name == FUSED]
+    assert len(kernels) >= 8
+    for function, *args, out in kernels:
+        made = _kernel_of(kernel(function).func, [out, *args])
+        assert isinstance(made, cupy.ElementwiseKernel)
+        assert [given.is_const for given in made.in_params] == [False] + [True] * len(args)
+
+
+def _calls_of_a_step(fuse: Fuse | None) -> list[tuple[str, list[Any]]]:
+    """Return the calls that a training step is recorded as: their names and their arguments."""
+    calls: list[tuple[str, list[Any]]] = []
+
+    def noting(name: str) -> Writer:
+        def note(*args: Any, out: Any, **kwargs: Any) -> Callable[[], None]:
+            calls.append((name, [*args, out]))
+            return lambda: None
+
+        return note
+
+    library: Any = copy(xbp.get_backend("numpy"))
+    library.fuse = fuse
+    library.writers = {name: noting(name) for name in [*library.writers, FUSED]}
+    network = xbp.Network.fully_connected([6, 5, 4, 3], dtype="float32", backend="numpy", divisor=2)
+    learner = Learner(network, xbp.Momentum(0.1))
+    learner.optimizer.prepare(network.params)
+
+    def step(state: Any, x: Any, t: Any) -> Any:
+        bound = learner.bound_to(state)
+        loss = bound.learn(x, t)
+        return bound.state, loss
+
+    library.compile(step)(learner.state, np.ones((4, 6), np.uint8), np.eye(4, 3, dtype=np.float32))
+    return calls
+
+
+def _kernel_of(function: Callable[..., Any], args: list[Any]) -> Any:
+    """Return the kernel that CuPy writes for a function, of arrays that have no memory anywhere."""
+    nowhere = cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(1, 1, None, device_id=0), 0)
+    arrays = [cupy.ndarray(x.shape, x.dtype, nowhere) if hasattr(x, "shape") else x for x in args]
+    fusion = cupy._core.fusion
+    fusion._thread_local.history = history = fusion._FusionHistory()
+    fusion._thread_local.is_old_fusing = True
+    try:
+        made, _ = history.get_fusion(function, arrays, "kernel")
+    finally:
+        fusion._thread_local.history = None
+        fusion._thread_local.is_old_fusing = False
+    return made
+
+
 def _result(function: Any, dtypes: list[str]) -> str | None:
     """Return the dtype of the first of a ufunc's loops that takes the dtypes, as CuPy chooses."""
     for loop in function.types:
@@ -73,7 +133,7 @@ def test_cupy_writes_into_memory_that_is_there() -> None:
     from xbp_backends.cupy import CupyBackend  # noqa: PLC0415
 
     assert {"add", "exp", "matmul", "maximum", "sum", "max", "take"} <= CupyBackend.writers.keys()
-    for name in CupyBackend.writers.keys() - {"astype"}:
+    for name in CupyBackend.writers.keys() - {"astype", FUSED}:
         function = getattr(cupy, name)
         if not isinstance(function, cupy.ufunc):
             inspect.signature(function).bind_partial(out=None)

@@ -3,7 +3,8 @@
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,9 @@ import xbp
 from xbp.layers import Affine, Layer, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
 from xbp.recording import Recorded
+from xbp.rewriting import FUSED, Fuse, fuse_elementwise
 from xbp.testing import NetworkCase, network_cases
+from xbp.tracing import ELEMENTWISE, Note
 from xbp.training import Learner
 
 recorded_only = pytest.mark.skipif(
@@ -29,10 +32,37 @@ def assert_same(found: Any, expected: Any) -> None:
     np.testing.assert_array_equal(host(found), host(expected))
 
 
-@given(network_cases(), st.sampled_from(["float32", widest]))
-def test_a_network_computes_the_same(case: NetworkCase, dtype: str) -> None:
+def compiled_with(fuse: Fuse | None, function: Callable[..., Any], donate: list[int]) -> Any:
+    """Return a function as the backend compiles it; where it is recorded, with these fusions."""
+    if not backend.writers:
+        return backend.compile(function, donate=donate)
+    library: Any = copy(backend)
+    library.fuse = fuse
+    library.writers = {**backend.writers, FUSED: write_fused}
+    return library.compile(function, donate=donate)
+
+
+def fuse_all(first: Note, second: Note) -> Note | None:
+    """Fuse as much as can be, as a library that makes kernels of functions does."""
+    return fuse_elementwise(first, second, as_the_library_does)
+
+
+def as_the_library_does(note: Note) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    return (getattr(backend.xp, note.name), note.args) if note.name in ELEMENTWISE else None
+
+
+def write_fused(function: Callable[..., Any], *args: Any, out: Array) -> Callable[[], object]:
+    def call() -> None:
+        out[...] = function(*args)
+
+    return call
+
+
+@pytest.mark.parametrize("fuse", [None, fuse_all])
+@given(case=network_cases(), dtype=st.sampled_from(["float32", widest]))
+def test_a_network_computes_the_same(fuse: Fuse | None, case: NetworkCase, dtype: str) -> None:
     network, x, t = case.on(backend, dtype)
-    compiled = backend.compile(network.loss_and_gradient)
+    compiled = compiled_with(fuse, network.loss_and_gradient, [])
     params = dict(network.params)
     earlier = []
     for factor in (1.0, 1.0, 0.5, -2.0):
@@ -48,9 +78,21 @@ def test_a_network_computes_the_same(case: NetworkCase, dtype: str) -> None:
         np.testing.assert_allclose(float(found), loss, rtol=rtol)
 
 
+def assert_close(found: Sequence[Any], expected: Sequence[Any]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(host(one), other, rtol=1e-4, atol=1e-4)
+
+
 # Programs drawn at random ------------------------------------------------------------------------
 
 Step = tuple[str, int, int]
+
+
+def affine(x: Any, y: Any) -> Any:
+    z = x @ y
+    z += x[0, :]
+    return z
+
 
 STEPS: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda x, y: x + y,
@@ -60,6 +102,7 @@ STEPS: dict[str, Callable[[Any, Any], Any]] = {
     "turned": lambda x, y: x.T * 1.5,
     "turned product": lambda x, y: x.T @ y,
     "maximum": lambda x, y: namespace_of(x, y).maximum(x, y),
+    "affine": affine,
     "at least": lambda x, y: namespace_of(x).maximum(x, 0),
     "chosen": lambda x, y: namespace_of(x, y).where(x > y, x, y),
     "mask": lambda x, y: namespace_of(x).astype(x > 0, x.dtype),
@@ -82,42 +125,120 @@ def changed(x: Any, y: Any) -> Any:
     return z
 
 
-STEPS["changed"] = changed
+def read_before_it_is_changed(x: Any, y: Any) -> Any:
+    z = x * 0.5
+    before = z * 0.5
+    z += y
+    return before - z
+
+
+def changed_by_its_transpose(x: Any, y: Any) -> Any:
+    z = x * 0.5
+    turned = z.T
+    turned += y
+    return turned * 0.5 - z
+
+
+STEPS |= {
+    "changed": changed,
+    "read before": read_before_it_is_changed,
+    "turned and changed": changed_by_its_transpose,
+}
+UPDATES = ["update", "update by half", "update by half a product", "shrink and update"]
+
+
+FUSIONS = [None, fuse_all] + [backend.fuse] * (backend.fuse is not None)
 
 
 # Memory whose columns lie one behind the other is not for every function.
-@example([("turned", 0, 0), ("product", 0, 0), ("a row", 0, 0), ("a row", 0, 0)], [75], 0)
+@pytest.mark.parametrize("fuse", FUSIONS)
+@example(
+    steps=[("turned", 0, 0), ("product", 0, 0), ("a row", 0, 0), ("a row", 0, 0)],
+    wanted=[75],
+    seed=0,
+)
+# An argument is read after it has changed, and the product that changes it reads it, too.
+@example(steps=[("update", 0, 2), ("product", 0, 2), ("update", 0, 1)], wanted=[0], seed=0)
+@example(
+    steps=[("update by half a product", 0, 1), ("update by half a product", 0, 0)],
+    wanted=[0],
+    seed=0,
+)
+# An argument has changed between two calls that can be one.
+@example(steps=[("scaled", 1, 0), ("update", 0, 1), ("scaled", 1, 0)], wanted=[0], seed=0)
+@example(steps=[("read before", 0, 1)], wanted=[0], seed=0)
+@example(steps=[("turned and changed", 0, 1)], wanted=[0], seed=0)
+@example(steps=[("shrink and update", 0, 1)], wanted=[0], seed=0)
+# What the next reads is a result, too.
+@example(steps=[("scaled", 0, 0), ("scaled", 0, 0)], wanted=[1], seed=0)
 @given(
-    st.lists(
-        st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 99), st.integers(0, 99)),
-        min_size=1, max_size=12,
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([*sorted(STEPS), *UPDATES]), st.integers(0, 5), st.integers(0, 5)
+        ),
+        min_size=1,
+        max_size=12,
     ),
-    st.lists(st.integers(0, 99), min_size=1, max_size=3),
-    st.integers(0, 99),
-)  # fmt: skip
-def test_any_program_computes_the_same(steps: list[Step], wanted: list[int], seed: int) -> None:
-    def program(x: Array, y: Array) -> list[Array]:
-        known = [x, y]
+    wanted=st.lists(st.integers(0, 9), min_size=1, max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_any_program_computes_the_same(
+    fuse: Fuse | None, steps: list[Step], wanted: list[int], seed: int
+) -> None:
+    def program(state: dict[str, Array], x: Array, y: Array) -> tuple[Any, list[Array]]:
+        known = [x, y, *state.values()]
         for name, i, j in steps:
-            z = STEPS[name](known[i % len(known)], known[j % len(known)])
-            # Numbers of ordinary size, so that what is equal is not NaN.
-            known.append(z if "memory" in name else z * 0.125)
-        return [known[-1 - number % len(known)] for number in wanted]
+            if "update" in name:
+                key = "VW"[i % 2]
+                # PyTorch does not subtract from an array what shares its memory.
+                change = known[-1 - j % len(known)]
+                change = change @ x if "product" in name else change * 1.0
+                if "shrink" in name:
+                    state[key] *= 0.5
+                state[key] -= 0.5 * change if "half" in name else change
+                known.append(state[key] * 0.125)
+            else:
+                z = STEPS[name](known[-1 - i % len(known)], known[-1 - j % len(known)])
+                # Numbers of ordinary size, so that what is equal is not NaN.
+                known.append(z if "memory" in name else z * 0.125)
+        return state, [known[-1 - number % len(known)] for number in wanted]
 
-    compiled = backend.compile(program)
+    compiled = compiled_with(fuse, program, donate=[0])
     chance = np.random.default_rng(seed)
     results = []
     fixed = arr(chance.normal(size=(3, 3)), "float32")
+    start = {key: chance.normal(size=(3, 3)) for key in "VW"}
+    state, expected_state = (
+        {key: arr(value.copy(), "float32") for key, value in start.items()} for _ in range(2)
+    )
     for _ in range(4):
         x = arr(chance.normal(size=(3, 3)), "float32")
         before = host(x)
-        found = compiled(x, fixed)
-        expected = [host(value) for value in program(x, fixed)]
-        results.append((found, expected))
+        state, found = compiled(state, x, fixed)
+        expected_state, expected = program(expected_state, x, fixed)
+        expected = [host(value).copy() for value in expected]
+        assert_close(found, expected)
+        assert_close([*state.values()], [host(value) for value in expected_state.values()])
         np.testing.assert_array_equal(host(x), before)
+        if not any("update" in name for name, *_ in steps):
+            results.append((found, expected))
+    # No later call has changed what was found.
     for found, expected in results:
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(host(one), other, rtol=1e-5, atol=1e-5)
+        assert_close(found, expected)
+
+
+@recorded_only
+def test_two_calls_are_one_where_the_library_has_one() -> None:
+    x, y = arr(np.ones((3, 3)), "float32"), arr(np.full((3, 3), 2.0), "float32")
+    compiled = compiled_with(fuse_all, lambda x, y: (x + y) * y - (x - 1) * 2, donate=[])
+    for _ in range(2):
+        np.testing.assert_array_equal(host(compiled(x, y)), np.full((3, 3), 6.0))
+    assert len(compiled.recordings[0].calls) == 1
+
+
+def written_by(call: Any) -> Array:
+    """Return the array that one of a recording's calls writes."""
+    return call.keywords.get("out", [arg for arg in call.args if hasattr(arg, "shape")][-1])
 
 
 # What a recording holds fast, and what not -------------------------------------------------------
@@ -213,7 +334,7 @@ def test_memory_that_nobody_reads_any_more_is_used_again() -> None:
     x = arr(np.ones(4), "float32")
     for _ in range(3):
         np.testing.assert_array_equal(host(compiled(x)), np.full(4, 2.0**-10))
-    places = {id(call.keywords.get("out", call.args[-1])) for call in compiled.recordings[0].calls}  # type: ignore[attr-defined]
+    places = {id(written_by(call)) for call in compiled.recordings[0].calls}  # type: ignore[attr-defined]
     assert len(places) == 2  # and the result has a place of its own
 
 
@@ -317,6 +438,32 @@ def test_each_call_of_a_step_writes_into_memory_that_is_there() -> None:
     calls = settled_step().recordings[0].calls
     others = [call for call in calls if not isinstance(call, partial)]
     assert not others
+
+
+@recorded_only
+def test_the_gradients_of_equal_layers_share_their_memory() -> None:
+    network = xbp.Network.fully_connected([4, *[7] * 6, 3], seed=1, dtype="float32")
+    learner = Learner(network, xbp.SGD(0.1))
+    x, t = arr(np.ones((5, 4)), "float32"), arr(np.eye(5, 3), "float32")
+
+    def step(state: Any, x: Array, t: Array) -> Any:
+        bound = learner.bound_to(state)
+        loss = bound.learn(x, t)
+        return bound.state, loss
+
+    compiled: Any = backend.compile(step, donate=[0])
+    state: Any = learner.state
+    for _ in range(3):
+        state, _ = compiled(state, x, t)
+    weights = {id(value) for value in state["params"].values()}
+    written = {
+        id(out)
+        for call in compiled.recordings[0].calls
+        if (out := written_by(call)).shape == (7, 7)
+    }
+    assert len(written & weights) == 5
+    # Where it is subtracted in one call, a gradient has no memory at all.
+    assert len(written - weights) <= 1
 
 
 @pytest.mark.skipif(backend.name != "numpy", reason="Python sees NumPy's memory alone")

@@ -14,7 +14,9 @@ import numpy as np
 
 from xbp.errors import BackendUnavailableError, DTypeError, ShapeError, XbpError
 from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, kind_of, namespace_of
-from xbp.recording import ELEMENTWISE, Capture, Recorded, Writer
+from xbp.recording import Capture, Recorded, Writer
+from xbp.rewriting import Fuse
+from xbp.tracing import ELEMENTWISE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -135,6 +137,9 @@ class Backend:
     # Those of them whose result may be left in what they read.
     overwriting: ClassVar[Set[str]] = ELEMENTWISE
 
+    # What makes one call of two, where a library has one that does both.
+    fuse: Fuse | None = None
+
     # What makes one call of the calls of a recording, where a library can: a graph on a GPU.
     capture: Capture | None = None
 
@@ -150,7 +155,7 @@ class Backend:
             A pure function.
         donate
             The positions of the arguments whose memory may be used for the results: they are not
-            to be read after the call.
+            to be read after the call, nor is what was returned in their place after the next.
         """
         if not self.writers:
             return function

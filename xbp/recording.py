@@ -15,6 +15,7 @@ from math import inf
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from xbp.namespace import Array, Namespace
+from xbp.rewriting import Fuse, fused, with_early_updates
 from xbp.tracing import Note, Trace, Traced, is_array, traced_among, values
 
 Result = TypeVar("Result")
@@ -24,17 +25,6 @@ Writer: TypeAlias = Callable[..., Callable[[], object]]
 
 # From many calls to one that does the same.
 Capture: TypeAlias = Callable[[Sequence[Callable[[], object]]], Callable[[], object]]
-
-# The functions of the standard that compute one element of the result from one of each argument.
-ELEMENTWISE = {
-    "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atanh", "atan2", "bitwise_and",
-    "bitwise_invert", "bitwise_or", "bitwise_xor", "ceil", "cos", "cosh", "divide", "equal",
-    "exp", "expm1", "floor", "floor_divide", "greater", "greater_equal", "less", "less_equal",
-    "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "maximum", "minimum", "multiply", "negative", "not_equal", "pow",
-    "remainder", "round", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh",
-    "trunc",
-}  # fmt: skip
 
 # How many recordings of one function are kept: a training needs two, for the last mini-batch of an
 # epoch may be smaller.
@@ -50,6 +40,8 @@ class Library(Protocol):
     def writers(self) -> Mapping[str, Writer]: ...  # noqa: D102
     @property
     def overwriting(self) -> Set[str]: ...  # noqa: D102
+    @property
+    def fuse(self) -> Fuse | None: ...  # noqa: D102
     @property
     def capture(self) -> Capture | None: ...  # noqa: D102
 
@@ -100,12 +92,19 @@ class Recording(Generic[Result]):
         self._returnable = {
             id(place) for i, place in enumerate(places) if i in donated or i not in varying
         }
-        self.calls = list(self._calls(trace.notes, given))
+        self.calls = list(self._calls(self._rewritten(trace.notes, given), given))
         if library.capture and all(isinstance(call, partial) for call in self.calls):
             # Each of them stays as it is from replay to replay.
             self.calls = [library.capture(self.calls)]
 
     # From the notes to calls ---------------------------------------------------------------------
+
+    def _rewritten(self, notes: Sequence[Note], given: Set[Traced]) -> list[Note]:
+        notes = with_early_updates(notes, given)
+        if not self.library.fuse:
+            return notes
+        results = frozenset().union(*(x.owners for x in traced_among(self.outputs)))
+        return fused(notes, self.library.fuse, given | results)
 
     def _calls(self, notes: Sequence[Note], given: set[Traced]) -> Iterator[Callable[[], object]]:
         """Yield the calls of a replay, each on the memory that it reads and writes."""
@@ -121,9 +120,7 @@ class Recording(Generic[Result]):
             if note.is_view and note.inputs[0] in self._lasting:
                 note.output.value = note.function(note.inputs[0].value)
                 self._lasting.add(note.output)
-            elif note.name not in self.library.writers or (
-                note.in_place and note.output not in self._lasting
-            ):
+            elif note.name not in self.library.writers:
                 yield _plain(note, self._bound(note.function, note))
             else:
                 if not note.in_place:
@@ -131,7 +128,7 @@ class Recording(Generic[Result]):
                     if last_use[note.output] < inf:
                         self._give_memory(note, dying, free)
                 writer = self.library.writers[note.name]
-                if self._lasting.issuperset(note.inputs):
+                if self._lasting.issuperset([*note.inputs, note.output]):
                     yield writer(*values(note.args), **values(note.kwargs), out=note.output.value)
                 else:
                     yield _writing_later(writer, note)
@@ -256,10 +253,10 @@ def _plain(note: Note, call: Callable[[], Any]) -> Callable[[], object]:
 
 
 def _writing_later(writer: Writer, note: Note) -> Callable[[], object]:
-    out = note.output.value
+    """Return a call on arrays of which some are others in each replay."""
 
     def call() -> object:
-        return writer(*values(note.args), **values(note.kwargs), out=out)()
+        return writer(*values(note.args), **values(note.kwargs), out=note.output.value)()
 
     return call
 

@@ -22,6 +22,18 @@ COMPARISONS = {
 UNARY = {"neg": "negative", "abs": "abs", "invert": "bitwise_invert"}
 
 
+# The functions of the standard that compute one element of the result from one of each argument.
+ELEMENTWISE = {
+    "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atanh", "atan2", "bitwise_and",
+    "bitwise_invert", "bitwise_or", "bitwise_xor", "ceil", "cos", "cosh", "divide", "equal",
+    "exp", "expm1", "floor", "floor_divide", "greater", "greater_equal", "less", "less_equal",
+    "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "maximum", "minimum", "multiply", "negative", "not_equal", "pow",
+    "remainder", "round", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh",
+    "trunc",
+}  # fmt: skip
+
+
 class Traced:
     """Stands for an array or a number while a function is traced: computes, and notes what it does.
 
@@ -134,7 +146,7 @@ def traced_type(xp: Namespace) -> type[Traced]:
     return type("Traced", (Traced,), {"namespace": TracingNamespace(xp)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Note:
     """A call.
 

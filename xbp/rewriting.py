@@ -1,0 +1,160 @@
+"""A traced function made faster before it is replayed: other calls, in another order, same result.
+
+Notes say which memory a call reads and which it writes. So it can be told what may change places,
+and what nobody reads but the next call.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from xbp.tracing import ELEMENTWISE, Note, Traced
+
+# Updates that do not wait ------------------------------------------------------------------------
+
+
+def with_early_updates(notes: Sequence[Note], arguments: Set[Traced]) -> list[Note]:
+    """Return the notes with each change of an argument as early as it can be.
+
+    An optimizer sees the gradients when all of them are there. But each can have its effect as soon
+    as nobody else reads the parameter that it belongs to: it is still in the cache then, and its
+    memory is free for the next.
+
+    Parameters
+    ----------
+    notes
+        In the order of the function.
+    arguments
+        What the function is given, and may change.
+    """
+    updates = _updates(notes, arguments)
+    # The number of the note behind which each comes, and each memory was read and written.
+    places: list[int] = []
+    read: dict[Traced, int] = {}
+    written: dict[Traced, int] = {}
+    for i, note in enumerate(notes):
+        reads = set(note.inputs).union(*(x.owners for x in note.inputs))
+        writes = {note.output} | (note.output.owners if note.in_place else set())
+        before = [written.get(x, -1) for x in reads | writes] + [read.get(x, -1) for x in writes]
+        place = max(before) if i in updates else i
+        places.append(place)
+        read |= {x: max(place, read.get(x, -1)) for x in reads}
+        written |= {x: max(place, written.get(x, -1)) for x in writes}
+    # Those behind the same note stay in their order.
+    return [notes[i] for i in sorted(range(len(notes)), key=places.__getitem__)]
+
+
+def _updates(notes: Sequence[Note], arguments: Set[Traced]) -> set[int]:
+    """Return the numbers of the notes that change arguments, and of what only leads to it.
+
+    A matrix product stays where it is, whatever it leads to.
+    """
+    updates = set()
+    read_by_others: set[Traced] = set()
+    for i in reversed(range(len(notes))):
+        note = notes[i]
+        if (note.in_place and note.output.owners <= arguments) or (
+            note.name in ELEMENTWISE and not note.output.owners & read_by_others
+        ):
+            updates.add(i)
+        else:
+            read_by_others.update(*(x.owners - arguments for x in note.inputs))
+    return updates
+
+
+# Two calls in one --------------------------------------------------------------------------------
+
+# From two notes, the second of which reads what the first computes, to one that does both; or None.
+Fuse: TypeAlias = Callable[[Note, Note], Note | None]
+
+
+def fused(notes: Sequence[Note], fuse: Fuse, lasting: Set[Traced]) -> list[Note]:
+    """Return the notes with one in place of two where a library can do both in one call.
+
+    Parameters
+    ----------
+    notes
+        In the order of the calls.
+    fuse
+        What the library can.
+    lasting
+        Whose memory is read when all is done.
+    """
+    # How often each memory is still to be read or changed.
+    uses = Counter(lasting)
+    for note in notes:
+        uses.update(_touched(note))
+    done: list[Note] = []
+    for note in notes:
+        uses.subtract(_touched(note))
+        last = note
+        while pair := _pair(done, last, fuse, uses):
+            first, last = pair
+            done.remove(first)
+        done.append(last)
+    return done
+
+
+def _pair(
+    done: Sequence[Note], second: Note, fuse: Fuse, uses: Mapping[Traced, int]
+) -> tuple[Note, Note] | None:
+    """Return a note that can be fused with the second, and both in one."""
+    for between in second.inputs:
+        # What shares its memory with others is left alone, and what is still to be read.
+        if between.owners != {between} or (uses[between] and second.output is not between):
+            continue
+        first = next((note for note in reversed(done) if between in _touched(note)), None)
+        if not first or first.output is not between:
+            continue
+        later = done[done.index(first) + 1 :]
+        changed = set().union(*(note.output.owners for note in later if note.in_place))
+        if changed.isdisjoint(_touched(first)) and (both := fuse(first, second)):
+            # It changes what was there before, unless the first has made it.
+            in_place = both.in_place and (both.output is not between or first.in_place)
+            return first, replace(both, in_place=in_place)
+    return None
+
+
+def _touched(note: Note) -> set[Traced]:
+    return set().union(*(x.owners for x in [*note.inputs, note.output]))
+
+
+# Elementwise functions of elementwise functions --------------------------------------------------
+
+FUSED = "fused"
+
+# From a note to an elementwise function and its arguments, arrays and numbers; or None.
+Elementwise: TypeAlias = Callable[[Note], tuple[Callable[..., Any], tuple[Any, ...]] | None]
+
+
+def fuse_elementwise(first: Note, second: Note, elementwise: Elementwise) -> Note | None:
+    """Return a note named `FUSED`: its arguments are a function, and what that is called with.
+
+    Parameters
+    ----------
+    first, second
+        Notes, the second of which reads what the first computes.
+    elementwise
+        Tells what a note computes that is not fused: see `Elementwise`.
+    """
+    between = first.output
+    inner, outer = (
+        (note.args[0], note.args[1:]) if note.name == FUSED else elementwise(note)
+        for note in (first, second)
+    )
+    # Of another shape it would be computed many times over.
+    if not inner or not outer or between.shape != second.output.shape:
+        return None
+    compute_between, between_args = inner
+    compute, args = outer
+    places = [arg is between for arg in args]
+
+    def both(*values: Any) -> Any:
+        found = compute_between(*values[: len(between_args)])
+        others = iter(values[len(between_args) :])
+        return compute(*(found if here else next(others) for here in places))
+
+    others = tuple(arg for arg in args if arg is not between)
+    fused_args = (both, *between_args, *others)
+    return replace(second, name=FUSED, function=both, args=fused_args, kwargs={})
