@@ -101,9 +101,9 @@ def _pair(
 ) -> tuple[Note, Note] | None:
     """Return a note that can be fused with the second, and both in one."""
     for between in second.inputs:
-        # What shares its memory with others is left alone, and what is still to be read.
-        if between.owners != {between} or (uses[between] and second.output is not between):
+        if uses[between] and second.output is not between:
             continue
+        # A view of somebody else's memory touches that, and not itself.
         first = next((note for note in reversed(done) if between in _touched(note)), None)
         if not first or first.output is not between:
             continue
