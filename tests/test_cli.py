@@ -154,6 +154,7 @@ def test_bench(tmp_path: Path) -> None:
         assert all(seconds > 0 for seconds in one["seconds"].values())
     assert found["machine"]["backends"] == {SPEC: backend.library.__version__}
     assert found["machine"]["threads"].keys() == one["seconds"].keys()
+    assert found["specs"][f"xbp, {backend.name}"] == SPEC
     assert "batch 10, width 5" in (tmp_path / "bench.svg").read_text()
     result = run("bench", *sizes, "--backend", SPEC)
     assert "bare products" in result.stdout

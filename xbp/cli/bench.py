@@ -60,8 +60,7 @@ def bench(
     records = xbp.available_backends()
     usable = [name for name in RIVALS if name in records and records[name].usable]
     backends = [start(spec) for spec in specs or usable]
-    # The floor is NumPy's, once.
-    titles = {FLOOR: "numpy"} | {
+    specs_by_title = {
         title: f"{backend.name}:{backend.device}"
         for backend in backends
         for title in contestants(backend)
@@ -71,12 +70,14 @@ def bench(
     result: dict[str, Any] = {
         "rounds": rounds,
         "floor": FLOOR,
+        "specs": specs_by_title,
         "measured": [],
         "interrupted": False,
     }
     progress = Console(stderr=True)
     try:
-        with Arena(titles) as arena:
+        # The floor is NumPy's, once.
+        with Arena({FLOOR: "numpy"} | specs_by_title) as arena:
             for shape in track(shapes, "measuring", console=progress, transient=True):
                 for work, seconds in arena.seconds(shape, rounds).items():
                     result["measured"].append({**asdict(shape), "work": work, "seconds": seconds})
