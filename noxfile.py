@@ -55,7 +55,7 @@ def tests(session: nox.Session, spec: str) -> None:
     name = spec.partition(":")[0]
     extras = [extra for extra in EXTRAS if extra.startswith(name)]
     try:
-        install(session, "testing", "bench", *extras[-1:], more=dependencies("test"))
+        install(session, "testing", "bench", "graph", *extras[-1:], more=dependencies("test"))
     except CommandFailed:
         # A library need not exist for every machine; where all must run, it must.
         if os.environ.get("CI"):

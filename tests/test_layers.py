@@ -1,5 +1,6 @@
 """Each layer: the chapter's examples, backward against central differences, untouched inputs."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,12 @@ from xbp.errors import CallOrderError, DataError, DTypeError, MixedBackendError,
 from xbp.layers import (
     AddLayer,
     Affine,
+    ExpLayer,
     IdentityWithLoss,
     Layer,
     LossLayer,
     MulLayer,
+    ReciprocalLayer,
     Relu,
     Rescale,
     Sigmoid,
@@ -177,6 +180,41 @@ def test_addition_sends_integers_back() -> None:
         np.testing.assert_array_equal(host(gradient), [1, 2])
 
 
+@given(st.data(), st.sampled_from([(), (3,), (2, 2)]))
+def test_exponential_and_reciprocal_of_arrays(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    x, dout = data.draw(arrays(shape)).astype(widest), data.draw(arrays(shape)).astype(widest)
+    rtol = precise(1e-14, 1e-5)
+    exp, reciprocal = ExpLayer(), ReciprocalLayer()
+    np.testing.assert_allclose(host(exp.forward(arr(x))), np.exp(x), rtol=rtol)
+    np.testing.assert_allclose(host(exp.backward(arr(dout))), dout * np.exp(x), rtol=rtol)
+    far = np.where(x < 0, x - 1, x + 1)
+    np.testing.assert_allclose(host(reciprocal.forward(arr(far))), 1 / far, rtol=rtol)
+    np.testing.assert_allclose(host(reciprocal.backward(arr(dout))), -dout / far**2, rtol=rtol)
+
+
+def test_exponential_and_reciprocal_of_numbers() -> None:
+    exp, reciprocal = ExpLayer(), ReciprocalLayer()
+    assert exp.forward(0) == 1
+    assert exp.forward(2.0) == math.exp(2)
+    assert exp.backward(3) == 3 * math.exp(2)
+    assert exp.forward(1000) == math.inf
+    assert reciprocal.forward(4) == 0.25
+    assert reciprocal.backward(2) == -0.125
+
+
+def test_the_sigmoid_is_made_of_them() -> None:
+    parts = MulLayer(), ExpLayer(), AddLayer(), ReciprocalLayer()
+    x = arr([[0.5, -1.0, 2.0]], widest)
+    minus, exp, plus, over = parts
+    y = over.forward(plus.forward(exp.forward(minus.forward(x, -1)), 1))
+    sigmoid = Sigmoid()
+    rtol = precise(1e-14, 1e-5)
+    np.testing.assert_allclose(host(y), host(sigmoid.forward(x)), rtol=rtol)
+    dout = arr([[1.0, 2.0, -3.0]], widest)
+    dx, _ = minus.backward(exp.backward(plus.backward(over.backward(dout))[0]))
+    np.testing.assert_allclose(host(dx), host(sigmoid.backward(dout)), rtol=rtol)
+
+
 # What every layer keeps --------------------------------------------------------------------------
 
 
@@ -189,6 +227,8 @@ def _layers(dtype: str) -> list[tuple[Layer, tuple[Array, ...]]]:
         (Affine(W, b), (x,)),
         (MulLayer(), (x, x + 1)),
         (AddLayer(), (x, x + 1)),
+        (ExpLayer(), (x,)),
+        (ReciprocalLayer(), (x + 3,)),
         (SoftmaxWithLoss(), (x, arr([2, 0]))),
         (SoftmaxWithLoss(), (x, arr([[0, 0, 1], [1, 0, 0]], dtype))),
         (IdentityWithLoss(), (x, x + 1)),
@@ -307,7 +347,11 @@ def test_params_write_through_to_the_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [Relu(), Sigmoid(), MulLayer(), AddLayer(), SoftmaxWithLoss(), IdentityWithLoss()]
+    "layer",
+    [
+        *(Relu(), Sigmoid(), MulLayer(), AddLayer(), ExpLayer(), ReciprocalLayer()),
+        *(SoftmaxWithLoss(), IdentityWithLoss()),
+    ],
 )
 def test_backward_before_forward(layer: Layer) -> None:
     with pytest.raises(CallOrderError, match=f"{layer.name}: .*call forward first"):
@@ -320,7 +364,7 @@ def test_affine_backward_before_forward() -> None:
         layer.backward(arr([[1.0, 1.0]]))
 
 
-@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("case", range(7))
 def test_dout_has_the_shape_of_the_output(case: int) -> None:
     layer, inputs = _layers(widest)[case]
     layer.forward(*inputs)

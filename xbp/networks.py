@@ -37,6 +37,8 @@ class Network:
     params : Parameters
         All trainable arrays, named by kind and count: ``W1``, ``b1``, ``W2``. Assigning to an item
         changes the layer. A step of training may change the arrays in place: copy what you keep.
+    param_keys : dict of str to dict of str to str
+        The key of each trainable array, by layer and attribute: ``{"Affine1": {"W": "W1"}}``.
     backend : Backend
 
     Raises
@@ -70,9 +72,8 @@ class Network:
         for name, layer in self.layers.items():
             layer.name = name
         self.last_layer = loss
-        # The key of each trainable array, by layer and attribute: {"Affine1": {"W": "W1"}}.
         keys = _numbered(attr for layer in layers for attr in layer.param_names)
-        self._keys = {
+        self.param_keys = {
             name: {attr: next(keys) for attr in layer.param_names}
             for name, layer in self.layers.items()
         }
@@ -141,7 +142,7 @@ class Network:
             self._params = Parameters(
                 {
                     key: (self.layers[name], attr)
-                    for name, keys in self._keys.items()
+                    for name, keys in self.param_keys.items()
                     for attr, key in keys.items()
                 }
             )
@@ -255,7 +256,7 @@ class Network:
             first.backward_params(dout)
         return {
             key: _gradient_left_by(self.layers[name], attr)
-            for name, keys in self._keys.items()
+            for name, keys in self.param_keys.items()
             for attr, key in keys.items()
         }
 
@@ -327,7 +328,7 @@ class Network:
         """Yield the losses with one element of a parameter moved: see `xbp.perturbation`."""
         place = next(
             (name, attr)
-            for name, keys in self._keys.items()
+            for name, keys in self.param_keys.items()
             for attr, owned in keys.items()
             if owned == key
         )
@@ -350,7 +351,7 @@ class Network:
         network.last_layer = self.last_layer.bound_to({})
         network.layers = {
             name: self.layers[name].bound_to({attr: params[key] for attr, key in keys.items()})
-            for name, keys in self._keys.items()
+            for name, keys in self.param_keys.items()
         }
         network._params = None
         return network

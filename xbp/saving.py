@@ -1,17 +1,16 @@
 """What a training leaves in files: the parameters, and what was seen."""
 
 import json
-import os
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from xbp.errors import CheckpointError, DataError
+from xbp.errors import CheckpointError
+from xbp.files import write_file
 from xbp.networks import Network
 
 
@@ -24,7 +23,7 @@ def save_parameters(network: Network, path: str | Path) -> None:
         If the file cannot be written; what was there before is still there.
     """
     arrays = {key: network.backend.to_numpy(value) for key, value in network.params.items()}
-    _write(Path(path), safetensors.numpy.save(arrays))
+    write_file(path, safetensors.numpy.save(arrays))
 
 
 def load_parameters(network: Network, path: str | Path) -> None:
@@ -62,7 +61,7 @@ def save_result(result: Mapping[str, Any], path: str | Path) -> None:
     DataError
         If the file cannot be written; what was there before is still there.
     """
-    _write(Path(path), to_json(result, indent=2).encode())
+    write_file(path, to_json(result, indent=2).encode())
 
 
 def to_json(result: Mapping[str, Any], indent: int | None = None) -> str:
@@ -78,41 +77,5 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def prepare_folder(folder: str | Path) -> Path:
-    """Return the folder, made if it is not there, and seen to be writable.
-
-    Raises
-    ------
-    DataError
-        If it cannot be made or written to.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-
-
 def _described(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
     return ", ".join(f"{key} {dtype}{shape}" for key, (shape, dtype) in sorted(arrays.items()))
-
-
-def _write(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            with unfinished.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be written ({error}): choose another place")

@@ -1,4 +1,4 @@
-"""The command ``xbp``: train a network, check gradients, list backends, check one, measure.
+"""The command ``xbp``: train, check gradients, draw graphs, list backends, check one, measure.
 
 Results go to standard output, progress and complaints to standard error. A user's mistake ends in
 one message and exit status 2 (the command line is wrong) or 1 (what it asks for cannot be done).
@@ -13,6 +13,7 @@ from xbp.cli.backends import backends
 from xbp.cli.bench import bench
 from xbp.cli.check import check
 from xbp.cli.gradcheck import gradcheck
+from xbp.cli.graph import graph
 from xbp.cli.train import train
 from xbp.errors import BackendNotFoundError, SettingError, XbpError
 
@@ -42,5 +43,5 @@ def main() -> None:
     """Backpropagation you can read, on any array library."""
 
 
-for command in (train, gradcheck, backends, check, bench):
+for command in (train, gradcheck, graph, backends, check, bench):
     main.add_command(command)

@@ -16,7 +16,8 @@ import xbp
 from xbp.backend import Backend
 from xbp.cli.common import INTERRUPTED, json_option, start, table
 from xbp.errors import BackendUnavailableError
-from xbp.saving import prepare_folder, save_result, to_json
+from xbp.files import prepare_folder
+from xbp.saving import save_result, to_json
 
 RESULT, PLOT = "bench.json", "bench.svg"
 

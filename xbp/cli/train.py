@@ -22,8 +22,9 @@ from xbp.cli.common import (
     table,
 )
 from xbp.errors import SettingError
+from xbp.files import prepare_folder
 from xbp.progress import TrainingProgress
-from xbp.saving import prepare_folder, save_parameters, save_result, to_json
+from xbp.saving import save_parameters, save_result, to_json
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from xbp.layers.activation import Relu, Sigmoid
 from xbp.layers.affine import Affine
-from xbp.layers.arithmetic import AddLayer, MulLayer
+from xbp.layers.arithmetic import AddLayer, ExpLayer, MulLayer, ReciprocalLayer
 from xbp.layers.layer import Layer, Parameters
 from xbp.layers.loss import IdentityWithLoss, LossLayer, SoftmaxWithLoss
 from xbp.layers.preprocessing import Rescale
@@ -10,11 +10,13 @@ from xbp.layers.preprocessing import Rescale
 __all__ = [
     "AddLayer",
     "Affine",
+    "ExpLayer",
     "IdentityWithLoss",
     "Layer",
     "LossLayer",
     "MulLayer",
     "Parameters",
+    "ReciprocalLayer",
     "Relu",
     "Rescale",
     "Sigmoid",

@@ -19,6 +19,8 @@ class Layer:
     ----------
     name : str
         The layer's name in messages; a network calls its layers ``Affine1``, ``Relu1`` ...
+    symbol : str
+        What stands for the layer in a computational graph; empty: its name.
     output_shape : tuple of int or None
         The shape of what ``forward`` last returned.
     traceable : bool
@@ -37,6 +39,7 @@ class Layer:
     samplewise: ClassVar[bool] = False
     takes_integers: ClassVar[bool] = False
     name: str
+    symbol: ClassVar[str] = ""
     output_shape: tuple[int, ...] | None = None
 
     def __init_subclass__(cls) -> None:

@@ -1,0 +1,436 @@
+"""Computational graphs: their values and derivatives, their pictures, the command."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from support import arr, arrays, backend, host, numbers, precise, widest
+
+import xbp
+from xbp.cli import main
+from xbp.errors import (
+    BackendUnavailableError,
+    CallOrderError,
+    DataError,
+    DTypeError,
+    SettingError,
+    ShapeError,
+)
+from xbp.graphs import Graph, Operation, Variable, graphviz
+from xbp.graphs.chapter import apple, fruit, neuron
+from xbp.layers import Affine, IdentityWithLoss, MulLayer, Sigmoid
+
+SPEC = f"{backend.name}:{backend.device}"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str | None) -> list[str]:
+    """Return what can be read in a picture."""
+    return [text.text or "" for text in ElementTree.fromstring(svg or "").iter(f"{SVG}text")]
+
+
+def arrows(graph: Graph) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return value and derivative of each arrow of a picture, by the labels of its ends."""
+    picture = graph.picture()
+    labels = {spot.key: spot.label for spot in picture.spots}
+    return {
+        (labels[arrow.tail], labels[arrow.head]): (arrow.value, arrow.derivative)
+        for arrow in picture.arrows
+    }
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["graph", *arguments])
+
+
+# Values and derivatives --------------------------------------------------------------------------
+
+
+def test_the_apples_of_the_chapter() -> None:
+    graph = apple()
+    steps = graph.steps()
+    assert [str(step) for step in steps] == [
+        "forward   ×  takes apple 100, number of apples 2; gives 200",
+        "forward   ×  takes 200, tax 1.1; gives 220",
+        "backward  ×  takes 1; gives 1.1, tax 200",
+        "backward  ×  takes 1.1; gives apple 2.2, number of apples 110",
+    ]
+    assert arrows(graph) == {
+        ("apple", "×"): ("100", "2.2"),
+        ("number of apples", "×"): ("2", "110"),
+        ("×", "×"): ("200", "1.1"),
+        ("tax", "×"): ("1.1", "200"),
+        ("×", "price"): ("220", "1"),
+    }
+
+
+def test_the_apples_and_oranges_of_the_chapter() -> None:
+    graph = fruit()
+    assert graph.forward() == 715.0000000000001
+    graph.backward()
+    found = {node.label: node.gradient for node in graph.variables}
+    assert found == {
+        "apple": 2.2, "number of apples": 110.00000000000001,
+        "orange": 3.3000000000000003, "number of oranges": 165.0, "tax": 650,
+    }  # fmt: skip
+
+
+@given(*[numbers(0.5, 3)] * 4)
+def test_an_expression_and_its_derivatives(a: float, b: float, c: float, d: float) -> None:
+    def f(a: Any, b: Any, c: Any, d: Any) -> Any:
+        return (2 * a - b / c) * (1 - d) + 3 / (b + 1) - (-a * d) / 4
+
+    variables = [Variable(*pair) for pair in zip("abcd", (a, b, c, d), strict=True)]
+    graph = Graph(f(*variables))
+    assert graph.forward() == pytest.approx(f(a, b, c, d))
+    graph.backward()
+    for i, variable in enumerate(variables):
+        forth, back = ([a, b, c, d] for _ in range(2))
+        forth[i] += 1e-6
+        back[i] -= 1e-6
+        assert variable.gradient == pytest.approx((f(*forth) - f(*back)) / 2e-6, abs=1e-6)
+
+
+def test_a_neuron() -> None:
+    graph = neuron()
+    y = graph.forward()
+    assert y == pytest.approx(1 / (1 + np.exp(1)))
+    graph.backward()
+    slopes = {node.label: node.gradient for node in graph.variables}
+    slope = y * (1 - y)
+    assert slopes == pytest.approx({"x": 2 * slope, "w": slope, "b": slope})
+
+
+def test_a_value_used_twice_gets_both_derivatives() -> None:
+    x = Variable("x", 3)
+    graph = Graph(x * x + x)
+    assert graph.forward() == 12
+    graph.backward()
+    assert x.gradient == 7
+    graph.backward()
+    assert x.gradient == 7
+
+
+def test_a_variable_may_be_given_another_value() -> None:
+    x = Variable("x", 3)
+    graph = Graph(2 * x)
+    graph.forward()
+    graph.backward()
+    x.value = 5
+    assert graph.forward() == 10
+    assert x.gradient is None
+
+
+@given(st.data())
+def test_an_expression_of_arrays(data: st.DataObject) -> None:
+    x, y, dout = (data.draw(arrays((2, 3))).astype(widest) for _ in range(3))
+    a, b = Variable("a", arr(x)), Variable("b", arr(y))
+    graph = Graph(Operation(Sigmoid(), a * b) + 1)
+    rtol, atol = precise(1e-13, 1e-5), precise(1e-15, 1e-6)
+    sigmoid = 1 / (1 + np.exp(-x * y))
+    np.testing.assert_allclose(host(graph.forward()), sigmoid + 1, rtol=rtol)
+    graph.backward(arr(dout))
+    slope = dout * sigmoid * (1 - sigmoid)
+    np.testing.assert_allclose(host(a.gradient), slope * y, rtol=rtol, atol=atol)
+    np.testing.assert_allclose(host(b.gradient), slope * x, rtol=rtol, atol=atol)
+
+
+def test_an_array_as_a_constant_and_a_number_sent_back_to_an_array() -> None:
+    x = Variable("x", arr([1.0, 2.0], widest))
+    graph = Graph(x * arr([3.0, 4.0], widest))
+    np.testing.assert_array_equal(host(graph.forward()), [3, 8])
+    graph.backward()
+    np.testing.assert_array_equal(host(x.gradient), [3, 4])
+    assert arrows(graph)["2, norm 5", "×"] == ("", "")
+
+
+def test_a_number_goes_back_to_each_element() -> None:
+    x = Variable("x", arr([0.0, 0.0], widest))
+    graph = Graph(Operation(Sigmoid(), x))
+    graph.forward()
+    graph.backward(2)
+    np.testing.assert_array_equal(host(x.gradient), [0.5, 0.5])
+
+
+def test_targets_get_no_derivative() -> None:
+    x, t = (Variable(label, arr([[1.0, 2.0]], widest)) for label in "xt")
+    graph = Graph(Operation(IdentityWithLoss(), x, t * 2))
+    graph.forward()
+    graph.backward()
+    np.testing.assert_array_equal(host(x.gradient), [[-1, -2]])
+    assert t.gradient is None
+    assert arrows(graph)["t", "×"] == ("1×2, norm 2.24", "")
+    assert len(graph.steps()) == 3
+
+
+# Networks ----------------------------------------------------------------------------------------
+
+
+def network_of(*sizes: int, **settings: Any) -> tuple[xbp.Network, Any, Any]:
+    """Return a network and a batch."""
+    settings |= {"backend": backend, "dtype": "float32", "seed": 0}
+    network = xbp.Network.fully_connected(sizes, **settings)
+    random = np.random.default_rng(0)
+    return (
+        network,
+        backend.asarray(random.normal(size=(20, sizes[0])), "float32"),
+        backend.asarray(random.integers(0, sizes[-1], 20)),
+    )
+
+
+def test_a_network_and_its_batch() -> None:
+    network, x, t = network_of(4, 5, 3)
+    graph = Graph.of_network(network, x, t)
+    gradient = {key: host(value) for key, value in network.gradient(x, t).items()}
+    found = arrows(graph)
+    assert list(found) == [
+        ("x", "Affine1"), ("W1", "Affine1"), ("b1", "Affine1"), ("Affine1", "Relu1"),
+        ("Relu1", "Affine2"), ("W2", "Affine2"), ("b2", "Affine2"), ("Affine2", "SoftmaxWithLoss"),
+        ("t", "SoftmaxWithLoss"), ("SoftmaxWithLoss", "loss"),
+    ]  # fmt: skip
+    for variable in graph.variables:
+        if variable.label in gradient:
+            np.testing.assert_allclose(host(variable.gradient), gradient[variable.label], rtol=1e-5)
+    norm = float(np.sqrt((host(network.params["W1"]) ** 2).sum()))
+    slope = float(np.sqrt((gradient["W1"] ** 2).sum()))
+    assert found["W1", "Affine1"] == (f"4×5, norm {norm:.3g}", f"norm {slope:.3g}")
+    assert found["b2", "Affine2"][0] == "3, norm 0"
+    assert found["t", "SoftmaxWithLoss"] == ("20", "")
+    assert found["SoftmaxWithLoss", "loss"] == (f"{float(network.loss(x, t)):.5g}", "1")
+
+
+def test_a_graph_leaves_the_network_as_it_is() -> None:
+    network, x, t = network_of(4, 5, 3)
+    network.gradient(x[:3, :], t[:3])
+    kept = network.layers["Affine1"].grads["W"]
+    Graph.of_network(network, x, t)
+    assert network.layers["Affine1"].grads["W"] is kept
+    assert network.last_layer.y.shape == (3, 3)
+
+
+def test_a_graph_of_a_network_follows_its_training() -> None:
+    network, x, t = network_of(4, 3)
+    graph = Graph.of_network(network.bound_to(network.params), x, t)
+    before = float(graph.forward())
+    affine = graph.operations[0].layer
+    affine.params["W"] = affine.params["W"] * 0
+    assert float(graph.forward()) != before
+    assert arrows(graph)["W1", "Affine1"] == ("4×3, norm 0", "")
+
+
+def test_a_vanishing_gradient_is_seen() -> None:
+    network, x, t = network_of(4, *[10] * 19, 3, activation=Sigmoid)
+    picture = Graph.of_network(network, x, t).picture()
+    sizes = [arrow.size for arrow in picture.arrows if arrow.along and arrow.size]
+    assert sizes[0] < 1e-5 * sizes[-1]
+    opacities = [int(c, 16) for c in re.findall(r'COLOR="#c62828(..)"', picture.dot())]
+    assert opacities[0] < 100
+    assert opacities[-1] > 250
+
+
+# Pictures ----------------------------------------------------------------------------------------
+
+
+def test_a_graph_shows_itself() -> None:
+    graph = fruit()
+    built = texts(graph._repr_svg_())
+    assert {"apple", "number of oranges", "×", "+", "price", "150"} <= set(built)
+    assert "715" not in built
+    graph.forward()
+    assert {"200", "450", "650", "715"} <= set(texts(graph._repr_svg_()))
+    assert "2.2" not in texts(graph._repr_svg_())
+    graph.backward()
+    assert {"2.2", "110", "3.3", "165"} <= set(texts(graph._repr_svg_()))
+
+
+def test_each_step_is_a_picture_of_its_moment() -> None:
+    steps = fruit().steps()
+    assert len(steps) == 8
+    seen = [set(texts(step._repr_svg_())) for step in steps]
+    assert "200" in seen[0]
+    assert "450" not in seen[0]
+    assert "1.1" in seen[4]
+    assert "165" not in seen[5]
+    assert {"110", "165"} <= seen[7]
+    for step in steps:
+        marked = [spot.label for spot in step.picture.spots if spot.is_active]
+        assert marked == [step.label]
+
+
+def test_values_are_over_the_arrows_and_derivatives_under_them() -> None:
+    graph = apple()
+    graph.forward()
+    graph.backward()
+    places = {
+        text.text: float(text.attrib["y"])
+        for text in ElementTree.fromstring(graph.picture().svg()).iter(f"{SVG}text")
+    }
+    assert places["100"] < places["apple"] < places["2.2"]
+
+
+def test_a_long_graph_flows_down() -> None:
+    x = Variable("x", 1)
+    assert not Graph(x + 1).picture().flows_down
+    long = x + 1
+    for _ in range(8):
+        long = long + 1
+    assert Graph(long).picture().flows_down
+
+
+def test_signs_that_mean_something_to_the_formats() -> None:
+    x = Variable('<"a" & b>#|', 2)
+    graph = Graph(x * 3, name="<y>")
+    graph.forward()
+    assert {'<"a" & b>#|', "<y>"} <= set(texts(graph._repr_svg_()))
+    assert '["#lt;#quot;a#quot; #amp; b#gt;#35;|"]' in graph.picture().mermaid()
+
+
+def test_mermaid() -> None:
+    graph = apple()
+    graph.forward()
+    graph.backward()
+    assert graph.picture().mermaid() == (
+        "flowchart LR\n"
+        '    n0["apple"]\n'
+        '    n1["number of apples"]\n'
+        '    n2(("×"))\n'
+        '    n3["tax"]\n'
+        '    n4(("×"))\n'
+        '    output["price"]\n'
+        '    n0 -->|"100<br/><b>2.2</b>"| n2\n'
+        '    n1 -->|"2<br/><b>110</b>"| n2\n'
+        '    n2 -->|"200<br/><b>1.1</b>"| n4\n'
+        '    n3 -->|"1.1<br/><b>200</b>"| n4\n'
+        '    n4 -->|"220<br/><b>1</b>"| output\n'
+    )
+
+
+def test_a_picture_is_saved_in_the_format_that_its_name_says(tmp_path: Path) -> None:
+    picture = apple().picture()
+    for name, start in (
+        *(("a.svg", b"<?xml"), ("a.PNG", b"\x89PNG")),
+        *(("a.dot", b"digraph {"), ("a.mmd", b"flowchart")),
+    ):
+        picture.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
+    with pytest.raises(SettingError, match=r"a picture ends in \.svg, \.png, .*not '\.jpg'"):
+        picture.save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="cannot be written"):
+        picture.save(tmp_path / "nowhere" / "a.svg")
+
+
+def test_drawing_says_nothing_and_leaves_the_environment() -> None:
+    code = (
+        "import os; from xbp.graphs.chapter import apple; before = dict(os.environ); "
+        "apple().picture().png(); print(dict(os.environ) == before)"
+    )
+    # In a process of its own: only the first picture could say something.
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (found.stdout, found.stderr) == ("True\n", "")
+
+
+def test_without_pygraphviz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pygraphviz", None)
+    graphviz._graphviz.cache_clear()
+    with pytest.raises(BackendUnavailableError, match="pip install pygraphviz"):
+        apple().picture().svg()
+    assert apple()._repr_svg_() is None
+    apple().picture().save(tmp_path / "a.mmd")
+    graphviz._graphviz.cache_clear()
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+
+def test_mistakes() -> None:
+    with pytest.raises(CallOrderError, match=r"Graph: .*call forward first"):
+        apple().backward()
+    with pytest.raises(SettingError, match="the output is an expression of variables, not 3"):
+        Graph(3)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="first the name, then the value: got 100 first"):
+        Variable(100, "apple")  # type: ignore[arg-type]
+    with pytest.raises(DTypeError, match="Variable 'x': expected an array, got list"):
+        Variable("x", [1, 2])
+    with pytest.raises(SettingError, match=r"the layer is one of xbp\.layers, not 'sigmoid'"):
+        Operation("sigmoid", Variable("x", 1))  # type: ignore[arg-type]
+    layer, x = MulLayer(), Variable("x", 1)
+    with pytest.raises(SettingError, match="a layer stands twice"):
+        Graph(Operation(layer, Operation(layer, x, x), x))
+    W, b = arr([[1.0], [2.0]], widest), arr([0.0], widest)
+    graph = Graph(Operation(Affine(W, b), Variable("x", arr([[1.0]], widest))))
+    with pytest.raises(ShapeError, match="Affine: samples of 2 elements"):
+        graph.forward()
+
+
+def test_what_they_look_like_in_print() -> None:
+    x = Variable("x", 2)
+    assert repr(x) == "Variable('x', 2)"
+    assert repr(x * 3) == "<operation × on x, 3>"
+    assert repr(Graph(x * 3 + 1)) == "<graph of ×, +>"
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("what", "price"), [("apple", "220"), ("fruit", "715")])
+def test_graph_prints_what_each_node_does(what: str, price: str) -> None:
+    result = run(what)
+    assert result.exit_code == 0, result.stderr
+    assert f"{what}: {price}" in result.stdout
+    assert "number of apples 110" in result.stdout
+
+
+def test_graph_as_json() -> None:
+    result = run("apple", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["graph"] == "apple"
+    assert found["steps"][-1] == {
+        "direction": "backward", "label": "×", "takes": ["1.1"],
+        "gives": ["apple 2.2", "number of apples 110"],
+    }  # fmt: skip
+
+
+def test_graph_of_a_net_is_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "net.svg"
+    sizes = ("--depth=3", "--width=7", "--samples=5", "--activation=sigmoid")
+    result = run("net", *sizes, f"--out={path}", f"--backend={SPEC}")
+    assert result.exit_code == 0, result.stderr
+    seen = texts(path.read_text())
+    assert {"Affine3", "Sigmoid2", "SoftmaxWithLoss", "loss"} <= set(seen)
+    assert any(text.startswith("5×7, norm") for text in seen)
+
+
+def test_graph_draws_each_step(tmp_path: Path) -> None:
+    result = run("fruit", "--steps", f"--out={tmp_path / 'fruit.mmd'}")
+    assert result.exit_code == 0, result.stderr
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"fruit-{number}.mmd" for number in range(1, 9)]
+    assert "165" not in (tmp_path / "fruit-6.mmd").read_text()
+    assert "165" in (tmp_path / "fruit-7.mmd").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["pear"], 2, "'pear' is not one of 'apple', 'fruit', 'neuron', 'net'"),
+        (["apple", "--steps"], 2, "--steps writes pictures: say where with --out FILE"),
+        (["apple", "--out=a.jpg"], 2, "a picture ends in .svg"),
+        (["apple", "--out=/nowhere/a.svg"], 1, "cannot be written"),
+        (["net", "--depth=1"], 2, "1 is not in the range"),
+    ],
+)
+def test_a_wrong_command(arguments: list[str], status: int, message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == status
+    assert message in result.stderr
+    assert result.stdout == ""

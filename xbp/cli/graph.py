@@ -1,0 +1,103 @@
+"""``xbp graph``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+import xbp
+from xbp.backend import Backend
+from xbp.cli.common import backend_option, json_option, seed_option, start, table
+from xbp.datasets import load_digits
+from xbp.datasets.digits import DARKEST
+from xbp.errors import SettingError
+from xbp.graphs import Graph, Step
+from xbp.graphs.chapter import apple, fruit, neuron
+from xbp.layers import Relu, Sigmoid
+from xbp.saving import to_json
+
+CHAPTER = {"apple": apple, "fruit": fruit, "neuron": neuron}
+ACTIVATIONS = {"relu": Relu, "sigmoid": Sigmoid}
+
+
+@click.command()
+@click.argument("what", type=click.Choice([*CHAPTER, "net"]))
+@click.option(
+    "--out", metavar="FILE", help="Write the picture: .svg or .png, .dot, or .mmd for Mermaid text."
+)
+@click.option("--steps", is_flag=True, help="Write a picture after each step: FILE-1, FILE-2 ...")
+@backend_option
+@click.option("--depth", type=click.IntRange(min=2), default=2, show_default=True)
+@click.option("--width", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--activation", type=click.Choice(list(ACTIVATIONS)), default="relu", show_default=True
+)
+@click.option("--samples", type=click.IntRange(min=1), default=100, show_default=True)
+@seed_option
+@json_option
+def graph(
+    what: str,
+    out: str | None,
+    steps: bool,
+    backend: str | None,
+    depth: int,
+    width: int,
+    activation: str,
+    samples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Show a computational graph: what each node does forward, then backward.
+
+    The chapter's apple and fruit, a neuron, or a net of DEPTH affine layers WIDTH wide, with a
+    batch of the embedded digits. To draw them needs pygraphviz, which comes with
+    pip install '.[graph]'; Mermaid text does not.
+    """
+    if steps and not out:
+        raise SettingError("--steps writes pictures: say where with --out FILE")
+    if what == "net":
+        chosen = _net(start(backend), [width] * (depth - 1), ACTIVATIONS[activation], samples, seed)
+    else:
+        chosen = CHAPTER[what]()
+    done = chosen.steps()
+    if out:
+        _save(Path(out), chosen, done if steps else [])
+    if as_json:
+        click.echo(to_json({"graph": what, "steps": [_described(step) for step in done]}))
+        return
+    _print(done, f"{what}: {done[len(chosen.operations) - 1].gives[0]}")
+    if out:
+        click.echo(f"the picture is in {out}")
+
+
+def _net(backend: Backend, hidden: list[int], activation: Any, samples: int, seed: int) -> Graph:
+    (x, t), _ = load_digits(normalize=False, backend=backend)
+    network = xbp.Network.fully_connected(
+        [64, *hidden, 10], divisor=DARKEST, activation=activation, backend=backend, seed=seed
+    )
+    return Graph.of_network(network, x[:samples, ...], t[:samples])
+
+
+def _save(path: Path, chosen: Graph, steps: list[Step]) -> None:
+    for number, step in enumerate(steps, start=1):
+        digits = len(str(len(steps)))
+        step.picture.save(path.with_stem(f"{path.stem}-{number:0{digits}}"))
+    if not steps:
+        chosen.picture().save(path)
+
+
+def _described(step: Step) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in ("direction", "label", "takes", "gives")}
+
+
+def _print(steps: list[Step], title: str) -> None:
+    rows = table("", "node", "takes", "gives")
+    rows.title = title
+    for before, step in zip([None, *steps], steps, strict=False):
+        if before and before.direction != step.direction:
+            rows.add_section()
+        figures = ("\n".join(step.takes), "\n".join(step.gives))
+        rows.add_row(step.direction, Text(step.label), *map(Text, figures))
+    Console().print(rows)

@@ -1,0 +1,7 @@
+"""Computational graphs, to look at: values flow to the right, derivatives to the left."""
+
+from xbp.graphs.graph import Graph, Step
+from xbp.graphs.nodes import Node, Operation, Variable
+from xbp.graphs.picture import Picture
+
+__all__ = ["Graph", "Node", "Operation", "Picture", "Step", "Variable"]

@@ -1,0 +1,256 @@
+"""A computational graph: values flow to the right, derivatives to the left."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+
+from xbp.errors import CallOrderError, SettingError
+from xbp.graphs.nodes import Constant, Node, Operation, Value, Variable
+from xbp.graphs.picture import Arrow, Picture, Spot
+from xbp.graphs.text import norm_of, text_of
+from xbp.namespace import Array, namespace_of
+from xbp.networks import Network
+
+# A graph of more operations than these flows down the page.
+_MOST_IN_A_ROW = 8
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one node did: local computation, which knows of the rest of the graph nothing.
+
+    Attributes
+    ----------
+    direction : str
+        ``"forward"`` or ``"backward"``.
+    label : str
+        The node.
+    takes, gives : tuple of str
+        What came in, and what went out.
+    picture : Picture
+        The graph after the step.
+    """
+
+    direction: str
+    label: str
+    takes: tuple[str, ...]
+    gives: tuple[str, ...]
+    picture: Picture
+
+    def __str__(self) -> str:
+        return (
+            f"{self.direction:8}  {self.label}  takes {', '.join(self.takes)}; "
+            f"gives {', '.join(self.gives)}"
+        )
+
+    def _repr_svg_(self) -> str | None:
+        return self.picture._repr_svg_()
+
+
+class Graph:
+    """The computational graph of an expression.
+
+    Parameters
+    ----------
+    output
+        The operation whose value is wanted.
+    name
+        Of that value, in the picture.
+
+    Attributes
+    ----------
+    output : Operation
+    operations : list of Operation
+        In an order in which they can be computed.
+
+    Raises
+    ------
+    SettingError
+        If output is no operation, or a layer stands in two of them.
+
+    Notes
+    -----
+    In a notebook a graph shows itself; the picture needs ``pip install pygraphviz``.
+
+    Examples
+    --------
+    Two apples, and the tax on them:
+
+    >>> from xbp.graphs import Graph, Variable
+    >>> apple, number, tax = Variable("apple", 100), Variable("number", 2), Variable("tax", 1.1)
+    >>> graph = Graph(apple * number * tax, name="price")
+    >>> round(graph.forward(), 10)
+    220.0
+    >>> graph.backward()
+    >>> apple.gradient, tax.gradient
+    (2.2, 200)
+    """
+
+    def __init__(self, output: Operation, name: str = "") -> None:
+        if not isinstance(output, Operation):
+            raise SettingError(f"Graph: the output is an expression of variables, not {output!r}")
+        self.output = output
+        self.name = name
+        self.operations = list(_in_order(output))
+        if len({id(operation.layer) for operation in self.operations}) < len(self.operations):
+            raise SettingError("a layer stands twice in the graph: make one for each operation")
+
+    @classmethod
+    def of_network(cls, network: Network, x: Array, t: Array) -> "Graph":
+        """Return the graph of a network's loss for a batch, forward and backward done.
+
+        The network is not changed; its errors are those of its layers.
+
+        Parameters
+        ----------
+        network
+            The network.
+        x, t
+            A sample or a batch, and its targets, on the network's backend.
+        """
+        network = network.bound_to(network.params)
+        node: Node = Variable("x", x)
+        for name, layer in network.layers.items():
+            node = Operation(layer, node, label=name)
+            for attribute, key in network.param_keys[name].items():
+                node.params[attribute].label = key
+        graph = cls(Operation(network.last_layer, node, Variable("t", t)), name="loss")
+        graph.forward()
+        graph.backward()
+        return graph
+
+    def forward(self) -> Value:
+        """Compute the nodes from the variables to the output, and return the output's value.
+
+        Errors are those of the layers.
+        """
+        for _ in self._forward():
+            pass
+        return self.output.value
+
+    def backward(self, dout: Value = 1) -> None:
+        """Send derivatives back, from the output to the variables: see ``variable.gradient``.
+
+        Raises
+        ------
+        CallOrderError
+            Before ``forward``.
+        """
+        for _ in self._backward(dout):
+            pass
+
+    def steps(self) -> list[Step]:
+        """Compute forward, then backward, and return what each node did, in order."""
+        return [
+            *(self._forward_step(operation) for operation in self._forward()),
+            *(self._backward_step(operation) for operation in self._backward(1)),
+        ]
+
+    def _forward(self) -> Iterator[Operation]:
+        self._forget_gradients()
+        for operation in self.operations:
+            operation.value = None
+        for operation in self.operations:
+            operation.forward()
+            yield operation
+
+    def _backward(self, dout: Value) -> Iterator[Operation]:
+        if self.output.value is None:
+            raise CallOrderError("Graph: backward was called before forward: call forward first")
+        self._forget_gradients()
+        self.output.gradient = _spread(dout, like=self.output.value)
+        for operation in reversed(self.operations):
+            if operation.gradient is not None:
+                operation.backward()
+                yield operation
+
+    def _forget_gradients(self) -> None:
+        for node in self._nodes():
+            node.gradient = None
+        for operation in self.operations:
+            operation.input_gradients = ()
+
+    def picture(self, active: Operation | None = None) -> Picture:
+        """Return the graph as it is now, its figures as text; one operation may be marked."""
+        keys = {node: f"n{i}" for i, node in enumerate(self._nodes())}
+        spots = [
+            Spot(key, node.label, isinstance(node, Operation), node is active)
+            for node, key in keys.items()
+        ]
+        arrows = []
+        for operation in self.operations:
+            gradients = operation.input_gradients or (None,) * len(operation.sources)
+            for source, gradient in zip(operation.sources, gradients, strict=True):
+                arrows.append(_arrow(keys[source], keys[operation], source, gradient))
+        spots.append(Spot("output", self.name))
+        arrows.append(_arrow(keys[self.output], "output", self.output, self.output.gradient))
+        return Picture(tuple(spots), tuple(arrows), len(self.operations) > _MOST_IN_A_ROW)
+
+    def _repr_svg_(self) -> str | None:
+        return self.picture()._repr_svg_()
+
+    def __repr__(self) -> str:
+        return f"<graph of {', '.join(operation.label for operation in self.operations)}>"
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The variables, parameters of layers among them."""
+        return [node for node in self._nodes() if isinstance(node, Variable)]
+
+    def _nodes(self) -> list[Node]:
+        """Return all nodes, each once."""
+        every = (node for operation in self.operations for node in (*operation.sources, operation))
+        return list(dict.fromkeys(every))
+
+    def _forward_step(self, operation: Operation) -> Step:
+        return Step(
+            "forward",
+            operation.label,
+            tuple(_named(x, text_of(x.value, with_shape=True)) for x in operation.sources),
+            (text_of(operation.value, with_shape=True),),
+            self.picture(operation),
+        )
+
+    def _backward_step(self, operation: Operation) -> Step:
+        sent = zip(operation.sources, operation.input_gradients, strict=True)
+        return Step(
+            "backward",
+            operation.label,
+            (text_of(operation.gradient),),
+            tuple(_named(source, text_of(value)) for source, value in sent if value is not None),
+            self.picture(operation),
+        )
+
+
+def _in_order(output: Operation) -> Iterator[Operation]:
+    """Yield the operations so that each comes after those it needs."""
+    sorter: TopologicalSorter[Operation] = TopologicalSorter()
+    found, seen = [output], set[Operation]()
+    while found:
+        operation = found.pop()
+        if operation not in seen:
+            seen.add(operation)
+            before = [x for x in operation.inputs if isinstance(x, Operation)]
+            sorter.add(operation, *before)
+            found += before
+    yield from sorter.static_order()
+
+
+def _arrow(tail: str, head: str, source: Node, gradient: Value) -> Arrow:
+    along = isinstance(source, Operation)
+    if isinstance(source, Constant):
+        return Arrow(tail, head)
+    shown = text_of(source.value, with_shape=True), text_of(gradient)
+    return Arrow(tail, head, *shown, norm_of(gradient), along)
+
+
+def _named(node: Node, text: str) -> str:
+    """Return the text of a value after the name of what it belongs to, if that has one."""
+    return f"{node.label} {text}" if isinstance(node, Variable) else text
+
+
+def _spread(dout: Value, like: Value) -> Value:
+    """Return dout for each element of the output."""
+    if isinstance(dout, int | float) and not isinstance(like, int | float):
+        return namespace_of(like).full_like(like, dout)
+    return dout

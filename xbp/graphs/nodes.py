@@ -1,0 +1,177 @@
+"""The nodes of a computational graph: variables, and operations that are layers."""
+
+from typing import Any, TypeAlias
+
+from xbp.errors import SettingError
+from xbp.graphs.text import text_of
+from xbp.layers import AddLayer, ExpLayer, Layer, MulLayer, ReciprocalLayer
+from xbp.namespace import namespace_of
+
+# An array or a Python number.
+Value: TypeAlias = Any
+
+
+class Node:
+    """A node; ``+ - * /`` with another node, or with a number, give the operation on the two.
+
+    Attributes
+    ----------
+    label : str
+        What stands in the picture.
+    value
+        What the node gives forward: a number or an array; None while it is unknown.
+    gradient
+        The derivative of the graph's output by that value; None while it is unknown.
+    """
+
+    label: str
+    value: Value = None
+    gradient: Value = None
+    __array_ufunc__ = None  # so that NumPy leaves its operators to this class
+
+    def __add__(self, other: "Node | Value") -> "Operation":
+        return Operation(AddLayer(), self, other)
+
+    def __radd__(self, other: Value) -> "Operation":
+        return Operation(AddLayer(), other, self)
+
+    def __mul__(self, other: "Node | Value") -> "Operation":
+        return Operation(MulLayer(), self, other)
+
+    def __rmul__(self, other: Value) -> "Operation":
+        return Operation(MulLayer(), other, self)
+
+    def __neg__(self) -> "Operation":
+        return self * -1
+
+    def __sub__(self, other: "Node | Value") -> "Operation":
+        return self + -other
+
+    def __rsub__(self, other: Value) -> "Operation":
+        return Operation(AddLayer(), other, -self)
+
+    def __truediv__(self, other: "Node | Value") -> "Operation":
+        return self * (1 / other)
+
+    def __rtruediv__(self, other: Value) -> "Operation":
+        inverse = Operation(ReciprocalLayer(), self)
+        return inverse if other == 1 else other * inverse
+
+    def exp(self) -> "Operation":
+        """Return the exponential of this node."""
+        return Operation(ExpLayer(), self)
+
+
+class Variable(Node):
+    """A node that is given: its value is a number or an array, its gradient is asked for.
+
+    Parameters
+    ----------
+    label
+        Its name in the picture.
+    value
+        A Python number or an array of any library; may be replaced later.
+
+    Raises
+    ------
+    SettingError, DTypeError
+        If label is no text, or value neither a number nor an array.
+    """
+
+    def __init__(self, label: str, value: Value) -> None:
+        if not isinstance(label, str):
+            raise SettingError(f"Variable: first the name, then the value: got {label!r} first")
+        if not isinstance(value, int | float):
+            namespace_of(value, where=f"Variable {label!r}")
+        self.label = label
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Variable({self.label!r}, {self.value!r})"
+
+
+class Constant(Node):
+    """A number in an expression: nobody asks for its gradient."""
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+        self.label = text_of(value, with_shape=True)
+
+    def __repr__(self) -> str:
+        return f"Constant({self.value!r})"
+
+
+class Operation(Node):
+    """A node that computes: a layer, applied to other nodes.
+
+    Parameters
+    ----------
+    layer
+        Any layer; it keeps what its backward needs, so each operation has one of its own.
+    *inputs
+        What its ``forward`` takes: nodes; anything else is taken as a constant.
+    label
+        What stands in the node; None takes the layer's sign or name.
+
+    Attributes
+    ----------
+    params : dict of str to Variable
+        The layer's trainable arrays, drawn as variables.
+    input_gradients : tuple
+        The derivative that went back along each arrow: those of `inputs`, then those of `params`.
+
+    Raises
+    ------
+    SettingError
+        If layer is none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xbp.graphs import Graph, Operation, Variable
+    >>> from xbp.layers import Sigmoid
+    >>> x = Variable("x", np.array([0.0]))
+    >>> graph = Graph(Operation(Sigmoid(), x))
+    >>> graph.forward()
+    array([0.5])
+    >>> graph.backward()
+    >>> x.gradient
+    array([0.25])
+    """
+
+    def __init__(self, layer: Layer, *inputs: "Node | Value", label: str | None = None) -> None:
+        if not isinstance(layer, Layer):
+            raise SettingError(f"Operation: the layer is one of xbp.layers, not {layer!r}")
+        self.layer = layer
+        self.inputs = tuple(x if isinstance(x, Node) else Constant(x) for x in inputs)
+        self.params = {name: Variable(name, value) for name, value in layer.params.items()}
+        self.label = label or layer.symbol or layer.name
+        self.input_gradients: tuple[Value, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<operation {self.label} on {', '.join(x.label for x in self.inputs)}>"
+
+    @property
+    def sources(self) -> tuple[Node, ...]:
+        """The nodes whose arrows end here: the inputs, then the parameters."""
+        return (*self.inputs, *self.params.values())
+
+    def forward(self) -> None:
+        """Compute the value from those of the inputs."""
+        for name, variable in self.params.items():
+            variable.value = self.layer.params[name]
+        self.value = self.layer.forward(*(x.value for x in self.inputs))
+
+    def backward(self) -> None:
+        """Send the gradient back: to the inputs and to the parameters."""
+        sent = self.layer.backward(self.gradient)
+        sent = sent if isinstance(sent, tuple) else (sent,)
+        # A loss sends nothing to the targets.
+        sent += (None,) * (len(self.inputs) - len(sent))
+        self.input_gradients = (*sent, *(self.layer.grads[name] for name in self.params))
+        for source, gradient in zip(self.sources, self.input_gradients, strict=True):
+            if gradient is not None:
+                # Where a value was used twice, both uses count.
+                source.gradient = (
+                    gradient if source.gradient is None else source.gradient + gradient
+                )

@@ -1,0 +1,219 @@
+"""The picture of a graph: nodes and arrows with their texts, as SVG, PNG, DOT or Mermaid text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from math import isfinite, log10
+from pathlib import Path
+
+from xbp.errors import BackendUnavailableError, SettingError
+from xbp.files import write_file
+from xbp.graphs.graphviz import FONT, render
+
+# A derivative fades with each power of ten that it is smaller than the largest.
+_DECADES = 6
+_FAINTEST = 0.2
+
+# About how wide a character is, in points.
+_CHARACTER = 8
+
+_DERIVATIVE = "#c62828"
+_ACTIVE = "#ffe082"
+
+_MERMAID_CODES = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;"}
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place in the picture: an operation, or the name of what enters or leaves."""
+
+    key: str
+    label: str
+    is_operation: bool = False
+    is_active: bool = False
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """An arrow between two spots, by their keys; texts are empty while unknown.
+
+    Attributes
+    ----------
+    value : str
+        What flows along it, over the arrow.
+    derivative : str
+        What flows back, under the arrow.
+    size : float or None
+        The norm of that derivative, if it is an array.
+    along : bool
+        Whether it leads from one operation to the next: such arrows make straight lines.
+    """
+
+    tail: str
+    head: str
+    value: str = ""
+    derivative: str = ""
+    size: float | None = None
+    along: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A graph as it can be looked at; in a notebook it shows itself.
+
+    Values stand over the arrows and derivatives under them; in a graph that flows down, on their
+    left and on their right. Among arrays, the smaller a derivative is beside the largest, the paler
+    it is drawn.
+    """
+
+    spots: tuple[Spot, ...]
+    arrows: tuple[Arrow, ...]
+    flows_down: bool = False
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture to a file, whose ending names the format.
+
+        Parameters
+        ----------
+        path
+            It ends in ``.svg``, ``.png``, ``.dot`` (the language of Graphviz) or ``.mmd`` (that of
+            Mermaid).
+
+        Raises
+        ------
+        SettingError
+            If it ends otherwise.
+        BackendUnavailableError
+            If the format needs pygraphviz, and it is not there.
+        DataError
+            If the file cannot be written.
+        """
+        ways: dict[str, Callable[[], bytes]] = {
+            ".svg": lambda: self.svg().encode(),
+            ".png": self.png,
+            ".dot": lambda: self.dot().encode(),
+            ".mmd": lambda: self.mermaid().encode(),
+        }
+        suffix = Path(path).suffix.lower()
+        if suffix not in ways:
+            raise SettingError(f"{path}: a picture ends in {', '.join(ways)}, not {suffix!r}")
+        write_file(path, ways[suffix]())
+
+    def svg(self) -> str:
+        """Return the picture as SVG; errors are those of `png`."""
+        return render(self.dot(), "svg").decode()
+
+    def png(self) -> bytes:
+        """Return the picture as PNG.
+
+        Raises
+        ------
+        BackendUnavailableError
+            If pygraphviz is not installed.
+        """
+        return render(self.dot(), "png")
+
+    def _repr_svg_(self) -> str | None:
+        try:
+            return self.svg()
+        except BackendUnavailableError:
+            return None  # the notebook shows the text instead
+
+    def dot(self) -> str:
+        """Return the graph in DOT, the language of Graphviz."""
+        direction = "TB" if self.flows_down else "LR"
+        sizes = [arrow.size for arrow in self.arrows if arrow.size and isfinite(arrow.size)]
+        return "\n".join(
+            [
+                "digraph {",
+                f'rankdir="{direction}" nodesep="0.15" ranksep="0.1" dpi="96"',
+                f'node [fontname="{FONT}" fontsize="12"]',
+                'edge [arrowsize="0.7"]',
+                *map(_dot_of_spot, self.spots),
+                *(
+                    _dot_of_arrow(f"a{i}", arrow, max(sizes, default=0), self.flows_down)
+                    for i, arrow in enumerate(self.arrows)
+                ),
+                "}\n",
+            ]
+        )
+
+    def mermaid(self) -> str:
+        """Return the graph as Mermaid text, which many sites draw where they show a README."""
+        return "\n".join(
+            [
+                f"flowchart {'TB' if self.flows_down else 'LR'}",
+                *(
+                    f'    {spot.key}(("{_mermaid_text(spot.label)}"))'
+                    if spot.is_operation
+                    else f'    {spot.key}["{_mermaid_text(spot.label) or " "}"]'
+                    for spot in self.spots
+                ),
+                *(
+                    f"    {arrow.tail} -->{_mermaid_label(arrow)} {arrow.head}"
+                    for arrow in self.arrows
+                ),
+                "",
+            ]
+        )
+
+
+def _dot_of_spot(spot: Spot) -> str:
+    label = f"<{escape(spot.label)}>" if spot.label else '""'
+    if not spot.is_operation:
+        return f'{spot.key} [shape="plaintext" label={label} margin="0.05,0"]'
+    fill = f' style="filled" fillcolor="{_ACTIVE}"' if spot.is_active else ""
+    look = (
+        'shape="circle" width="0.45" fixedsize="true" fontsize="18"'
+        if len(spot.label) == 1
+        else 'shape="ellipse" margin="0.05"'
+    )
+    return f"{spot.key} [label={label} {look}{fill}]"
+
+
+def _dot_of_arrow(key: str, arrow: Arrow, largest: float, flows_down: bool) -> str:
+    """Return an arrow in two halves: between them stand the texts, with a rule that goes on."""
+    weight = f"weight={50 if arrow.along else 1}"
+    if not arrow.value:
+        return f"{arrow.tail} -> {arrow.head} [{weight}]"
+    value, derivative = escape(arrow.value), " "
+    if arrow.derivative:
+        colour = f"{_DERIVATIVE}{_opacity(arrow.size, largest):02x}"
+        derivative = f'<FONT COLOR="{colour}"><B>{escape(arrow.derivative)}</B></FONT>'
+    if flows_down:
+        # Both sides as wide, so that the rule is in the middle.
+        width = f'WIDTH="{_CHARACTER * max(len(arrow.value), len(arrow.derivative))}"'
+        rows = (
+            f'<TR><TD ALIGN="RIGHT" {width}>{value}</TD><VR/>'
+            f'<TD ALIGN="LEFT" {width}>{derivative}</TD></TR>'
+        )
+    else:
+        rows = f'<TR><TD WIDTH="24">{value}</TD></TR><HR/><TR><TD>{derivative}</TD></TR>'
+    start, end = ("n", "s") if flows_down else ("w", "e")
+    return (
+        f'{key} [shape="plaintext" margin="0" width="0" height="0" label=<'
+        f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2">{rows}</TABLE>>]\n'
+        f'{arrow.tail} -> {key}:{start} [arrowhead="none" {weight}]\n'
+        f"{key}:{end} -> {arrow.head} [{weight}]"
+    )
+
+
+def _opacity(size: float | None, largest: float) -> int:
+    """Return how much of its colour a derivative has, 0 to 255, by the logarithm of its size."""
+    if size is None or not isfinite(size):
+        return 255
+    decades = log10(largest / size) if size else _DECADES
+    return round(255 * max(1 - decades / _DECADES, _FAINTEST))
+
+
+def _mermaid_label(arrow: Arrow) -> str:
+    texts = [
+        _mermaid_text(arrow.value),
+        f"<b>{_mermaid_text(arrow.derivative)}</b>" if arrow.derivative else "",
+    ]
+    label = "<br/>".join(filter(None, texts))
+    return f'|"{label}"|' if label else ""
+
+
+def _mermaid_text(text: str) -> str:
+    return "".join(_MERMAID_CODES.get(character, character) for character in text)
