@@ -19,6 +19,8 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 STRICT = ["array-api-strict:device1", "array-api-strict:no_float64"]
 SPECS = [*(name for name in BACKENDS if name != "array-api-strict"), *STRICT]
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
 WHY_NOT_USABLE = "import sys, xbp; print(xbp.available_backends()[sys.argv[1]].reason, end='')"
 
 
@@ -72,6 +74,13 @@ def tests(session: nox.Session, spec: str) -> None:
             session.run("pytest", "tests/test_cupy.py", f"--calls={calls}", env=on_numpy)
     else:
         session.run("pytest", "-n2", *session.posargs, env={"XBP_BACKEND": spec})
+
+
+@nox.session(default=bool(CHROMIUM))
+def browser(session: nox.Session) -> None:
+    """Open the report of a training in Chromium, which must be on this machine."""
+    install(session, "testing", "graph", more=dependencies("browser"))
+    session.run("pytest", "tests/test_browser.py", env={"XBP_BACKEND": "numpy"})
 
 
 @nox.session

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Self
+from typing import Any, Self
 
 from xbp.backend import Backend
 from xbp.differences import MEMORY, numerical_gradient, step_for
@@ -12,7 +12,7 @@ from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.initialization import initial_parameters
 from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
-from xbp.namespace import Array, cast_like, dtype_name, namespace_of
+from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
 from xbp.perturbation import perturbed_losses
 from xbp.registry import backend_of, get_backend
 
@@ -168,6 +168,21 @@ class Network:
     def __repr__(self) -> str:
         layers = ", ".join([*self.layers, type(self.last_layer).__name__])
         return f"<{type(self).__name__} of {layers} on {self.backend.name}:{self.backend.device}>"
+
+    def as_samples(self, x: Any) -> Array:
+        """Return samples on the network's device, in its dtype unless it takes integers.
+
+        Parameters
+        ----------
+        x
+            An array of any library, or nested lists of numbers.
+        """
+        first = next(iter(self.layers.values()), None)
+        if first is not None and first.takes_integers:
+            raw = self.backend.asarray(x)
+            if kind_of(raw) == "integral":
+                return raw
+        return self.backend.asarray(x, self.dtype)
 
     # Forward -------------------------------------------------------------------------------------
 

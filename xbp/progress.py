@@ -25,12 +25,16 @@ class TrainingProgress:
     ----------
     steps
         How many steps the training has.
+    batch_size
+        How many samples a step has.
     console
         Where to show it; None takes standard error.
     """
 
-    def __init__(self, steps: int, console: Console | None = None) -> None:
+    def __init__(self, steps: int, batch_size: int, console: Console | None = None) -> None:
         self._steps = steps
+        self._batch_size = batch_size
+        self._began = time.monotonic()
         self._console = console or Console(stderr=True)
         self._bar = Progress(
             TextColumn("training"),
@@ -65,7 +69,7 @@ class TrainingProgress:
         now = time.monotonic()
         if now >= self._next_loss:
             self._next_loss = now + _SECONDS_BETWEEN_LOSSES
-            figures = f"loss {float(loss):.4f}{self._accuracy}"
+            figures = f"loss {float(loss):.4f}{self._accuracy}  {self._speed(step)}"
             self._bar.update(self._task, completed=step, figures=figures)
 
     def evaluated(self, step: int, history: History) -> None:
@@ -78,9 +82,13 @@ class TrainingProgress:
             )
             if figures
         )
-        figures = f"loss {history.loss[-1]:.4f}{self._accuracy}"
+        figures = f"loss {history.loss[-1]:.4f}{self._accuracy}  {self._speed(step)}"
         if not self._bar.disable:
             self._bar.update(self._task, completed=step, figures=figures)
         elif step >= self._next_line or step == self._steps or history.interrupted:
             self._next_line = step + self._steps / _PLAIN_LINES
             self._console.print(f"step {step:>6}  {figures}", highlight=False)
+
+    def _speed(self, step: int) -> str:
+        seconds = time.monotonic() - self._began
+        return f"{step * self._batch_size / seconds:,.0f} samples/s"

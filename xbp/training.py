@@ -222,7 +222,7 @@ class Trainer:
         """Return data on the network's device, once they are fit to be learned from."""
         network, backend = self.network, self.network.backend
         try:
-            x, t = self._samples(x), backend.asarray(t)
+            x, t = network.as_samples(x), backend.asarray(t)
             if kind_of(t) == "integral":
                 # Not every library compares unsigned integers of every size.
                 t = backend.asarray(t, backend.default_integer)
@@ -251,16 +251,6 @@ class Trainer:
             )
             raise type(error)(f"{kind} data{shapes and f', {shapes}'}: {error}") from error
         return x, t
-
-    def _samples(self, x: Any) -> Array:
-        """Return samples on the device, in the network's dtype unless it takes integers."""
-        network, backend = self.network, self.network.backend
-        first = next(iter(network.layers.values()), None)
-        if first is not None and first.takes_integers:
-            raw = backend.asarray(x)
-            if kind_of(raw) == "integral":
-                return raw
-        return backend.asarray(x, network.dtype)
 
 
 class Learner:

@@ -1,5 +1,7 @@
 """What the commands share: options, the way to a backend and to data, tables."""
 
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,38 @@ def start(spec: str | None) -> Backend:
     return backend
 
 
-def load(name: str, data_dir: str | None) -> tuple[tuple[Any, Any], float | None]:
-    """Return data on the host, pixels as they are, and what a network divides them by."""
+@dataclass(frozen=True)
+class Data:
+    """Samples and targets on the host, pixels as they are.
+
+    Attributes
+    ----------
+    train, test : tuple of two arrays
+        ``x`` and ``t``; a test of None and None is none.
+    divisor : float or None
+        What a network divides the samples by.
+    image_shape : tuple of two int or None
+        Height and width, if the samples are images.
+    """
+
+    train: tuple[Any, Any]
+    test: tuple[Any, Any]
+    divisor: float | None = None
+    image_shape: tuple[int, int] | None = None
+
+
+def load(name: str, data_dir: str | None) -> Data:
+    """Return the data that a command names."""
     if name == "digits":
-        return load_digits(normalize=False, backend="numpy"), DARKEST
+        return Data(*load_digits(normalize=False, backend="numpy"), DARKEST, (8, 8))
     if name == "mnist":
-        return load_mnist(normalize=False, backend="numpy", data_dir=data_dir), BRIGHTEST
+        loaded = load_mnist(normalize=False, backend="numpy", data_dir=data_dir)
+        return Data(*loaded, BRIGHTEST, (28, 28))
     if Path(name).suffix == ".npz":
-        return load_npz(name), None
+        (x, t), test = load_npz(name)
+        # (N, H, W), or (N, 1, H, W).
+        is_image = x.ndim > 2 and prod(x.shape[1:]) == prod(x.shape[-2:])  # noqa: PLR2004
+        return Data((x, t), test, image_shape=x.shape[-2:] if is_image else None)
     raise SettingError(f"the data are digits, mnist or a file that ends in .npz, not {name!r}")
 
 

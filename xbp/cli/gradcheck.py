@@ -59,7 +59,8 @@ def gradcheck(
     Exit status 1 if they disagree.
     """
     chosen = start(backend)
-    ((x, t), _), divisor = load(data, data_dir)
+    loaded = load(data, data_dir)
+    (x, t), divisor = loaded.train, loaded.divisor
     x = x[:samples] / (divisor or 1)
     dtype = "float64" if chosen.has_float64 else "float32"
     network = xbp.TwoLayerNet(

@@ -77,7 +77,8 @@ def _net(backend: Backend, hidden: list[int], activation: Any, samples: int, see
     network = xbp.Network.fully_connected(
         [64, *hidden, 10], divisor=DARKEST, activation=activation, backend=backend, seed=seed
     )
-    return Graph.of_network(network, x[:samples, ...], t[:samples])
+    count = min(samples, x.shape[0])
+    return Graph.of_network(network, x[:count, ...], t[:count])
 
 
 def _save(path: Path, chosen: Graph, steps: list[Step]) -> None:

@@ -1,5 +1,6 @@
 """``xbp train``."""
 
+import platform
 import time
 from math import prod
 from pathlib import Path
@@ -24,7 +25,11 @@ from xbp.cli.common import (
 from xbp.errors import SettingError
 from xbp.files import prepare_folder
 from xbp.progress import TrainingProgress
+from xbp.reports import loss_in_terminal, write_report
 from xbp.saving import save_parameters, save_result, to_json
+
+# Characters.
+_WIDEST_CURVE = 80
 
 
 @click.command()
@@ -49,7 +54,7 @@ from xbp.saving import save_parameters, save_result, to_json
 @dtype_option
 @seed_option
 @data_dir_option
-@click.option("--out", metavar="DIR", help="Folder for model.safetensors and result.json.")
+@click.option("--out", metavar="DIR", help="Folder for the model, metrics, curves and report.html.")
 @json_option
 def train(
     data: str,
@@ -72,7 +77,8 @@ def train(
     chosen = start(backend)
     optimizer = xbp.SGD(lr)
     folder = prepare_folder(out) if out else None
-    ((x, t), (x_test, t_test)), divisor = load(data, data_dir)
+    loaded = load(data, data_dir)
+    (x, t), (x_test, t_test) = loaded.train, loaded.test
     has_test = x_test is not None
     on_mnist = data == "mnist"
     steps = steps or (10_000 if on_mnist else 2_000)
@@ -80,7 +86,7 @@ def train(
     sizes = [prod(x.shape[1:]), *hidden, class_count(t, data)]
     network = xbp.Network.fully_connected(
         sizes,
-        divisor=divisor,
+        divisor=loaded.divisor,
         weight_init_std=spread,
         backend=chosen,
         dtype=dtype or "float32",
@@ -93,16 +99,20 @@ def train(
             f"test on; network {'-'.join(map(str, sizes))} on {chosen.name}:{chosen.device}"
         )
     began = time.perf_counter()
-    with TrainingProgress(steps) as progress:
+    with TrainingProgress(steps, batch_size) as progress:
         history = trainer.fit(x, t, steps=steps, x_test=x_test, t_test=t_test, progress=progress)
     seconds = time.perf_counter() - began
     result = {
         "data": data,
         "backend": chosen.name,
         "device": chosen.device,
-        "versions": {"xbp": xbp.__version__, chosen.name: chosen.library.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "xbp": xbp.__version__,
+            chosen.name: chosen.library.__version__,
+        },
         "dtype": network.dtype,
-        "divisor": divisor,
+        "divisor": loaded.divisor,
         "layers": sizes,
         "steps": len(history.loss),
         "batch_size": batch_size,
@@ -124,10 +134,18 @@ def train(
     if folder:
         save_parameters(network, folder / "model.safetensors")
         save_result(result, folder / "result.json")
+        write_report(
+            folder,
+            network,
+            history,
+            *(loaded.test if has_test else loaded.train),
+            settings=_settings(result),
+            image_shape=loaded.image_shape,
+        )
     if as_json:
         click.echo(to_json(result))
     else:
-        _print_training(result, folder)
+        _print_training(result, history, folder)
     if history.interrupted:
         raise SystemExit(INTERRUPTED)
 
@@ -141,7 +159,18 @@ def _spread(text: str) -> float | str:
         raise SettingError(f"--init is a number, he or xavier, not {text!r}") from None
 
 
-def _print_training(result: dict[str, Any], folder: Path | None) -> None:
+def _settings(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what the training depended on, as a page shows it."""
+    names = ("data", "backend", "device", "dtype", "divisor", "batch_size", "lr", "init", "seed")
+    return {
+        **{name: result[name] for name in names},
+        "layers": "-".join(map(str, result["layers"])),
+        "seconds": f"{result['seconds']:.2f}",
+        "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
+    }
+
+
+def _print_training(result: dict[str, Any], history: xbp.History, folder: Path | None) -> None:
     results = table("steps", "seconds", "loss", "training accuracy", "test accuracy")
     test = result["test_accuracy"]
     results.add_row(
@@ -152,8 +181,10 @@ def _print_training(result: dict[str, Any], folder: Path | None) -> None:
         "-" if test is None else f"{test:.2%}",
     )
     console = Console()
+    if console.encoding.startswith("utf"):
+        click.echo(loss_in_terminal(history, min(console.width, _WIDEST_CURVE)))
     console.print(results)
     if result["interrupted"]:
         console.print("interrupted: the network keeps what it has learned so far")
     if folder:
-        click.echo(f"model.safetensors and result.json are in {folder}")
+        click.echo(f"the model, metrics, curves and report.html are in {folder}")

@@ -1,0 +1,7 @@
+"""Reports of a training: curves, a table of metrics, a page to look at."""
+
+from xbp.reports.curves import loss_in_terminal
+from xbp.reports.evaluation import Evaluation, evaluate
+from xbp.reports.page import report_page, write_report
+
+__all__ = ["Evaluation", "evaluate", "loss_in_terminal", "report_page", "write_report"]

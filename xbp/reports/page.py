@@ -1,0 +1,172 @@
+"""The report of a training: one page that needs nothing beside it."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xbp.errors import BackendUnavailableError, DataError
+from xbp.files import write_file
+from xbp.gradients import GradientReport, gradient_check
+from xbp.graphs import Graph
+from xbp.layers import Affine
+from xbp.namespace import Array
+from xbp.networks import Network
+from xbp.reports.curves import curves_of, draw_curves, metrics_csv
+from xbp.reports.evaluation import Evaluation, evaluate
+from xbp.reports.images import image_uri, svg_uri
+from xbp.training import History
+
+# How much of it a page shows.
+_MISTAKES = 24
+_WEIGHTS = 60
+_CLASSES = 30
+_GRAPH_SAMPLES = 100
+_CHECKED_SAMPLES = 3
+_CHECKED_ELEMENTS = 100
+
+
+def write_report(
+    folder: str | Path,
+    network: Network,
+    history: History,
+    x: Any,
+    t: Any,
+    *,
+    settings: Mapping[str, Any],
+    image_shape: tuple[int, int] | None = None,
+) -> None:
+    """Write ``metrics.csv``, ``curves.svg``, ``curves.png`` and ``report.html`` to a folder.
+
+    Parameters
+    ----------
+    folder
+        It exists.
+    network
+        A classifier, trained.
+    history
+        What `Trainer.fit` returned.
+    x, t
+        The samples to judge it by, usually those for testing, and their labels or one-hot rows.
+    settings
+        What the page lists, by name.
+    image_shape
+        Height and width, if a sample is an image.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be written.
+    """
+    folder = Path(folder)
+    write_file(folder / "metrics.csv", metrics_csv(history).encode())
+    for form in ("svg", "png"):
+        write_file(folder / f"curves.{form}", draw_curves(history, form))
+    page = report_page(network, history, x, t, settings=settings, image_shape=image_shape)
+    write_file(folder / "report.html", page.encode())
+
+
+def report_page(
+    network: Network,
+    history: History,
+    x: Any,
+    t: Any,
+    *,
+    settings: Mapping[str, Any],
+    image_shape: tuple[int, int] | None = None,
+) -> str:
+    """Return the report as HTML; parameters are those of `write_report`."""
+    # Slow to import.
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
+
+    backend = network.backend
+    found = evaluate(network, x, t)
+    with backend.scope():
+        samples, targets = network.as_samples(x), backend.asarray(t)
+        few, some = (min(count, samples.shape[0]) for count in (_CHECKED_SAMPLES, _GRAPH_SAMPLES))
+        check = _checked(network, samples[:few, ...], targets[:few, ...])
+        graph = _drawn(network, samples[:some, ...], targets[:some, ...])
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        files("xbp.reports").joinpath("page.html").read_text(encoding="utf-8")
+    )
+    return template.render(
+        settings=settings,
+        history=history,
+        curves={
+            curve: svg_uri(draw_curves(history, "svg", curves=[curve], background="none"))
+            for curve in curves_of(history)
+        },
+        found=found,
+        confusion=_confusion(found),
+        mistakes=_mistakes(network, samples, found, image_shape),
+        weights=_weights(network, image_shape),
+        check=check,
+        graph=graph,
+    )
+
+
+def _checked(network: Network, x: Array, t: Array) -> GradientReport | str:
+    """Return the gradient check, or why there is none."""
+    try:
+        return gradient_check(network, x, t, elements=_CHECKED_ELEMENTS)
+    except DataError as error:
+        return str(error)
+
+
+def _drawn(network: Network, x: Array, t: Array) -> tuple[str, str]:
+    """Return the address of the graph's picture and an empty text; or the other way round."""
+    try:
+        svg = Graph.of_network(network, x, t).picture().svg()
+    except BackendUnavailableError as error:
+        return "", str(error)
+    return svg_uri(svg.encode()), ""
+
+
+def _confusion(found: Evaluation) -> list[list[list[float]]] | None:
+    """Return the counts, each with its share of the row; None for too many classes to show."""
+    if found.classes > _CLASSES:
+        return None
+    counts = found.confusion()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cells: list[list[list[float]]] = np.stack([counts, shares], axis=-1).tolist()
+    return cells
+
+
+def _mistakes(
+    network: Network, samples: Array, found: Evaluation, image_shape: tuple[int, int] | None
+) -> list[dict[str, Any]]:
+    """Return the worst mistakes, each with its picture if it has one."""
+    shown = []
+    for number in found.worst(_MISTAKES):
+        sample = network.backend.to_numpy(samples[number, ...])
+        shown.append(
+            {
+                "number": number,
+                "label": int(found.labels[number]),
+                "predicted": int(found.predicted[number]),
+                "probability": float(found.probabilities[number]),
+                "certainty": float(found.certainties[number]),
+                "image": image_shape and _image(sample.reshape(image_shape)),
+            }
+        )
+    return shown
+
+
+def _image(pixels: Any) -> str:
+    return image_uri(pixels, colours="gray_r", low=0, high=max(float(pixels.max()), 1e-9))
+
+
+def _weights(network: Network, image_shape: tuple[int, int] | None) -> list[str]:
+    """Return a picture of what each feature of the first layer looks for."""
+    first = next((layer for layer in network.layers.values() if isinstance(layer, Affine)), None)
+    if image_shape is None or first is None or first.W.shape[0] != prod(image_shape):
+        return []
+    W = network.backend.to_numpy(first.W)[:, :_WEIGHTS]
+    largest = max(float(np.max(np.abs(W))), 1e-9)
+    return [
+        image_uri(column.reshape(image_shape), colours="RdBu_r", low=-largest, high=largest)
+        for column in W.T
+    ]
