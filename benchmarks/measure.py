@@ -3,16 +3,19 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, closing
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing, contextmanager, suppress
 from statistics import median
 from typing import Any, Self, TypeVar
 
 import psutil
 from threadpoolctl import threadpool_info
 
+from xbp.errors import XbpError
 from xbp.registry import get_backend
 
 from .contestant import Contestant, Shape
@@ -25,6 +28,23 @@ WORKS = ("forward", "step", "loop")
 # counts, caches and threads are warmed for a part of that.
 TURN = 0.05
 WARMING = 5
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Let nobody interrupt what is quick, nor the processes that it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal comes here
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class ContestantError(XbpError, RuntimeError):
+    """A contestant cannot run: for most there is too little memory."""
 
 
 class Arena:
@@ -49,7 +69,8 @@ class Arena:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        with _ctrl_c_ignored():
+            self._stack.close()
 
     def threads(self) -> dict[str, list[str]]:
         """Return for each contestant its libraries' thread pools, and their sizes."""
@@ -60,17 +81,31 @@ class Arena:
 
         In every round all take their turn, so that a slow moment of the machine slows all of them.
         A loop counts by the step.
+
+        Raises
+        ------
+        ContestantError
+            If one fails.
         """
-        for title, process in self._processes.items():
-            process.run(_prepare, self.specs[title], title, shape)
+        for title in self._processes:
+            self._run(title, shape, _prepare, self.specs[title], title, shape)
         found = {}
         for work in WORKS:
             times: dict[str, list[float]] = {title: [] for title in self._processes}
             for _ in range(rounds):
-                for title, process in self._processes.items():
-                    times[title].append(process.run(_take_a_turn, work))
+                for title in self._processes:
+                    times[title].append(self._run(title, shape, _take_a_turn, work))
             found[work] = {title: median(those) for title, those in times.items()}
         return found
+
+    def _run(self, title: str, shape: Shape, function: Callable[..., Result], *args: Any) -> Result:
+        try:
+            return self._processes[title].run(function, *args)
+        except (BrokenProcessPool, psutil.NoSuchProcess):
+            reason = "its process was killed, perhaps for want of memory"
+        except Exception as error:  # each library fails in its own way
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ContestantError(f"{title} at {shape}: {reason}")
 
 
 class _Process:
@@ -82,8 +117,10 @@ class _Process:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._executor = ProcessPoolExecutor(1, context, _leave_ctrl_c_to_the_parent)
-        self._process = psutil.Process(self._executor.submit(os.getpid).result())
+        self._executor = ProcessPoolExecutor(1, context)
+        with _ctrl_c_ignored():  # there, too: it is for the parent
+            pid = self._executor.submit(os.getpid)
+        self._process = psutil.Process(pid.result())
         self._process.suspend()
 
     def run(self, function: Callable[..., Result], *args: Any) -> Result:
@@ -92,11 +129,13 @@ class _Process:
         try:
             return self._executor.submit(function, *args).result()
         finally:
-            self._process.suspend()
+            with suppress(psutil.NoSuchProcess):
+                self._process.suspend()
 
     def close(self) -> None:
-        """End it, once it has done what it is at."""
-        self._process.resume()
+        """End it at once."""
+        with suppress(psutil.NoSuchProcess):
+            self._process.kill()
         self._executor.shutdown()
 
 
@@ -104,10 +143,6 @@ class _Process:
 
 _contestant: Contestant
 _calls_in_a_turn: dict[str, int]
-
-
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _prepare(spec: str, title: str, shape: Shape) -> None:

@@ -1,6 +1,7 @@
 """The figures of a benchmark as a picture."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from xbp.files import write_file
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
@@ -19,6 +22,11 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         What ``xbp bench --json`` prints.
     path
         Of the picture; its suffix tells the format, ``.svg`` or ``.png``.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
     """
     steps = [found for found in result["measured"] if found["work"] == "step"]
     batches, widths, depths = (
@@ -49,8 +57,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     figure.supylabel(f"time of a training step / {result['floor']}")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize="small")
+    content = BytesIO()
     with rc_context({"svg.fonttype": "none"}):
-        figure.savefig(path)
+        figure.savefig(content, format=path.suffix.removeprefix("."))
+    write_file(path, content.getvalue())
 
 
 def _looks(specs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -61,7 +71,7 @@ def _looks(specs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         title: {
             "color": colours[spec],
             "linestyle": "-" if title.startswith("xbp") else next(dashes[spec]),
-            "marker": "o" if title.startswith("xbp") else None,
+            "marker": "o" if title.startswith("xbp") else ".",
         }
         for title, spec in specs.items()
     }

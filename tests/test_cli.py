@@ -2,28 +2,39 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 from support import backend, precise, widest
 from xbp_benchmarks.contestant import Shape
 from xbp_benchmarks.contestants import FLOOR, contestants
-from xbp_benchmarks.measure import Arena
+from xbp_benchmarks.measure import Arena, ContestantError
 
 import xbp
 from xbp.cli import main
 from xbp.layers import Relu
 
 SPEC = f"{backend.name}:{backend.device}"
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C do afterwards what it did before: a command may ignore it when it ends."""
+    previous = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 def run(*arguments: str) -> Result:
@@ -158,22 +169,42 @@ def test_bench(tmp_path: Path) -> None:
     assert "bare products" in result.stdout
 
 
-@pytest.mark.parametrize("measured", [0, 1])
-def test_bench_that_is_interrupted_keeps_what_it_measured(
-    measured: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def stop_after(measured: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let measuring end with an error after so many shapes."""
     done: list[Shape] = []
 
     def seconds(arena: Arena, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
         if len(done) == measured:
-            raise KeyboardInterrupt
+            raise error
         done.append(shape)
         return {"step": dict.fromkeys(arena.specs, 1.0)}
 
     monkeypatch.setattr(Arena, "seconds", seconds)
-    sizes = ["--batch=10", "--width=5", "--depth=2", "--depth=3"]
-    result = run("bench", *sizes, "--backend=numpy", "--json", f"--out={tmp_path}")
-    assert result.exit_code == (130 if measured else 1)
+
+
+TWO_SHAPES = ["bench", "--batch=10", "--width=5", "--depth=2", "--depth=3", "--backend=numpy"]
+
+
+@pytest.mark.parametrize("measured", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (ContestantError("xbp, numpy at some shape: killed"), 1, "Error: xbp, numpy at some shape"),
+    ],
+)
+def test_bench_that_is_interrupted_keeps_what_it_measured(
+    measured: int,
+    error: BaseException,
+    status: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop_after(measured, error, monkeypatch)
+    result = run(*TWO_SHAPES, "--json", f"--out={tmp_path}")
+    assert result.exit_code == status
+    assert message in result.stderr
     assert [path.name for path in sorted(tmp_path.iterdir())] == (
         ["bench.json", "bench.svg"] if measured else []
     )
@@ -183,6 +214,70 @@ def test_bench_that_is_interrupted_keeps_what_it_measured(
         assert found["interrupted"]
         assert [one["depth"] for one in found["measured"]] == [2]
         assert "measured: batch 10, width 5, depth 2" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["bench.json", "bench.svg"])
+def test_bench_prints_what_it_cannot_write(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(9, KeyboardInterrupt(), monkeypatch)
+    (tmp_path / name).mkdir()
+    result = run(*TWO_SHAPES, f"--out={tmp_path}")
+    assert result.exit_code == 1
+    assert "bare products" in result.stdout
+    assert f"{name}: cannot be written" in result.stderr
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+def test_bench_says_which_contestant_cannot_run() -> None:
+    result = run("bench", f"--batch={10**12}", "--width=5", "--depth=2", "--backend=numpy")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert re.fullmatch(
+        r"Error: bare products at batch 10+, width 5, depth 2: \w*MemoryError: .*",
+        result.stderr.strip(),
+    )
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+def test_a_contestant_that_was_killed_is_named() -> None:
+    shape = Shape(10, 5, 2)
+    with Arena({FLOOR: "numpy"}) as arena:
+        for child in psutil.Process().children(recursive=True):
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
+        with pytest.raises(ContestantError, match=r"bare products at batch 10.* was killed"):
+            arena.seconds(shape, 1)
+
+
+def test_bench_measures_each_shape_once_and_on_the_backend_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop_after(9, KeyboardInterrupt(), monkeypatch)
+    monkeypatch.setenv("XBP_BACKEND", SPEC)
+    found = json.loads(run("bench", *["--depth=2"] * 2, "--batch=1", "--width=1", "--json").stdout)
+    assert len(found["measured"]) == 1
+    assert set(found["specs"].values()) == {SPEC}
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="starts a process: once is enough")
+def test_ctrl_c_twice_ends_a_benchmark() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xbp", "bench", "--backend=numpy", "--batch=10", "--width=20"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        process.stderr.readline()  # the first shape is measured
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "bare products" in stdout
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize("work", ["forward", "step", "loop"])

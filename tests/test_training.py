@@ -412,3 +412,11 @@ def test_without_a_layer_that_takes_integers_bytes_become_floats() -> None:
     x, t = pixels()
     network = xbp.Network.fully_connected([4, 5, 3], backend=backend)
     assert len(Trainer(network, SGD(1e-6)).fit(x, t, steps=2).loss) == 2
+
+
+def test_a_history_is_short_in_print() -> None:
+    seen = History(loss=[2.0, 0.25], evaluated=[2], train_accuracy=[0.5], test_accuracy=[0.375])
+    assert repr(seen) == (
+        "<history of 2 steps: loss 0.25, training accuracy 50.00%, test accuracy 37.50%>"
+    )
+    assert repr(History()) == "<history of 0 steps: nothing yet>"

@@ -22,7 +22,7 @@ from xbp.optimizers import Optimizer
 _EVALUATION_BATCH = 1_000
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What was seen while training.
 
@@ -44,6 +44,12 @@ class History:
     train_accuracy: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
     interrupted: bool = False
+
+    def __repr__(self) -> str:
+        figures = [f"loss {self.loss[-1]:.4g}"] if self.loss else []
+        for name, shares in (("training", self.train_accuracy), ("test", self.test_accuracy)):
+            figures += [f"{name} accuracy {shares[-1]:.2%}"] if shares else []
+        return f"<history of {len(self.loss):,} steps: {', '.join(figures) or 'nothing yet'}>"
 
 
 class Progress(Protocol):
