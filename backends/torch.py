@@ -47,10 +47,45 @@ def _reduction(function: Any) -> Writer:
 
 def _matmul(x: Array, y: Array, *, out: Array) -> Call:
     if x.ndim == y.ndim == 2:  # noqa: PLR2004
+        if _is_narrow(x, y):
+            return partial(_transposed, out.copy_, x, y, _memory(x, y))
         return partial(torch.mm, x, y, out=out)
     if x.ndim == 1 and y.ndim == 2:  # noqa: PLR2004
         return partial(torch.mv, y.T, x, out=out)
     return lambda: out.copy_(torch.matmul(x, y))
+
+
+def _add_product(y: Array, x: Array, W: Array, a: float = 1, *, out: Array) -> Call:
+    if _is_narrow(x, W):
+        add = partial(torch.add, y, alpha=a, out=out)
+        return partial(_transposed, add, x, W, _memory(x, W))
+    return partial(torch.addmm, y, x, W, alpha=a, out=out)
+
+
+def _is_narrow(x: Array, W: Array) -> bool:
+    """Tell whether the product is better computed transposed.
+
+    That of a large matrix with few columns, such as those of the classes, is: on a CPU several
+    times faster.
+    """
+    return bool(
+        x.device.type == "cpu"
+        and W.shape[1] <= _FEW_COLUMNS
+        and x.shape[0] * x.shape[1] >= _MANY_ELEMENTS
+    )
+
+
+_FEW_COLUMNS = 16
+_MANY_ELEMENTS = 2**14
+
+
+def _memory(x: Array, W: Array) -> Array:
+    return x.new_empty((W.shape[1], x.shape[0]))
+
+
+def _transposed(use: Callable[[Array], object], x: Array, W: Array, memory: Array) -> object:
+    """Compute a product as ``(Wᵀ xᵀ)ᵀ``, and do with it what is to be done."""
+    return use(torch.mm(W.T, x.T, out=memory).T)
 
 
 def _take(x: Array, indices: Array, *, axis: int, out: Array) -> Call:
@@ -74,11 +109,9 @@ WRITERS: dict[str, Writer] = {
     "take": _take,
     "astype": _astype,
     # What `fuse` makes of them.
-    "add_product": lambda y, x, W, out: partial(torch.addmm, y, x, W, out=out),
+    "add_product": _add_product,
     "subtract_multiple": lambda y, x, a, out: partial(torch.sub, y, x, alpha=a, out=out),
-    "subtract_multiple_of_product": (
-        lambda y, x, W, a, out: partial(torch.addmm, y, x, W, alpha=-a, out=out)
-    ),
+    "subtract_multiple_of_product": (lambda y, x, W, a, out: _add_product(y, x, W, -a, out=out)),
 }
 
 

@@ -244,6 +244,27 @@ def written_by(call: Any) -> Array:
 # What a recording holds fast, and what not -------------------------------------------------------
 
 
+@pytest.mark.parametrize("columns", [10, 100])
+def test_large_products_with_few_columns_and_with_many(columns: int) -> None:
+    chance = np.random.default_rng(0)
+    x, W, b = (
+        arr(chance.integers(-3, 4, shape), "float32")
+        for shape in ((200, 150), (150, columns), (columns,))
+    )
+
+    def learn(x: Any, W: Any, b: Any) -> Any:
+        y = x @ W
+        dW = x.T @ y
+        moved = W - 0.5 * (x.T @ (y + 1))
+        return y, x @ W + b, dW, moved
+
+    compiled: Any = backend.compile(learn)
+    for _ in range(4):
+        for found, expected in zip(compiled(x, W, b), learn(x, W, b), strict=True):
+            # Whole numbers: there is nothing to round.
+            np.testing.assert_array_equal(host(found), host(expected))
+
+
 def test_numbers_may_differ_from_call_to_call() -> None:
     compiled: Any = backend.compile(lambda x, factor, power: x * (factor + 1) + 2.0**power)
     x = arr([1.0, 2.0], "float32")
