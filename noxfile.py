@@ -84,6 +84,35 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation in docs/_build: a warning, such as a dead link, is an error."""
+    install(session, "testing", "graph", more=dependencies("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "docs", "docs/_build/html")
+
+
+@nox.session(default=False)
+def links(session: nox.Session) -> None:
+    """Follow the links of the documentation to other sites: it needs a network."""
+    install(session, "testing", "graph", more=dependencies("docs"))
+    session.run("sphinx-build", "-b", "linkcheck", "docs", "docs/_build/links")
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Run the notebooks of examples/ on NumPy and on PyTorch."""
+    install(session, "testing", "graph", "torch", more=dependencies("notebooks"))
+    for spec in ("numpy", "torch"):
+        session.run("pytest", "tests/test_notebooks.py", env={"XBP_BACKEND": spec})
+
+
+@nox.session(default=False)
+def make_notebooks(session: nox.Session) -> None:
+    """Make the notebooks of examples/ anew from docs/tutorial/."""
+    install(session, "graph", more=dependencies("notebooks"))
+    session.run("python", "docs/make_notebooks.py", *session.posargs)
+
+
+@nox.session
 def strangers(session: nox.Session) -> None:
     """Install the backend and the layer of examples/ from copies elsewhere; run their own tests."""
     install(session, "testing")

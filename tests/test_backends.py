@@ -36,7 +36,8 @@ def test_messages_say_what_to_do() -> None:
     for thing in ("x", None, object()):
         with pytest.raises(DTypeError, match=r"asarray: .*numbers are needed"):
             backend.asarray(thing)
-    assert repr(backend) == f"<xbp backend {backend.name}:{backend.device}>"
+    version = f"{backend.library.__name__} {backend.library.__version__}"
+    assert repr(backend) == f"<xbp backend {backend.name}:{backend.device}, {version}>"
 
 
 def test_a_device_without_float64_says_so() -> None:

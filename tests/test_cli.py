@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -308,7 +309,17 @@ def test_backends() -> None:
 
 
 def test_version() -> None:
-    assert run("--version").stdout == f"xbp, version {xbp.__version__}\n"
+    lines = run("--version").stdout.splitlines()
+    assert lines[:2] == [f"xbp, version {xbp.__version__}", f"Python {platform.python_version()}"]
+    assert f"numpy {np.__version__}" in lines
+    assert any(line.startswith(f"{backend.name} ") for line in lines)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert f"_XBP_COMPLETE={shell}_complete" in result.stdout
 
 
 # Mistakes ----------------------------------------------------------------------------------------

@@ -376,6 +376,8 @@ def test_what_they_look_like_in_print() -> None:
     assert repr(x) == "Variable('x', 2)"
     assert repr(x * 3) == "<operation × on x, 3>"
     assert repr(Graph(x * 3 + 1)) == "<graph of ×, +>"
+    step = Graph(x * 3).steps()[0]
+    assert repr(step) == "<step forward   ×  takes x 2, 3; gives 6>"
 
 
 # The command -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def test_quick_start_is_two_commands_and_ci_calls_the_second() -> None:
     assert commands[1] in (HOUSE / ".ci" / "run").read_text().splitlines()
 
 
-def test_readme_points_to_files_that_are_there() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", (HOUSE / "README.md").read_text()):
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"])
+def test_a_text_points_to_files_that_are_there(name: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", (HOUSE / name).read_text()):
         if target.startswith("https://"):
             continue
         path, _, heading = target.partition("#")
@@ -77,6 +79,13 @@ def test_readme_points_to_files_that_are_there() -> None:
         assert not heading or f"# {heading.replace('-', ' ')}\n" in (
             (HOUSE / path).read_text().lower()
         ), target
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
+    assert project["version"] == xbp.__version__
+    assert f"\nversion: {xbp.__version__}\n" in (HOUSE / "CITATION.cff").read_text()
+    assert f"\n## {xbp.__version__}" in (HOUSE / "CHANGELOG.md").read_text()
 
 
 def test_no_pickle_and_no_eval() -> None:

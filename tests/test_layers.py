@@ -343,6 +343,16 @@ def test_params_write_through_to_the_layer() -> None:
         del layer.params["b"]
 
 
+def test_layers_in_print() -> None:
+    assert repr(Relu()) == "<Relu>"
+    assert repr(Rescale(16)) == "<Rescale: divides by 16>"
+    affine = Affine(arr([[1.0], [2.0]], widest), arr([0.0], widest))
+    assert repr(affine) == "<Affine: W (2, 1), b (1,)>"
+    xbp.Network([affine], SoftmaxWithLoss())
+    assert repr(affine) == "<Affine1: W (2, 1), b (1,)>"
+    assert repr(object.__new__(Affine)) == "<Affine>"
+
+
 # Mistakes ----------------------------------------------------------------------------------------
 
 

@@ -42,10 +42,13 @@ def test_two_layer_net_is_built_as_in_the_chapter() -> None:
     assert [network.params[key].shape for key in network.params] == [(4, 5), (5,), (5, 3), (3,)]
     assert isinstance(network.last_layer, SoftmaxWithLoss)
     assert network.layers["Affine2"].params["W"] is network.params["W2"]
-    assert repr(network) == (
-        f"<TwoLayerNet of Affine1, Relu1, Affine2, SoftmaxWithLoss on {backend.name}:"
-        f"{backend.device}>"
-    )
+    assert repr(network).splitlines() == [
+        f"TwoLayerNet on {backend.name}:{backend.device}, {network.dtype}",
+        "  Affine1          W1 (4, 5)  b1 (5,)  25",
+        "  Relu1",
+        "  Affine2          W2 (5, 3)  b2 (3,)  18",
+        "  SoftmaxWithLoss  parameters:         43",
+    ]
 
 
 @given(

@@ -75,7 +75,8 @@ class Backend:
             ) from error
 
     def __repr__(self) -> str:
-        return f"<xbp backend {self.name}:{self.device}>"
+        version = getattr(self.library, "__version__", "of unknown version")
+        return f"<xbp backend {self.name}:{self.device}, {self.library.__name__} {version}>"
 
     # What a library may have to say for itself ---------------------------------------------------
 

@@ -166,8 +166,28 @@ class Network:
         return all(layer.traceable for layer in (*self.layers.values(), self.last_layer))
 
     def __repr__(self) -> str:
-        layers = ", ".join([*self.layers, type(self.last_layer).__name__])
-        return f"<{type(self).__name__} of {layers} on {self.backend.name}:{self.backend.device}>"
+        # A table: each layer, the shapes of its parameters, and how many numbers they are.
+        params = {
+            name: {key: self.params[key] for key in keys.values()}
+            for name, keys in self.param_keys.items()
+        }
+        rows = [
+            (
+                name,
+                "  ".join(f"{key} {tuple(value.shape)}" for key, value in owned.items()),
+                f"{sum(prod(value.shape) for value in owned.values()):,}" if owned else "",
+            )
+            for name, owned in params.items()
+        ]
+        total = sum(prod(value.shape) for value in self.params.values())
+        rows.append((type(self.last_layer).__name__, "parameters:", f"{total:,}"))
+        first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
+        return "\n".join(
+            [
+                f"{type(self).__name__} on {self.backend.name}:{self.backend.device}, {self.dtype}",
+                *(f"  {a:{first}}  {b:{second}}  {c:>{third}}".rstrip() for a, b, c in rows),
+            ]
+        )
 
     def as_samples(self, x: Any) -> Array:
         """Return samples on the network's device, in its dtype unless it takes integers.

@@ -15,7 +15,7 @@ from xbp.networks import Network
 _MOST_IN_A_ROW = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step:
     """What one node did: local computation, which knows of the rest of the graph nothing.
 
@@ -36,6 +36,9 @@ class Step:
     takes: tuple[str, ...]
     gives: tuple[str, ...]
     picture: Picture
+
+    def __repr__(self) -> str:
+        return f"<step {self}>"
 
     def __str__(self) -> str:
         return (

@@ -54,6 +54,14 @@ class Layer:
                 f"{cls.__name__}: param_names is a tuple, ({cls.param_names!r},) with a comma"
             )
 
+    def __repr__(self) -> str:
+        shapes = [
+            f"{name} {tuple(getattr(self, name).shape)}"
+            for name in self.param_names
+            if hasattr(self, name)
+        ]
+        return f"<{self.name}: {', '.join(shapes)}>" if shapes else f"<{self.name}>"
+
     @property
     def params(self) -> "Parameters":
         """The trainable arrays by name; assigning to an item changes the layer."""

@@ -37,6 +37,9 @@ class Rescale(Layer):
         self.divisor = divisor
         self.dtype = dtype
 
+    def __repr__(self) -> str:
+        return f"<{self.name}: divides by {self.divisor:g}>"
+
     def forward(self, x: Array) -> Array:
         """Return ``x / divisor``, of the shape of x.
 

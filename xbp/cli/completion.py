@@ -1,0 +1,18 @@
+"""``xbp completion``."""
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes a shell complete the commands and options of xbp.
+
+    For bash, write to ~/.bashrc:  eval "$(xbp completion bash)"
+    """
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"{shell} is not known to this version of click")
+    click.echo(kind(ctx.find_root().command, {}, "xbp", "_XBP_COMPLETE").source())
