@@ -18,7 +18,9 @@ def main(names: list[str]) -> None:
         if names and page.stem not in names:
             continue
         notebook = jupytext.read(page)
-        NotebookClient(notebook, timeout=SECONDS, kernel_name="python3").execute()
+        NotebookClient(
+            notebook, timeout=SECONDS, kernel_name="python3", coalesce_streams=True
+        ).execute()
         notebook.metadata = {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},

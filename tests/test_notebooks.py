@@ -48,7 +48,9 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     notebook = nbformat.read(path, as_version=4)
     saved = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=300, resources=resources, coalesce_streams=True
+    ).execute()
     made = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     # As many pictures and texts as were saved.
     assert [[output.output_type for output in outputs] for outputs in made] == [
