@@ -17,10 +17,10 @@ from support import HostArray, arr, backend, host, widest
 import xbp
 from xbp.layers import Affine, Layer, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
-from xbp.recording import Recorded
+from xbp.recording import Recorded, flatten
 from xbp.rewriting import FUSED, Fuse, fuse_elementwise
 from xbp.testing import NetworkCase, network_cases
-from xbp.tracing import ELEMENTWISE, Note
+from xbp.tracing import ELEMENTWISE, Note, is_array
 from xbp.training import Learner
 
 recorded_only = pytest.mark.skipif(
@@ -459,6 +459,46 @@ def test_each_call_of_a_step_writes_into_memory_that_is_there() -> None:
     calls = settled_step().recordings[0].calls
     others = [call for call in calls if not isinstance(call, partial)]
     assert not others
+
+
+@recorded_only
+def test_no_result_depends_on_whether_it_was_the_first() -> None:
+    network = xbp.Network.fully_connected([300, 60, 10], seed=1, dtype="float32")
+    learner = Learner(network, xbp.Momentum(0.1))
+    learner.optimizer.prepare(network.params)
+    chance = np.random.default_rng(0)
+    x, t = arr(chance.random((100, 300)), "float32"), arr(np.eye(10)[chance.integers(10, size=100)])
+
+    def step(state: Any, x: Array, t: Array) -> Any:
+        bound = learner.bound_to(state)
+        loss = bound.learn(x, t)
+        return bound.state, loss
+
+    def train(always_anew: bool) -> Any:
+        leaves, rebuild = flatten(learner.state)
+        state = rebuild([arr(host(leaf)) if is_array(leaf) else leaf for leaf in leaves])
+        compiled: Any = backend.compile(step, donate=[0])
+        for _ in range(4):
+            if always_anew:
+                compiled = backend.compile(step, donate=[0])
+            state, _ = compiled(state, x, t)
+        return [host(leaf) for leaf in flatten(state)[0] if is_array(leaf)]
+
+    for one, other in zip(train(False), train(True), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@recorded_only
+def test_what_cannot_be_recorded_leaves_its_arguments_as_they_were() -> None:
+    def change_and_fail(x: Any) -> Any:
+        x += 1
+        return x * float(x[0])
+
+    x = arr([1.0, 2.0])
+    compiled: Any = backend.compile(change_and_fail, donate=[0])
+    with pytest.raises(TypeError, match="may not ask for the values"):
+        compiled(x)
+    np.testing.assert_array_equal(host(x), [1, 2])
 
 
 @recorded_only

@@ -54,7 +54,7 @@ class Recording(Generic[Result]):
     library
         Whose arrays they are.
     function
-        The function. It is run once, on the arguments.
+        The function. It is run once, on the arguments, to note its calls.
     leaves
         The arrays, and whatever else, that the arguments hold.
     rebuild
@@ -83,7 +83,12 @@ class Recording(Generic[Result]):
             trace.traced(place) if is_array(place) or i in varying else place
             for i, place in enumerate(places)
         ]
-        result = function(*rebuild(self.inputs))
+        before = {i: self._copy(places[i]) for i in donated if is_array(places[i])}
+        try:
+            result = function(*rebuild(self.inputs))
+        except Exception:
+            _restore(places, before)
+            raise
         self.outputs, self._rebuild_result = flatten(result)
         # What is found at the same place by every replay.
         given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
@@ -96,6 +101,11 @@ class Recording(Generic[Result]):
         if library.capture and all(isinstance(call, partial) for call in self.calls):
             # Each of them stays as it is from replay to replay.
             self.calls = [library.capture(self.calls)]
+        # The first result, too, comes of the calls: two that are made one round otherwise, and no
+        # result should depend on whether it was the first.
+        _restore(places, before)
+        for call in self.calls:
+            call()
 
     # From the notes to calls ---------------------------------------------------------------------
 
@@ -230,6 +240,11 @@ class Recording(Generic[Result]):
             and len(self.outputs) == number + 1
             and all(map(_is_same, self.inputs[:number], self.outputs[:number]))
         )
+
+
+def _restore(places: Sequence[Any], before: Mapping[int, Array]) -> None:
+    for i, values_before in before.items():
+        places[i][...] = values_before
 
 
 def _is_same(given: Any, output: Any) -> bool:
