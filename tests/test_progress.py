@@ -30,14 +30,14 @@ def shown(terminal: bool, steps: int, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_bar_with_loss_and_accuracy_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     written = shown(True, 40, monkeypatch)
     assert "40/40" in written
-    assert "loss 0.0250  train 54.00%  test 25.00%  " in written
+    assert "loss 0.0250  train 54.00%  test 25.00%" in written
     assert "step " not in written
 
 
 def test_about_ten_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(False, 400, monkeypatch).splitlines()
     assert 10 <= len(lines) <= 12
-    assert lines[0].startswith("step      2  loss 0.5000  train 50.20%  test 25.00%  ")
+    assert lines[0].startswith("step      2  loss 0.5000  train 50.20%  test 25.00%")
     assert lines[-1].startswith("step    400  loss 0.0025")
     assert "\x1b" not in "".join(lines)
 
@@ -46,7 +46,9 @@ def test_how_many_samples_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("xbp.progress.time.monotonic", lambda: clock[0])
     file = StringIO()
-    progress = TrainingProgress(10, 100, Console(file=file, width=100))
+    progress = TrainingProgress(60, 100, Console(file=file, width=100))
+    # The steps before were another process's.
+    progress.step(50, arr(1.0))
     clock[0] = 102.0
-    progress.evaluated(10, History(loss=[1.0], evaluated=[10]))
-    assert file.getvalue() == "step     10  loss 1.0000  500 samples/s\n"
+    progress.evaluated(60, History(loss=[1.0], evaluated=[60]))
+    assert file.getvalue() == "step     60  loss 1.0000  500 samples/s\n"

@@ -2,9 +2,12 @@
 
 import os
 from pathlib import Path
+from secrets import token_hex
 from tempfile import NamedTemporaryFile
 
 from xbp.errors import DataError
+
+_UNFINISHED = ".unfinished"
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -33,7 +36,8 @@ def write_file(path: str | Path, content: bytes) -> None:
         If it cannot be written; what was there before is still there.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    # A name that is nobody else's: after a crash another process may have this one's number.
+    unfinished = path.with_name(f".{path.name}.{token_hex(8)}{_UNFINISHED}")
     try:
         try:
             with unfinished.open("xb") as file:
@@ -43,8 +47,25 @@ def write_file(path: str | Path, content: bytes) -> None:
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+        _sync_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove from a folder what a process that was killed had not finished writing."""
+    for path in folder.glob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a new name in it last, should the machine stop now."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:

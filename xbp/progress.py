@@ -34,7 +34,8 @@ class TrainingProgress:
     def __init__(self, steps: int, batch_size: int, console: Console | None = None) -> None:
         self._steps = steps
         self._batch_size = batch_size
-        self._began = time.monotonic()
+        # When it began to count, and how many steps had been done then, maybe by another process.
+        self._began: tuple[float, int] | None = None
         self._console = console or Console(stderr=True)
         self._bar = Progress(
             TextColumn("training"),
@@ -64,12 +65,13 @@ class TrainingProgress:
 
     def step(self, step: int, loss: Array) -> None:
         """Move the bar on; show the loss twice a second."""
+        self._began = self._began or (time.monotonic(), step)
         if self._bar.disable:
             return
         now = time.monotonic()
         if now >= self._next_loss:
             self._next_loss = now + _SECONDS_BETWEEN_LOSSES
-            figures = f"loss {float(loss):.4f}{self._accuracy}  {self._speed(step)}"
+            figures = f"loss {float(loss):.4f}{self._accuracy}{self._speed(step)}"
             self._bar.update(self._task, completed=step, figures=figures)
 
     def evaluated(self, step: int, history: History) -> None:
@@ -82,7 +84,7 @@ class TrainingProgress:
             )
             if figures
         )
-        figures = f"loss {history.loss[-1]:.4f}{self._accuracy}  {self._speed(step)}"
+        figures = f"loss {history.loss[-1]:.4f}{self._accuracy}{self._speed(step)}"
         if not self._bar.disable:
             self._bar.update(self._task, completed=step, figures=figures)
         elif step >= self._next_line or step == self._steps or history.interrupted:
@@ -90,5 +92,7 @@ class TrainingProgress:
             self._console.print(f"step {step:>6}  {figures}", highlight=False)
 
     def _speed(self, step: int) -> str:
-        seconds = time.monotonic() - self._began
-        return f"{step * self._batch_size / seconds:,.0f} samples/s"
+        if self._began is None or step == self._began[1]:
+            return ""
+        seconds, steps = time.monotonic() - self._began[0], step - self._began[1]
+        return f"  {steps * self._batch_size / seconds:,.0f} samples/s"

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from xbp.backend import Backend
+from xbp.checkpoints import Checkpoint, Checkpoints, pack, unpack
 from xbp.errors import DataError, SettingError, XbpError
 from xbp.functions import one_hot
 from xbp.initialization import random_generator
@@ -109,6 +110,7 @@ class Trainer:
         x_test: Any = None,
         t_test: Any = None,
         progress: Progress | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> History:
         """Train for a number of steps or epochs.
 
@@ -129,11 +131,17 @@ class Trainer:
         progress
             Is told of each step and of each measurement: an object with the methods of
             `xbp.training.Progress`.
+        checkpoints
+            Where and how often to save the training, and whether to go on with one that was saved:
+            steps and epochs then count from its beginning, and the history holds all of it.
 
         Raises
         ------
         SettingError
-            Unless either steps or epochs is a positive integer.
+            Unless either steps or epochs is a positive integer, or if the optimizer does not say
+            what is to be saved of it.
+        CheckpointError
+            If the training that was saved does not fit, or is damaged.
         DataError
             If samples and targets differ in number, a value is not finite, or a label is outside
             the network's outputs.
@@ -151,7 +159,8 @@ class Trainer:
             per_epoch = ceil(x.shape[0] / self.batch_size)
             if steps is None:
                 steps = per_epoch * _positive("epochs", epochs)
-            return self._run(x, t, test, _positive("steps", steps), per_epoch, progress)
+            steps = _positive("steps", steps)
+            return self._run(x, t, test, steps, per_epoch, progress, checkpoints)
 
     def _run(
         self,
@@ -161,46 +170,93 @@ class Trainer:
         steps: int,
         per_epoch: int,
         progress: Progress | None,
+        checkpoints: Checkpoints | None,
     ) -> History:
         backend = self.network.backend
-        history = History()
-        losses: list[Array] = []
         self.optimizer.prepare(self.network.params)
+        history, step = History(), 0
+        if checkpoints:
+            history, step = self._resumed(checkpoints, x.shape[0])
+        losses: list[Array] = []
         learn = backend.loop(Learner(self.network, self.optimizer))
-        step = 0
+
+        def note_losses() -> None:
+            if losses:
+                history.loss += _to_floats(losses, backend)
+                losses.clear()
+
         with _interruptible() as interrupted:
-            for batches in self._batches(x.shape[0], steps, backend):
+            for batches in self._batches(x.shape[0], step, steps, backend):
                 losses.append(learn(batches, x, t))
                 step += batches.shape[0]
                 if progress:
                     progress.step(step, losses[-1][-1])
-                last = step == steps or interrupted()
-                if last or step % per_epoch == 0:
-                    history.loss += _to_floats(losses, backend)
-                    losses.clear()
-                    self._evaluate(history, step, (x, t), test)
-                    if progress:
-                        progress.evaluated(step, history)
-                if last:
-                    history.interrupted = step < steps
+                stopping = step < steps and interrupted()
+                planned = step == steps or step % per_epoch == 0
+                if planned:
+                    note_losses()
+                    self._evaluate(history, step, (x, t), test, progress)
+                if checkpoints and (step == steps or stopping or checkpoints.is_due(step)):
+                    note_losses()
+                    checkpoints.save(self._checkpoint(checkpoints, history, step, x.shape[0]))
+                if stopping:
+                    history.interrupted = True
+                    if not planned:
+                        # Not part of what is saved: the training that goes on did not do it.
+                        note_losses()
+                        self._evaluate(history, step, (x, t), test, progress)
                     break
         return history
 
-    def _batches(self, count: int, steps: int, backend: Backend) -> Iterator[Array]:
+    def _batches(self, count: int, done: int, steps: int, backend: Backend) -> Iterator[Array]:
         """Yield the samples of the mini-batches, as numbers on the device, a batch in each row.
 
         A block of rows is as long as the backend's loops, and ends with the epoch: what is left
-        over there is a smaller batch in a block of its own.
+        over there is a smaller batch in a block of its own. Steps that were done before are left
+        out; they are of the last epoch alone.
         """
-        while True:
+        per_epoch = ceil(count / self.batch_size)
+        step = max(done - 1, 0) // per_epoch * per_epoch
+        while step < steps:
+            self._at_epoch = self._random.bit_generator.state
             order = backend.asarray(self._random.permutation(count))
             whole = count - count % self.batch_size
             rows = backend.xp.reshape(order[:whole], (-1, self.batch_size))
             for block in (rows, order[whole:][None, :]):
                 for start in range(0, block.shape[0] if block.shape[1] else 0, backend.loop_length):
-                    stop = min(start + backend.loop_length, block.shape[0], start + steps)
-                    yield block[start:stop, :]
-                    steps -= stop - start
+                    stop = min(start + backend.loop_length, block.shape[0])
+                    first, last = max(start, start + done - step), min(stop, start + steps - step)
+                    step += stop - start
+                    if first < last:
+                        yield block[first:last, :]
+
+    def _checkpoint(
+        self, checkpoints: Checkpoints, history: History, step: int, count: int
+    ) -> Checkpoint:
+        position = {
+            **self._position(count),
+            "step": step,
+            "random": self._at_epoch,
+            "settings": checkpoints.settings,
+        }
+        return pack(self.network, self.optimizer, vars(history), position)
+
+    def _position(self, count: int) -> dict[str, int]:
+        """Return what must be the same when a training goes on."""
+        return {"samples": count, "batch_size": self.batch_size}
+
+    def _resumed(self, checkpoints: Checkpoints, count: int) -> tuple[History, int]:
+        """Return what was seen, and how many steps were done, before a training was stopped."""
+        if self.optimizer.state is None:
+            raise SettingError(
+                f"{self.optimizer!r} cannot be saved: name in state_names what it remembers"
+            )
+        last = checkpoints.start()
+        if last is None:
+            return History(), 0
+        seen = unpack(last, self.network, self.optimizer, self._position(count))
+        self._random.bit_generator.state = last.state["random"]
+        return History(**seen), last.step
 
     def _evaluate(
         self,
@@ -208,12 +264,15 @@ class Trainer:
         step: int,
         train: tuple[Array, Array],
         test: tuple[Array, Array] | None,
+        progress: Progress | None,
     ) -> None:
         history.evaluated.append(step)
         if self.network.last_layer.classifies:
             history.train_accuracy.append(self._accuracy(*train))
             if test is not None:
                 history.test_accuracy.append(self._accuracy(*test))
+        if progress:
+            progress.evaluated(step, history)
 
     def _accuracy(self, x: Array, t: Array) -> float:
         count: int = x.shape[0]

@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import click
 from rich.console import Console
 
 import xbp
+from xbp.checkpoints import Checkpoints
 from xbp.cli.common import (
     INTERRUPTED,
     backend_option,
@@ -22,11 +24,14 @@ from xbp.cli.common import (
     start,
     table,
 )
-from xbp.errors import SettingError
+from xbp.errors import CheckpointError, SettingError
 from xbp.files import prepare_folder
 from xbp.progress import TrainingProgress
 from xbp.reports import loss_in_terminal, write_report
 from xbp.saving import save_parameters, save_result, to_json
+
+# In the folder of --out.
+CHECKPOINTS = "checkpoints"
 
 # Characters.
 _WIDEST_CURVE = 80
@@ -55,44 +60,121 @@ _WIDEST_CURVE = 80
 @seed_option
 @data_dir_option
 @click.option("--out", metavar="DIR", help="Folder for the model, metrics, curves and report.html.")
+@click.option(
+    "--checkpoint-steps",
+    type=click.IntRange(min=1),
+    help="With --out: save the training after so many steps, rather than each minute.",
+)
+@click.option(
+    "--resume",
+    metavar="DIR",
+    help="Go on with a training that --out DIR had begun, with its settings.",
+)
 @json_option
-def train(
+@click.pass_context
+def train(ctx: click.Context, /, resume: str | None, as_json: bool, **settings: Any) -> None:
+    """Train a network on the embedded digits, on MNIST, or on your own data.
+
+    FILE.npz holds x_train and t_train (labels or one-hot), and if you like x_test and t_test.
+    With --out the training is saved each minute and at Ctrl-C; --resume DIR goes on with it.
+    """
+    if resume is not None:
+        settings = _settings_of(resume, ctx, settings)
+    _train(**settings, resume=resume is not None, as_json=as_json)
+
+
+def _settings_of(folder: str, ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training that was stopped; some may be others now."""
+    last = Checkpoints(Path(folder) / CHECKPOINTS).latest()
+    if last is None:
+        raise CheckpointError(
+            f"{folder} holds no training to go on with: --resume takes the folder that --out had"
+        )
+    from_user = {
+        name
+        for name in given
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    changeable = {"backend", "data_dir", "checkpoint_steps"}
+    if unwanted := sorted(from_user - changeable):
+        names = ", ".join("DATA" if name == "data" else _option(name) for name in unwanted)
+        raise SettingError(f"--resume goes on with the settings of the training: omit {names}")
+    kept = {name: given[name] for name in from_user & changeable}
+    return {**given, **last.state["settings"], **kept, "out": folder}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _checkpoints(
+    folder: Path, resume: bool, every_steps: int | None, settings: dict[str, Any]
+) -> Checkpoints:
+    checkpoints = Checkpoints(
+        folder / CHECKPOINTS, every_steps=every_steps, resume=resume, settings=settings
+    )
+    last = None if resume else checkpoints.latest()
+    if last and last.step < last.state["settings"]["steps"]:
+        raise CheckpointError(
+            f"{folder} holds a training that was stopped after step {last.step:,}: go on with it "
+            f"by --resume {folder}, or remove {checkpoints.folder}"
+        )
+    if last:
+        checkpoints.clear()
+    return checkpoints
+
+
+def _train(
     data: str,
     backend: str | None,
     steps: int | None,
     batch_size: int,
     lr: float,
-    hidden: tuple[int, ...],
+    hidden: Sequence[int],
     init: str | None,
     dtype: str | None,
     seed: int,
     data_dir: str | None,
     out: str | None,
+    checkpoint_steps: int | None,
+    resume: bool,
     as_json: bool,
 ) -> None:
-    """Train a network on the embedded digits, on MNIST, or on your own data.
-
-    FILE.npz holds x_train and t_train (labels or one-hot), and if you like x_test and t_test.
-    """
     chosen = start(backend)
     optimizer = xbp.SGD(lr)
-    folder = prepare_folder(out) if out else None
+    folder = None if out is None else prepare_folder(out)
     loaded = load(data, data_dir)
     (x, t), (x_test, t_test) = loaded.train, loaded.test
     has_test = x_test is not None
     on_mnist = data == "mnist"
     steps = steps or (10_000 if on_mnist else 2_000)
-    spread = _spread(init or ("0.01" if on_mnist else "he"))
+    init = init or ("0.01" if on_mnist else "he")
+    spread = _spread(init)
+    dtype = dtype or "float32"
     sizes = [prod(x.shape[1:]), *hidden, class_count(t, data)]
     network = xbp.Network.fully_connected(
         sizes,
         divisor=loaded.divisor,
         weight_init_std=spread,
         backend=chosen,
-        dtype=dtype or "float32",
+        dtype=dtype,
         seed=seed,
     )
     trainer = xbp.Trainer(network, optimizer, batch_size=batch_size, seed=seed)
+    settings = {
+        "data": str(Path(data).resolve()) if data.endswith(".npz") else data,
+        "backend": f"{chosen.name}:{chosen.device}",
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "hidden": list(hidden),
+        "init": init,
+        "dtype": dtype,
+        "seed": seed,
+        "data_dir": data_dir,
+        "checkpoint_steps": checkpoint_steps,
+    }
+    checkpoints = _checkpoints(folder, resume, checkpoint_steps, settings) if folder else None
     if not as_json:
         click.echo(
             f"{data}: {len(x):,} samples to learn from, {len(x_test) if has_test else 0:,} to "
@@ -100,7 +182,15 @@ def train(
         )
     began = time.perf_counter()
     with TrainingProgress(steps, batch_size) as progress:
-        history = trainer.fit(x, t, steps=steps, x_test=x_test, t_test=t_test, progress=progress)
+        history = trainer.fit(
+            x,
+            t,
+            steps=steps,
+            x_test=x_test,
+            t_test=t_test,
+            progress=progress,
+            checkpoints=checkpoints,
+        )
     seconds = time.perf_counter() - began
     result = {
         "data": data,

@@ -1,0 +1,362 @@
+"""Checkpoints: a training that goes on ends as one that was never stopped, bit by bit."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from support import backend
+
+import xbp
+from xbp.checkpoints import Checkpoint, Checkpoints
+from xbp.cli import main
+from xbp.errors import CheckpointError, SettingError
+from xbp.namespace import Array
+from xbp.training import History
+
+SPEC = f"{backend.name}:{backend.device}"
+# The last mini-batch of an epoch is smaller; a compiled loop takes fewer steps at once.
+SAMPLES, BATCH, STEPS = 130, 20, 250
+OPTIMIZERS = [lambda: xbp.SGD(0.1), lambda: xbp.Momentum(0.05), lambda: xbp.Adam(0.01)]
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+class StopAfter:
+    """Somebody who watches the training, and ends it."""
+
+    def __init__(self, step: int) -> None:
+        self.last = step
+
+    def step(self, step: int, loss: Array) -> None:
+        if step > self.last:
+            raise StoppedError
+
+    def evaluated(self, step: int, history: History) -> None:
+        pass
+
+
+def trainer_of(optimizer: xbp.Optimizer, spec: Any = backend, seed: int = 0) -> xbp.Trainer:
+    sizes = [10, 12, 4]
+    network = xbp.Network.fully_connected(sizes, backend=spec, dtype="float32", seed=seed)
+    return xbp.Trainer(network, optimizer, batch_size=BATCH, seed=seed)
+
+
+def fit(trainer: xbp.Trainer, **settings: Any) -> History:
+    chance = np.random.default_rng(0)
+    x, t = chance.normal(size=(SAMPLES, 10)), chance.integers(0, 4, SAMPLES)
+    settings = {"steps": STEPS, "x_test": x[:30], "t_test": t[:30], **settings}
+    return trainer.fit(x, t, **settings)
+
+
+def params_of(trainer: xbp.Trainer) -> dict[str, Any]:
+    to_numpy = trainer.network.backend.to_numpy
+    return {key: np.array(to_numpy(value)) for key, value in trainer.network.params.items()}
+
+
+def assert_same(one: xbp.Trainer, other: xbp.Trainer) -> None:
+    for key, value in params_of(one).items():
+        np.testing.assert_array_equal(value, params_of(other)[key], err_msg=key)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS, ids=["SGD", "Momentum", "Adam"])
+@pytest.mark.parametrize("stop", [0, 7, 63, 140, 249])
+def test_a_training_that_goes_on_is_one_that_was_never_stopped(
+    make: Any, stop: int, tmp_path: Path
+) -> None:
+    whole, first, second = (trainer_of(make()) for _ in range(3))
+    expected = fit(whole)
+    with pytest.raises(StoppedError):
+        fit(first, checkpoints=Checkpoints(tmp_path, every_steps=10), progress=StopAfter(stop))
+    resumed = fit(second, checkpoints=Checkpoints(tmp_path, every_steps=10, resume=True))
+    assert_same(whole, second)
+    assert vars(resumed) == vars(expected)
+
+
+def test_ctrl_c_saves_what_was_learned(tmp_path: Path) -> None:
+    class Interrupt(StopAfter):
+        def step(self, step: int, loss: Array) -> None:
+            if step > self.last:
+                self.last = STEPS
+                signal.raise_signal(signal.SIGINT)
+
+    whole, first, second = (trainer_of(xbp.Momentum(0.05)) for _ in range(3))
+    expected = fit(whole)
+    far = Checkpoints(tmp_path, every_steps=10**6)
+    seen = fit(first, checkpoints=far, progress=Interrupt(33))
+    assert seen.interrupted
+    assert 33 < len(seen.loss) == seen.evaluated[-1] < STEPS
+    resumed = fit(second, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert_same(whole, second)
+    # What was measured because of Ctrl-C is no part of it.
+    assert vars(resumed) == vars(expected)
+
+
+def test_a_finished_training_has_nothing_to_go_on_with(tmp_path: Path) -> None:
+    first, second = trainer_of(xbp.SGD(0.1)), trainer_of(xbp.SGD(0.1), seed=5)
+    expected = fit(first, checkpoints=Checkpoints(tmp_path))
+    assert vars(fit(second, checkpoints=Checkpoints(tmp_path, resume=True))) == vars(expected)
+    assert_same(first, second)
+
+
+def test_it_may_go_on_for_longer(tmp_path: Path) -> None:
+    whole, first, second = (trainer_of(xbp.SGD(0.1)) for _ in range(3))
+    # An epoch has seven steps.
+    fit(whole, steps=280)
+    fit(first, steps=140, checkpoints=Checkpoints(tmp_path))
+    fit(second, steps=280, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert_same(whole, second)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS, ids=["SGD", "Momentum", "Adam"])
+def test_a_checkpoint_of_one_backend_goes_on_with_another(make: Any, tmp_path: Path) -> None:
+    whole = trainer_of(make(), spec="numpy")
+    fit(whole)
+    for one, other in (("numpy", backend), (backend, "numpy")):
+        folder = tmp_path / str(one)
+        first, second = trainer_of(make(), spec=one), trainer_of(make(), spec=other)
+        with pytest.raises(StoppedError):
+            fit(first, checkpoints=Checkpoints(folder, every_steps=10), progress=StopAfter(120))
+        fit(second, checkpoints=Checkpoints(folder, every_steps=10, resume=True))
+        for key, value in params_of(whole).items():
+            np.testing.assert_allclose(params_of(second)[key], value, rtol=2e-2, atol=2e-3)
+
+
+def test_the_last_ones_are_kept(tmp_path: Path) -> None:
+    fit(trainer_of(xbp.SGD(0.1)), checkpoints=Checkpoints(tmp_path, every_steps=20, keep=2))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 2
+    assert names[-1] == f"checkpoint-{STEPS:012}.safetensors"
+
+
+def test_minutes_are_a_measure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("xbp.checkpoints.time.monotonic", lambda: clock[0])
+    checkpoints = Checkpoints(tmp_path, every_minutes=2)
+    assert checkpoints.start() is None
+    clock[0] = 119
+    assert not checkpoints.is_due(1)
+    clock[0] = 121
+    assert checkpoints.is_due(1)
+    checkpoints.save(Checkpoint({"step": 1}, {}))
+    assert not checkpoints.is_due(2)
+
+
+# Damage ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    with pytest.raises(StoppedError):
+        fit(
+            trainer_of(xbp.SGD(0.1)),
+            checkpoints=Checkpoints(tmp_path, every_steps=10),
+            progress=StopAfter(150),
+        )
+    return tmp_path
+
+
+def paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "emptied", "replaced"])
+def test_a_damaged_one_is_set_aside_and_the_one_before_is_taken(stopped: Path, how: str) -> None:
+    last = paths(stopped)[-1]
+    content = last.read_bytes()
+    damaged = {
+        "cut": content[:-5],
+        "flipped": content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+        "emptied": b"",
+        "replaced": b"\0" * len(content),
+    }
+    last.write_bytes(damaged[how])
+    whole, second = trainer_of(xbp.SGD(0.1)), trainer_of(xbp.SGD(0.1))
+    fit(whole)
+    with pytest.warns(RuntimeWarning, match=rf"{last.name} is damaged: .* set aside as"):
+        fit(second, checkpoints=Checkpoints(stopped, resume=True))
+    assert last.with_name(f"{last.name}.damaged").read_bytes() == damaged[how]
+    assert_same(whole, second)
+
+
+def test_when_all_are_damaged(stopped: Path) -> None:
+    trainer = trainer_of(xbp.SGD(0.1))
+    before = params_of(trainer)
+    for path in paths(stopped):
+        path.write_bytes(b"")
+    with (
+        pytest.warns(RuntimeWarning, match="is damaged"),
+        pytest.raises(CheckpointError, match="all checkpoints are damaged"),
+    ):
+        fit(trainer, checkpoints=Checkpoints(stopped, resume=True))
+    for key, value in params_of(trainer).items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+@given(st.data())
+def test_a_changed_bit_is_noticed(data: st.DataObject) -> None:
+    content = Checkpoint(
+        {"step": 3, "random": 1}, {"W": np.arange(6.0), "b": np.ones(())}
+    ).to_bytes()
+    place = data.draw(st.integers(0, 8 * len(content) - 1))
+    changed = bytearray(content)
+    changed[place // 8] ^= 1 << place % 8
+    try:
+        read = Checkpoint.from_bytes(bytes(changed))
+    except CheckpointError:
+        return
+    # The header has blanks at its end, and a letter in a name may be written in two ways.
+    assert read.to_bytes() == content
+
+
+def test_what_a_killed_process_left_is_removed(stopped: Path) -> None:
+    left = stopped / ".checkpoint-000000000160.safetensors.0123456789abcdef.unfinished"
+    left.write_bytes(b"half")
+    Checkpoints(stopped, resume=True).start()
+    assert not left.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_warns_and_loses_nothing(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in paths(stopped)}
+    ordinary = Path.open
+
+    def full(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        return ordinary(Path("/dev/full"), "wb") if mode == "xb" else ordinary(path, mode, *args)
+
+    monkeypatch.setattr(Path, "open", full)
+    trainer, whole = trainer_of(xbp.SGD(0.1)), trainer_of(xbp.SGD(0.1))
+    with pytest.warns(RuntimeWarning, match="no checkpoint: .*No space left"):
+        fit(trainer, checkpoints=Checkpoints(stopped, every_steps=50, resume=True))
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in paths(stopped)} == before
+    fit(whole)
+    assert_same(whole, trainer)
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+
+def test_mistakes(stopped: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"holds checkpoints of another training.*resume=True"
+    ):
+        fit(trainer_of(xbp.SGD(0.1)), checkpoints=Checkpoints(stopped))
+    with pytest.raises(CheckpointError, match="had optimizer SGD, this one has Adam"):
+        fit(trainer_of(xbp.Adam()), checkpoints=Checkpoints(stopped, resume=True))
+    network = xbp.Network.fully_connected([10, 5, 4], backend=backend, dtype="float32")
+    small = xbp.Trainer(network, xbp.SGD(0.1), batch_size=BATCH)
+    with pytest.raises(CheckpointError, match=r"had params\.W1 of shape \(10, 12\).* \(10, 5\)"):
+        fit(small, checkpoints=Checkpoints(stopped, resume=True))
+    other = xbp.Trainer(trainer_of(xbp.SGD()).network, xbp.SGD(0.1), batch_size=10)
+    with pytest.raises(CheckpointError, match="had batch_size 20, this one has 10"):
+        fit(other, checkpoints=Checkpoints(stopped, resume=True))
+    for wrong in ({"every_steps": 0}, {"every_minutes": -1}, {"keep": 0}, {"every_steps": 1.5}):
+        with pytest.raises(SettingError, match=f"{next(iter(wrong))} is a positive number"):
+            Checkpoints(stopped, **wrong)
+
+    class Secretive(xbp.Optimizer):
+        def update(self, params: Any, grads: Any) -> None:
+            pass
+
+    with pytest.raises(SettingError, match="cannot be saved: name in state_names"):
+        fit(trainer_of(Secretive()), checkpoints=Checkpoints(stopped, resume=True))
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["train", *arguments])
+
+
+TRAINING = ["--steps=6000", "--hidden=20", "--batch-size=50", "--checkpoint-steps=100", "--seed=3"]
+KILLS = int(os.environ.get("XBP_KILLS", "2"))
+
+
+@pytest.mark.skipif(backend.name not in ("numpy", "torch", "jax"), reason="too slow to be killed")
+def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
+    """XBP_KILLS says how often; nox -s kills does it 50 times."""
+    arguments = [*TRAINING, f"--backend={SPEC}"]
+    whole = tmp_path / "whole"
+    began = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "xbp", "train", *arguments, f"--out={whole}"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    seconds = time.monotonic() - began
+    chance = random.Random(0)
+    killed = number = 0
+    while killed < KILLS:
+        number += 1
+        folder = tmp_path / str(number)
+        while True:
+            begun = (folder / "checkpoints").exists() and any((folder / "checkpoints").iterdir())
+            place = [f"--resume={folder}"] if begun else [*arguments, f"--out={folder}"]
+            process = subprocess.Popen(
+                [sys.executable, "-m", "xbp", "train", *place],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            try:
+                _, stderr = process.communicate(timeout=chance.uniform(0, seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                killed += 1
+                continue
+            assert process.returncode == 0, stderr.decode()
+            break
+        expected = (whole / "model.safetensors").read_bytes()
+        assert (folder / "model.safetensors").read_bytes() == expected
+        ours, theirs = (json.loads((out / "result.json").read_text()) for out in (folder, whole))
+        assert ours["history"] == theirs["history"]
+    print(f"{killed} times killed, {number} trainings ended as if nothing had happened")
+
+
+def test_train_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    arguments = ["--steps=60", "--hidden=7", "--checkpoint-steps=10", f"--backend={SPEC}"]
+    assert run(*arguments, f"--out={whole}").exit_code == 0
+
+    def stop(self: Any, step: int, loss: Array) -> None:
+        if step > 25:
+            raise StoppedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xbp.progress.TrainingProgress.step", stop)
+        result = run(*arguments, f"--out={folder}")
+        assert isinstance(result.exception, StoppedError)
+    result = run(*arguments, f"--out={folder}")
+    assert result.exit_code == 1
+    assert re.search(r"holds a training that was stopped after step \d\d:", result.stderr)
+    result = run(f"--resume={folder}", "--lr=2", "digits")
+    assert result.exit_code == 2
+    assert "goes on with the settings of the training: omit DATA, --lr" in result.stderr
+    result = run(f"--resume={folder}", "--json")
+    assert result.exit_code == 0, result.stderr
+    ours, theirs = json.loads(result.stdout), json.loads((whole / "result.json").read_text())
+    assert ours["history"] == theirs["history"]
+    assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    # What is finished may be done again.
+    assert run(*arguments, f"--out={folder}").exit_code == 0
+
+
+def test_nothing_to_go_on_with(tmp_path: Path) -> None:
+    result = run(f"--resume={tmp_path}")
+    assert result.exit_code == 1
+    assert "holds no training to go on with" in result.stderr

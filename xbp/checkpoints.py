@@ -1,0 +1,344 @@
+"""Checkpoints: a training on disk, with all that it needs to go on as if nothing had happened."""
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from xbp.errors import CheckpointError, DataError, SettingError
+from xbp.files import prepare_folder, remove_unfinished, write_file
+from xbp.networks import Network
+from xbp.optimizers import Optimizer
+
+HostArray = np.ndarray[Any, Any]
+
+FORMAT = 1
+_PATTERN = "checkpoint-*.safetensors"
+_LENGTH_OF_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training as it was after a step.
+
+    Attributes
+    ----------
+    state : dict
+        Position, settings and histories: whatever JSON can hold.
+    arrays : dict of str to ndarray
+        Parameters, what the optimizer remembers, losses.
+    """
+
+    state: Mapping[str, Any]
+    arrays: Mapping[str, HostArray]
+
+    @property
+    def step(self) -> int:
+        """How many steps had been done."""
+        return int(self.state["step"])
+
+    def to_bytes(self) -> bytes:
+        """Return it in the safetensors format; the state is JSON among the metadata."""
+        # Few who import xbp need it.
+        import safetensors.numpy  # noqa: PLC0415
+
+        state = json.dumps({"format": FORMAT, **self.state})
+        metadata = {"state": state, "sha256": _digest(state, self.arrays)}
+        return safetensors.numpy.save(dict(self.arrays), metadata)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Return what `to_bytes` made a file of.
+
+        Raises
+        ------
+        CheckpointError
+            If it made none like this, or a bit of it has changed.
+        """
+        import safetensors.numpy  # noqa: PLC0415
+        from safetensors import SafetensorError  # noqa: PLC0415
+
+        try:
+            arrays = safetensors.numpy.load(content)
+            size = int.from_bytes(content[:_LENGTH_OF_SIZE], "little")
+            header = json.loads(content[_LENGTH_OF_SIZE : _LENGTH_OF_SIZE + size])
+            text, digest = (header["__metadata__"][name] for name in ("state", "sha256"))
+            if digest != _digest(text, arrays):
+                raise CheckpointError("its checksum is that of other content")
+            state = json.loads(text)
+            if state["format"] != FORMAT:
+                raise CheckpointError(f"its format is {state['format']}, of another version of xbp")
+            return cls(state, arrays)
+        except CheckpointError:
+            raise
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"it is no checkpoint of xbp ({error})") from error
+
+
+def _digest(state: str, arrays: Mapping[str, HostArray]) -> str:
+    found = hashlib.sha256(state.encode())
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return found.hexdigest()
+
+
+class Checkpoints:
+    """Where and how often a training is saved.
+
+    Parameters
+    ----------
+    folder
+        For one training. It is made if it is not there.
+    every_steps, every_minutes
+        After so many steps, or so many minutes, whichever comes first. None of both is a minute.
+        At Ctrl-C and at the end a training is saved in any case.
+    keep
+        How many of the last ones stay.
+    resume
+        Whether to go on from the last one that is whole, if there is one. Without it, a folder
+        that holds checkpoints is refused.
+    settings
+        What else to write down, for whoever goes on: JSON must be able to hold it.
+
+    Raises
+    ------
+    SettingError
+        If one of the numbers is not positive.
+
+    Examples
+    --------
+    A program that can be killed at any time, and be started again:
+
+    >>> import xbp
+    >>> from xbp.checkpoints import Checkpoints
+    >>> from xbp.datasets import load_digits
+    >>> (x, t), _ = load_digits()
+    >>> trainer = xbp.Trainer(xbp.TwoLayerNet(64, 50, 10, seed=0), xbp.SGD(0.1), seed=0)
+    >>> checkpoints = Checkpoints("digits-run", every_steps=500, resume=True)
+    >>> history = trainer.fit(x, t, steps=2000, checkpoints=checkpoints)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 3,
+        resume: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        if every_steps is None and every_minutes is None:
+            every_minutes = 1
+        numbers = {"every_steps": every_steps, "every_minutes": every_minutes, "keep": keep}
+        for name, value in numbers.items():
+            kinds = int | float if name == "every_minutes" else int
+            if value is not None and not (isinstance(value, kinds) and value > 0):
+                raise SettingError(f"Checkpoints: {name} is a positive number, not {value!r}")
+        self.folder = Path(folder)
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
+        self.keep = keep
+        self.resume = resume
+        self.settings = dict(settings or {})
+        self._last_step = 0
+        self._last_time = time.monotonic()
+
+    def start(self) -> Checkpoint | None:
+        """Return what to go on from; None for a new training.
+
+        Raises
+        ------
+        DataError
+            If the folder cannot be written to.
+        CheckpointError
+            If it holds checkpoints and `resume` is off, or if all of them are damaged.
+        """
+        prepare_folder(self.folder)
+        remove_unfinished(self.folder)
+        found = self._paths()
+        if found and not self.resume:
+            raise CheckpointError(
+                f"{self.folder} holds checkpoints of another training: go on with it "
+                "(resume=True), or choose another folder"
+            )
+        last = self.latest()
+        self._last_step = last.step if last else 0
+        self._last_time = time.monotonic()
+        return last
+
+    def latest(self) -> Checkpoint | None:
+        """Return the last one that is whole; None if there is none at all.
+
+        A damaged one is renamed, with a warning, and the one before it is taken.
+
+        Raises
+        ------
+        CheckpointError
+            If all are damaged.
+        """
+        paths = self._paths()
+        for path in reversed(paths):
+            try:
+                return Checkpoint.from_bytes(path.read_bytes())
+            except (CheckpointError, OSError) as error:
+                aside = path.with_name(f"{path.name}.damaged")
+                path.replace(aside)
+                warnings.warn(
+                    f"{path} is damaged: {error}. It is set aside as {aside.name}, and the "
+                    "checkpoint before it is taken",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        if paths:
+            raise CheckpointError(
+                f"{self.folder}: all checkpoints are damaged: start again in another folder"
+            )
+        return None
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether it is time to save."""
+        minutes = (time.monotonic() - self._last_time) / 60
+        return (self.every_steps is not None and step - self._last_step >= self.every_steps) or (
+            self.every_minutes is not None and minutes >= self.every_minutes
+        )
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, whole or not at all, and forget the oldest.
+
+        If it cannot be written, there is a warning, the earlier ones stay, and the training goes
+        on: it will be tried again.
+        """
+        self._last_step, self._last_time = checkpoint.step, time.monotonic()
+        path = self.folder / f"checkpoint-{checkpoint.step:012}.safetensors"
+        try:
+            write_file(path, checkpoint.to_bytes())
+        except DataError as error:
+            warnings.warn(f"no checkpoint: {error}", RuntimeWarning, stacklevel=2)
+            return
+        for old in self._paths()[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        for path in self._paths():
+            path.unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob(_PATTERN))
+
+
+# From a training to a checkpoint, and back -------------------------------------------------------
+
+
+def pack(
+    network: Network, optimizer: Optimizer, history: Mapping[str, Any], position: Mapping[str, Any]
+) -> Checkpoint:
+    """Return a training as it is now. This waits for the device.
+
+    Parameters
+    ----------
+    network, optimizer
+        Whose arrays are brought to the host.
+    history
+        What was seen, by name; ``loss`` becomes an array.
+    position
+        What else is to be restored: JSON must be able to hold it.
+    """
+    to_numpy = network.backend.to_numpy
+    owned = {"params": network.params, "optimizer": optimizer.state or {}}
+    values = dict(_flat("", owned))
+    arrays = {name: to_numpy(value) for name, value in values.items() if hasattr(value, "dtype")}
+    # A compiled step makes arrays of numbers.
+    scalars = {name: array.item() for name, array in arrays.items() if array.ndim == 0}
+    numbers = {name: value for name, value in values.items() if name not in arrays} | scalars
+    arrays = {name: array for name, array in arrays.items() if name not in scalars}
+    arrays["loss"] = np.asarray(history["loss"], dtype=np.float64)
+    spec = f"{network.backend.name}:{network.backend.device}"
+    return Checkpoint(
+        {
+            **position,
+            "optimizer": type(optimizer).__name__,
+            "numbers": numbers,
+            "history": {name: value for name, value in history.items() if name != "loss"},
+            "backend": spec,
+            "versions": {spec: network.backend.library.__version__},
+        },
+        arrays,
+    )
+
+
+def unpack(
+    checkpoint: Checkpoint, network: Network, optimizer: Optimizer, position: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Give network and optimizer what a checkpoint holds, all of it or nothing; return the history.
+
+    Parameters
+    ----------
+    checkpoint
+        It may come from another backend.
+    network, optimizer
+        Of the same shapes and kind.
+    position
+        What must be as it was, by name.
+
+    Raises
+    ------
+    CheckpointError
+        If something does not fit.
+    """
+    here = pack(network, optimizer, {"loss": []}, {})
+    for name, value in {**position, "optimizer": type(optimizer).__name__}.items():
+        if checkpoint.state.get(name) != value:
+            raise CheckpointError(
+                f"the training that was saved had {name} {checkpoint.state.get(name)}, this one "
+                f"has {value}: go on with the same"
+            )
+    needed, found = _described(here.arrays), _described(checkpoint.arrays)
+    if needed != found:
+        different = sorted(set(needed.items()) ^ set(found.items()))[0][0]
+        raise CheckpointError(
+            f"the training that was saved had {different} {found.get(different, 'not')}, this one "
+            f"has {needed.get(different, 'no such array')}: build the same network and optimizer"
+        )
+    backend = network.backend
+    values = {name: backend.asarray(array) for name, array in checkpoint.arrays.items()}
+    values |= checkpoint.state["numbers"]
+    network.params.update({key: values[f"params.{key}"] for key in network.params})
+    if optimizer.state:
+        optimizer.remember(_filled("optimizer", optimizer.state, values))
+    return {**checkpoint.state["history"], "loss": checkpoint.arrays["loss"].tolist()}
+
+
+def _flat(path: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what is in nested dictionaries, named by the way to it: ``params.W1``."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{path}{name}.", value)
+        else:
+            yield f"{path}{name}", value
+
+
+def _filled(path: str, like: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested dictionaries like others, with values named by the way to them."""
+    return {
+        name: _filled(f"{path}.{name}", value, values)
+        if isinstance(value, Mapping)
+        else values[f"{path}.{name}"]
+        for name, value in like.items()
+    }
+
+
+def _described(arrays: Mapping[str, HostArray]) -> dict[str, str]:
+    return {
+        name: f"of shape {array.shape} and dtype {array.dtype}"
+        for name, array in arrays.items()
+        if name != "loss"
+    }
