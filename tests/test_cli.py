@@ -322,6 +322,24 @@ def test_completion(shell: str) -> None:
     assert f"_XBP_COMPLETE={shell}_complete" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "last", "expected"),
+    [
+        ("xbp tr", 1, "plain,train"),
+        ("xbp train mn", 2, "plain,mnist"),
+        ("xbp train own", 2, "file,own"),
+        ("xbp train --out o", 3, "dir,o"),
+        ("xbp graph apple --out g", 4, "file,g"),
+        ("xbp train --backend nu", 3, "plain,numpy"),
+        ("xbp check array", 2, "plain,array-api-strict"),
+    ],
+)
+def test_what_bash_is_told(words: str, last: int, expected: str) -> None:
+    environment = {"_XBP_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(last)}
+    result = CliRunner().invoke(main, prog_name="xbp", env=environment)
+    assert expected in result.stdout.splitlines()
+
+
 # Mistakes ----------------------------------------------------------------------------------------
 
 
@@ -350,7 +368,7 @@ def test_what_cannot_be_done_ends_with_status_1(tmp_path: Path) -> None:
     assert "cannot be read" in refused(1, "train", str(tmp_path / "no.npz"))
     file = tmp_path / "file"
     file.write_text("in the way")
-    assert "cannot be written" in refused(1, "train", "--out", str(file))
+    assert "is a file" in refused(2, "train", "--out", str(file))
     path = tmp_path / "odd.npz"
     np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([0.5, 1.5]))
     assert "targets are integer labels" in refused(1, "train", str(path))
@@ -375,6 +393,14 @@ def test_a_full_disk_ends_with_a_message() -> None:
     assert found.returncode == 1
     assert "No space left on device" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_bytes_are_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=np.eye(3, dtype=np.uint8) * 255, t_train=np.arange(3))
+    assert results("train", str(path), "--steps", "1")["divisor"] == 255
+    np.savez(path, x_train=np.eye(3), t_train=np.arange(3))
+    assert results("train", str(path), "--steps", "1")["divisor"] is None
 
 
 def test_labels_of_every_integer_type(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_a_network_and_its_batch() -> None:
     slope = float(np.sqrt((gradient["W1"] ** 2).sum()))
     assert found["W1", "Affine1"] == (f"4×5, norm {norm:.3g}", f"norm {slope:.3g}")
     assert found["b2", "Affine2"][0] == "3, norm 0"
-    assert found["t", "SoftmaxWithLoss"] == ("20", "")
+    assert found["t", "SoftmaxWithLoss"] == ("20 integers", "")
     assert found["SoftmaxWithLoss", "loss"] == (f"{float(network.loss(x, t)):.5g}", "1")
 
 
@@ -235,6 +235,11 @@ def test_a_vanishing_gradient_is_seen() -> None:
     opacities = [int(c, 16) for c in re.findall(r'COLOR="#c62828(..)"', picture.dot())]
     assert opacities[0] < 100
     assert opacities[-1] > 250
+
+
+def test_the_norm_of_large_numbers_is_finite() -> None:
+    x = Variable("x", arr([3e30, 4e30], "float32"))
+    assert arrows(Graph(x * 1))["x", "×"][0] == "2, norm 5e+30"
 
 
 # Pictures ----------------------------------------------------------------------------------------
@@ -358,6 +363,8 @@ def test_mistakes() -> None:
         Graph(3)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="first the name, then the value: got 100 first"):
         Variable(100, "apple")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="first the network, not 'net'"):
+        Graph.of_network("net", 1, 2)  # type: ignore[arg-type]
     with pytest.raises(DTypeError, match="Variable 'x': expected an array, got list"):
         Variable("x", [1, 2])
     with pytest.raises(SettingError, match=r"the layer is one of xbp\.layers, not 'sigmoid'"):
@@ -417,6 +424,7 @@ def test_graph_draws_each_step(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [f"fruit-{number}.mmd" for number in range(1, 9)]
+    assert f"drawn: {tmp_path / 'fruit-8.mmd'}" in result.stdout
     assert "165" not in (tmp_path / "fruit-6.mmd").read_text()
     assert "165" in (tmp_path / "fruit-7.mmd").read_text()
 
@@ -427,8 +435,10 @@ def test_graph_draws_each_step(tmp_path: Path) -> None:
         (["pear"], 2, "'pear' is not one of 'apple', 'fruit', 'neuron', 'net'"),
         (["apple", "--steps"], 2, "--steps writes pictures: say where with --out FILE"),
         (["apple", "--out=a.jpg"], 2, "a picture ends in .svg"),
-        (["apple", "--out=/nowhere/a.svg"], 1, "cannot be written"),
+        (["apple", "--out=/dev/null/a.svg"], 1, "cannot be written"),
         (["net", "--depth=1"], 2, "1 is not in the range"),
+        (["net", "--samples=5000"], 2, "there are 1,442 digits, not 5,000"),
+        (["apple", "--depth=3"], 2, "--depth is for the net: apple is made of Python's numbers"),
     ],
 )
 def test_a_wrong_command(arguments: list[str], status: int, message: str) -> None:

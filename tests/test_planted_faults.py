@@ -167,3 +167,22 @@ def test_the_message_shows_both_gradients_and_where_they_part(
     assert "  backward = [[" in message
     assert "  differences = [[" in message
     assert "  dout = [[" in message
+
+
+def test_a_wrong_derivative_by_a_single_number_is_reported() -> None:
+    class Shift(Layer):
+        param_names = ("by",)
+
+        def __init__(self, by: Array) -> None:
+            self.by = by
+
+        def forward(self, x: Array) -> Array:
+            namespace_of(x, self.by, where=self.name)
+            return x + self.by
+
+        def backward(self, dout: Array) -> Array:
+            self.dby = -namespace_of(dout).sum(dout)
+            return dout
+
+    with pytest.raises(AssertionError, match=r"(?s)backward is wrong.* by by:.*backward says -1"):
+        assert_gradients(Shift, params={"by": ()}, backend=backend, max_examples=5)

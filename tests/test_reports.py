@@ -153,7 +153,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_leaves_all_its_files(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == [
-        "curves.png", "curves.svg", "metrics.csv", "model.safetensors", "report.html",
+        "checkpoints", "curves.png", "curves.svg", "metrics.csv", "model.safetensors", "report.html",
         "result.json",
     ]  # fmt: skip
 
@@ -176,7 +176,7 @@ def test_the_page_shows_what_was_learned(trained: Path) -> None:
     assert len(page.images("Weights of feature")) == 7
     assert page.images("Computational graph")
     for key in ("W1", "b1", "W2", "b2"):
-        assert re.search(rf"{key} \S+ \S+ [\d,]+ of [\d,]+ agree", page.text)
+        assert re.search(rf"{key} agree \S+ \S+ [\d,]+ of [\d,]+", page.text)
     assert f"backend {backend.name} " in page.text
     assert "layers 64-7-10 " in page.text
     cells = re.search(r"class (?:\d )+(.*)Worst mistakes", page.text)

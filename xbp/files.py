@@ -69,4 +69,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be written ({error}): choose another place")
+    reason = error.strerror or error  # without the name of a temporary file
+    return DataError(f"{path}: cannot be written ({reason}): choose another place")

@@ -14,7 +14,14 @@ from rich.progress import track
 
 import xbp
 from xbp.backend import Backend
-from xbp.cli.common import INTERRUPTED, json_option, start, table
+from xbp.cli.common import (
+    INTERRUPTED,
+    complete_backend,
+    folder_type,
+    json_option,
+    start,
+    table,
+)
 from xbp.errors import BackendUnavailableError, XbpError
 from xbp.files import prepare_folder
 from xbp.saving import save_result, to_json
@@ -33,13 +40,14 @@ def _sizes(name: str, smallest: int, default: tuple[int, ...]) -> Callable[[Any]
     "specs",
     metavar="SPEC",
     multiple=True,
+    shell_complete=complete_backend,
     help="Only these; else that of XBP_BACKEND, or all usable ones.",
 )
 @_sizes("--batch", 1, (100, 1024))
 @_sizes("--width", 1, (50, 256, 1024))
 @_sizes("--depth", 2, (2, 5, 20))
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
-@click.option("--out", metavar="DIR", help=f"Folder for {RESULT} and {PLOT}.")
+@click.option("--out", metavar="DIR", type=folder_type, help=f"Folder for {RESULT} and {PLOT}.")
 @json_option
 def bench(
     specs: tuple[str, ...],

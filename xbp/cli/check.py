@@ -7,13 +7,13 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from xbp.cli.common import json_option, start, table
+from xbp.cli.common import complete_backend, json_option, start, table
 from xbp.errors import SettingError
 from xbp.saving import to_json
 
 
 @click.command()
-@click.argument("spec", metavar="NAME")
+@click.argument("spec", metavar="NAME", shell_complete=complete_backend)
 @click.option(
     "--examples",
     type=click.IntRange(min=1),

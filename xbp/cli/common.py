@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from rich.table import Table
 
 import xbp
@@ -20,13 +21,36 @@ MOST_CLASSES = 100_000
 # The exit status of what Ctrl-C ended.
 INTERRUPTED = 130
 
+
+def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the backends' names that begin so."""
+    return [name for name in xbp.available_backends() if name.startswith(incomplete)]
+
+
+def complete_data(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the data sets' names that begin so, and let the shell look for files."""
+    named = [CompletionItem(name) for name in ("digits", "mnist") if name.startswith(incomplete)]
+    return named or [CompletionItem(incomplete, type="file")]
+
+
+# What a shell completes by the names of files and folders.
+file_type, folder_type = click.Path(), click.Path(file_okay=False)
+
 backend_option = click.option(
-    "--backend", metavar="SPEC", help="Array library, and device: numpy, torch:cuda:0, jax ..."
+    "--backend",
+    metavar="SPEC",
+    help="Array library, and device: numpy, torch:cuda:0, jax ...",
+    shell_complete=complete_backend,
 )
 dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]))
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 data_dir_option = click.option(
-    "--data-dir", metavar="DIR", help="Folder of the MNIST files; else they are downloaded."
+    "--data-dir",
+    metavar="DIR",
+    type=folder_type,
+    help="Folder of the MNIST files; else they are downloaded.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -69,7 +93,13 @@ def load(name: str, data_dir: str | None) -> Data:
         (x, t), test = load_npz(name)
         # (N, H, W), or (N, 1, H, W).
         is_image = x.ndim > 2 and prod(x.shape[1:]) == prod(x.shape[-2:])  # noqa: PLR2004
-        return Data((x, t), test, image_shape=x.shape[-2:] if is_image else None)
+        is_bytes = x.dtype == "uint8"
+        return Data(
+            (x, t),
+            test,
+            divisor=BRIGHTEST if is_bytes else None,
+            image_shape=x.shape[-2:] if is_image else None,
+        )
     raise SettingError(f"the data are digits, mnist or a file that ends in .npz, not {name!r}")
 
 
@@ -80,7 +110,7 @@ def class_count(t: Any, source: str) -> int:
     if t.ndim != 1 or t.size == 0 or t.dtype.kind not in "iu":
         raise DataError(
             f"{source}: targets are integer labels (N,) or one-hot (N, C), got {t.dtype} of shape "
-            f"{t.shape}"
+            f"{t.shape}{': labels become integers by .astype(int)' if t.ndim == 1 else ''}"
         )
     classes = int(t.max()) + 1
     if classes > MOST_CLASSES:

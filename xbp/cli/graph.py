@@ -9,10 +9,11 @@ from rich.text import Text
 
 import xbp
 from xbp.backend import Backend
-from xbp.cli.common import backend_option, json_option, seed_option, start, table
+from xbp.cli.common import backend_option, file_type, json_option, seed_option, start, table
 from xbp.datasets import load_digits
 from xbp.datasets.digits import DARKEST
 from xbp.errors import SettingError
+from xbp.files import prepare_folder
 from xbp.graphs import Graph, Step
 from xbp.graphs.chapter import apple, fruit, neuron
 from xbp.layers import Relu, Sigmoid
@@ -25,7 +26,10 @@ ACTIVATIONS = {"relu": Relu, "sigmoid": Sigmoid}
 @click.command()
 @click.argument("what", type=click.Choice([*CHAPTER, "net"]))
 @click.option(
-    "--out", metavar="FILE", help="Write the picture: .svg or .png, .dot, or .mmd for Mermaid text."
+    "--out",
+    metavar="FILE",
+    type=file_type,
+    help="Write the picture: .svg or .png, .dot, or .mmd for Mermaid text.",
 )
 @click.option("--steps", is_flag=True, help="Write a picture after each step: FILE-1, FILE-2 ...")
 @backend_option
@@ -37,7 +41,9 @@ ACTIVATIONS = {"relu": Relu, "sigmoid": Sigmoid}
 @click.option("--samples", type=click.IntRange(min=1), default=100, show_default=True)
 @seed_option
 @json_option
+@click.pass_context
 def graph(
+    ctx: click.Context,
     what: str,
     out: str | None,
     steps: bool,
@@ -57,19 +63,20 @@ def graph(
     """
     if steps and not out:
         raise SettingError("--steps writes pictures: say where with --out FILE")
+    if what != "net":
+        _refuse_settings_of_a_net(ctx, what)
     if what == "net":
         chosen = _net(start(backend), [width] * (depth - 1), ACTIVATIONS[activation], samples, seed)
     else:
         chosen = CHAPTER[what]()
     done = chosen.steps()
-    if out:
-        _save(Path(out), chosen, done if steps else [])
+    paths = _save(Path(out), chosen, done if steps else []) if out else []
     if as_json:
         click.echo(to_json({"graph": what, "steps": [_described(step) for step in done]}))
         return
     _print(done, f"{what}: {done[len(chosen.operations) - 1].gives[0]}")
-    if out:
-        click.echo(f"the picture is in {out}")
+    for path in paths:
+        click.echo(f"drawn: {path}")
 
 
 def _net(backend: Backend, hidden: list[int], activation: Any, samples: int, seed: int) -> Graph:
@@ -77,16 +84,28 @@ def _net(backend: Backend, hidden: list[int], activation: Any, samples: int, see
     network = xbp.Network.fully_connected(
         [64, *hidden, 10], divisor=DARKEST, activation=activation, backend=backend, seed=seed
     )
-    count = min(samples, x.shape[0])
-    return Graph.of_network(network, x[:count, ...], t[:count])
+    if samples > x.shape[0]:
+        raise SettingError(f"--samples: there are {x.shape[0]:,} digits, not {samples:,}")
+    return Graph.of_network(network, x[:samples, ...], t[:samples])
 
 
-def _save(path: Path, chosen: Graph, steps: list[Step]) -> None:
-    for number, step in enumerate(steps, start=1):
-        digits = len(str(len(steps)))
-        step.picture.save(path.with_stem(f"{path.stem}-{number:0{digits}}"))
-    if not steps:
-        chosen.picture().save(path)
+def _refuse_settings_of_a_net(ctx: click.Context, what: str) -> None:
+    for name in ("backend", "depth", "width", "activation", "samples", "seed"):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise SettingError(f"--{name} is for the net: {what} is made of Python's numbers")
+
+
+def _save(path: Path, chosen: Graph, steps: list[Step]) -> list[Path]:
+    """Write one picture, or one for each step, and return where they are."""
+    prepare_folder(path.parent)
+    digits = len(str(len(steps)))
+    pictures = {
+        path.with_stem(f"{path.stem}-{number:0{digits}}"): step.picture
+        for number, step in enumerate(steps, start=1)
+    } or {path: chosen.picture()}
+    for place, picture in pictures.items():
+        picture.save(place)
+    return list(pictures)
 
 
 def _described(step: Step) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from xbp.cli.common import (
     INTERRUPTED,
     backend_option,
     class_count,
+    complete_data,
     data_dir_option,
     dtype_option,
+    folder_type,
     json_option,
     load,
     seed_option,
@@ -38,7 +40,12 @@ _WIDEST_CURVE = 80
 
 
 @click.command()
-@click.argument("data", default="digits", metavar="[digits|mnist|FILE.npz]")
+@click.argument(
+    "data",
+    default="digits",
+    metavar="[digits|mnist|FILE.npz]",
+    shell_complete=complete_data,
+)
 @backend_option
 @click.option("--steps", type=click.IntRange(min=1), help="[default: 10000 on mnist, else 2000]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=100, show_default=True)
@@ -59,7 +66,12 @@ _WIDEST_CURVE = 80
 @dtype_option
 @seed_option
 @data_dir_option
-@click.option("--out", metavar="DIR", help="Folder for the model, metrics, curves and report.html.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=folder_type,
+    help="Folder for the model, metrics, curves and report.html.",
+)
 @click.option(
     "--checkpoint-steps",
     type=click.IntRange(min=1),
@@ -68,6 +80,7 @@ _WIDEST_CURVE = 80
 @click.option(
     "--resume",
     metavar="DIR",
+    type=folder_type,
     help="Go on with a training that --out DIR had begun, with its settings.",
 )
 @json_option
@@ -75,7 +88,9 @@ _WIDEST_CURVE = 80
 def train(ctx: click.Context, /, resume: str | None, as_json: bool, **settings: Any) -> None:
     """Train a network on the embedded digits, on MNIST, or on your own data.
 
-    FILE.npz holds x_train and t_train (labels or one-hot), and if you like x_test and t_test.
+    FILE.npz holds x_train and t_train (labels or one-hot), and if you like x_test and t_test. Bring
+    features to the size of 1; bytes are divided by 255.
+
     With --out the training is saved each minute and at Ctrl-C; --resume DIR goes on with it.
     """
     if resume is not None:
@@ -251,8 +266,9 @@ def _spread(text: str) -> float | str:
 
 def _settings(result: dict[str, Any]) -> dict[str, Any]:
     """Return what the training depended on, as a page shows it."""
-    names = ("data", "backend", "device", "dtype", "divisor", "batch_size", "lr", "init", "seed")
+    names = ("data", "backend", "device", "dtype", "batch_size", "lr", "init", "seed")
     return {
+        "samples divided by": result["divisor"] or 1,
         **{name: result[name] for name in names},
         "layers": "-".join(map(str, result["layers"])),
         "seconds": f"{result['seconds']:.2f}",

@@ -102,7 +102,8 @@ class Graph:
     def of_network(cls, network: Network, x: Array, t: Array) -> "Graph":
         """Return the graph of a network's loss for a batch, forward and backward done.
 
-        The network is not changed; its errors are those of its layers.
+        The network is not changed. Beside errors of its layers there is a SettingError, if it is
+        none.
 
         Parameters
         ----------
@@ -111,6 +112,8 @@ class Graph:
         x, t
             A sample or a batch, and its targets, on the network's backend.
         """
+        if not isinstance(network, Network):
+            raise SettingError(f"Graph.of_network: first the network, not {network!r}")
         network = network.bound_to(network.params)
         node: Node = Variable("x", x)
         for name, layer in network.layers.items():

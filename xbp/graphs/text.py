@@ -1,6 +1,6 @@
 """Values as text: what can be read beside an arrow."""
 
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 from xbp.namespace import is_floating, namespace_of
@@ -14,7 +14,7 @@ def text_of(value: Any, *, with_shape: bool = False) -> str:
         return f"{_as_float(value):.5g}"
     shape = "×".join(map(str, value.shape))
     if not is_floating(value):
-        return shape
+        return f"{shape} integers"
     norm = f"norm {norm_of(value):.3g}"
     return f"{shape}, {norm}" if with_shape else norm
 
@@ -24,7 +24,12 @@ def norm_of(value: Any) -> float | None:
     if value is None or _is_number(value):
         return None
     xp = namespace_of(value)
-    return _as_float(xp.sqrt(xp.sum(value * value)))
+    # Squares of large numbers would overflow.
+    largest = _as_float(xp.max(xp.abs(value)))
+    if not (isfinite(largest) and largest > 0):
+        return largest
+    scaled = value / largest
+    return largest * _as_float(xp.sqrt(xp.sum(scaled * scaled)))
 
 
 def _is_number(value: Any) -> bool:

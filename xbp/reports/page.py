@@ -105,6 +105,7 @@ def report_page(
         weights=_weights(network, image_shape),
         check=check,
         graph=graph,
+        graph_samples=some,
     )
 
 

@@ -102,8 +102,9 @@ def _wrong_derivative(trial: LayerTrial, found: Differences) -> AssertionError:
         found.wrong, key=lambda wrong: wrong[-1].difference / max(wrong[-1].error, 1e-300)
     )
     row = int(np.ravel_multi_index(where, trial.output.shape)) if where else 0
-    backward = trial.jacobian[name][row]
-    differences = backward.copy()
+    # Arrays in any case: a parameter may be a single number.
+    backward = np.asarray(trial.jacobian[name][row])
+    differences = np.array(backward)
     for wrong_name, at, element, comparison in found.wrong:
         if (wrong_name, at) == (name, where):
             differences[element] = comparison.numerical
