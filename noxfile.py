@@ -140,6 +140,15 @@ def deep(session: nox.Session, spec: str) -> None:
 
 
 @nox.session(default=False)
+@nox.parametrize("spec", ["numpy", "torch", "jax"], ids=["numpy", "torch", "jax"])
+def kills(session: nox.Session, spec: str) -> None:
+    """Kill a training 50 times: it must end as if nothing had happened."""
+    install(session, "testing", "bench", "graph", *([spec] if spec in EXTRAS else []))
+    environment = {"XBP_BACKEND": spec, "XBP_KILLS": "50"}
+    session.run("pytest", "-s", "tests/test_checkpoints.py", "-k", "killed", env=environment)
+
+
+@nox.session(default=False)
 def ulps(session: nox.Session) -> None:
     """Print how exact each gradient is, layer by backend, on all backends of this machine."""
     install(session, "testing", *(spec for spec in BACKENDS if spec in EXTRAS))
