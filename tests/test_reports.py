@@ -153,8 +153,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_leaves_all_its_files(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == [
-        "checkpoints", "curves.png", "curves.svg", "metrics.csv", "model.safetensors", "report.html",
-        "result.json",
+        "checkpoints", "curves.png", "curves.svg", "metrics.csv", "model.safetensors",
+        "report.html", "result.json",
     ]  # fmt: skip
 
 
