@@ -1,5 +1,6 @@
 """Parameters in files: there and back, on another backend too, and nothing half-written."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from support import host, other
 
 from xbp import TwoLayerNet
 from xbp.errors import CheckpointError, DataError
-from xbp.saving import load_parameters, save_parameters, save_result
+from xbp.saving import load_parameters, save_parameters, save_result, to_json
 
 
 def net(seed: int, **settings: Any) -> TwoLayerNet:
@@ -75,3 +76,8 @@ def test_what_was_there_stays_when_writing_fails(
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     with pytest.raises(DataError, match="cannot be written"):
         save_parameters(net(0), tmp_path / "nowhere" / "model.safetensors")
+
+
+def test_json_has_no_nan_and_no_infinity() -> None:
+    found = to_json({"loss": float("nan"), "history": {"loss": [1.0, float("-inf")]}})
+    assert json.loads(found) == {"loss": None, "history": {"loss": [1.0, None]}}

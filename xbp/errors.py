@@ -33,6 +33,10 @@ class DataError(XbpError, ValueError):
     """Data cannot be read, or cannot be learned from."""
 
 
+class DivergenceError(XbpError, ArithmeticError):
+    """A training has gone astray: a loss is NaN or infinite."""
+
+
 class SettingError(XbpError, ValueError):
     """A setting has a value that makes no sense."""
 

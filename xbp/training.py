@@ -2,19 +2,22 @@
 
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil, prod
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 
 from xbp.backend import Backend
 from xbp.checkpoints import Checkpoint, Checkpoints, pack, unpack
+from xbp.divergence import Watch
 from xbp.errors import DataError, SettingError, XbpError
 from xbp.functions import one_hot
 from xbp.initialization import random_generator
+from xbp.learner import Learner
 from xbp.namespace import Array, is_floating, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
@@ -76,6 +79,10 @@ class Trainer:
         Samples in a mini-batch; the last one of an epoch may be smaller.
     seed
         Of the order of the samples. The same seed gives the same mini-batches on every backend.
+    check_finite
+        Whether to look at all that a step computes, and to stop before an update with NaN or
+        infinity. This is slow, and for debugging: without it the losses are looked at once an
+        epoch, and what led to one that is not finite is done again, with a look at everything.
 
     Raises
     ------
@@ -90,6 +97,7 @@ class Trainer:
         *,
         batch_size: int = 100,
         seed: int | None = None,
+        check_finite: bool = False,
     ) -> None:
         if not isinstance(network, Network):
             raise SettingError(f"the network is an xbp.Network, not {network!r}")
@@ -98,6 +106,7 @@ class Trainer:
         self.network = network
         self.optimizer = optimizer
         self.batch_size = _positive("batch_size", batch_size)
+        self.check_finite = check_finite
         self._random = random_generator(seed)
 
     def fit(
@@ -146,7 +155,10 @@ class Trainer:
             If samples and targets differ in number, a value is not finite, or a label is outside
             the network's outputs.
         ShapeError, DTypeError
-            If the data do not fit the network. Whatever is raised, the network is as it was.
+            If the data do not fit the network. Whatever is raised so far, the network is as it was.
+        DivergenceError
+            If a loss is NaN or infinite. The network then has the parameters of the last epoch (or
+            checkpoint) that was good.
         """
         if (steps is None) == (epochs is None):
             raise SettingError("say how long to train: either steps or epochs")
@@ -177,33 +189,29 @@ class Trainer:
         history, step = History(), 0
         if checkpoints:
             history, step = self._resumed(checkpoints, x.shape[0])
-        losses: list[Array] = []
-        learn = backend.loop(Learner(self.network, self.optimizer))
-
-        def note_losses() -> None:
-            if losses:
-                history.loss += _to_floats(losses, backend)
-                losses.clear()
-
+        learner = Learner(self.network, self.optimizer, check_finite=self.check_finite)
+        watch = Watch(learner, x, t, step)
+        learn = backend.loop(learner)
         with _interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
-                losses.append(learn(batches, x, t))
+                losses = learn(batches, x, t)
+                watch.note(batches, losses)
                 step += batches.shape[0]
                 if progress:
-                    progress.step(step, losses[-1][-1])
+                    progress.step(step, losses[-1])
                 stopping = step < steps and interrupted()
                 planned = step == steps or step % per_epoch == 0
                 if planned:
-                    note_losses()
+                    history.loss += watch.losses()
                     self._evaluate(history, step, (x, t), test, progress)
                 if checkpoints and (step == steps or stopping or checkpoints.is_due(step)):
-                    note_losses()
+                    history.loss += watch.losses()
                     checkpoints.save(self._checkpoint(checkpoints, history, step, x.shape[0]))
                 if stopping:
                     history.interrupted = True
                     if not planned:
                         # Not part of what is saved: the training that goes on did not do it.
-                        note_losses()
+                        history.loss += watch.losses()
                         self._evaluate(history, step, (x, t), test, progress)
                     break
         return history
@@ -305,6 +313,8 @@ class Trainer:
                 raise DataError(f"x holds NaN or infinity in {network.dtype}: remove or replace it")
             classes = outputs.shape[-1]
             network.last_layer.check_targets(t, classes)
+            if network.last_layer.classifies:
+                _warn_of_a_single_class(t, kind)
             if t.ndim == 1 and classes <= prod(x.shape[1:]):
                 # One-hot once instead of at each step, where it is no larger than the samples.
                 t = one_hot(t, classes, like=outputs)
@@ -316,54 +326,6 @@ class Trainer:
             )
             raise type(error)(f"{kind} data{shapes and f', {shapes}'}: {error}") from error
         return x, t
-
-
-class Learner:
-    """A network and an optimizer, that learn from one mini-batch after the other.
-
-    Attributes
-    ----------
-    state : dict or None
-        The parameters and what the optimizer remembers: all that a step changes. None if the
-        optimizer does not say what that is, or if a layer is not to be traced.
-    """
-
-    def __init__(self, network: Network, optimizer: Optimizer) -> None:
-        self.network = network
-        self.optimizer = optimizer
-
-    @property
-    def state(self) -> dict[str, Any] | None:  # noqa: D102
-        memory = self.optimizer.state if self.network.traceable else None
-        return memory and {"params": dict(self.network.params), "memory": memory}
-
-    @state.setter
-    def state(self, state: dict[str, Any]) -> None:
-        self.network.params.update(state["params"])
-        self.optimizer.remember(state["memory"])
-
-    def bound_to(self, state: dict[str, Any]) -> Self:
-        """Return a learner of the same structure with another state."""
-        return type(self)(
-            self.network.bound_to(state["params"]), self.optimizer.bound_to(state["memory"])
-        )
-
-    def step(self, batch: Array, x: Array, t: Array) -> Array:
-        """Learn from the samples of a batch, given by their numbers, and return the loss."""
-        xp = namespace_of(x, t, batch, where=type(self).__name__)
-        return self.learn(xp.take(x, batch, axis=0), xp.take(t, batch, axis=0))
-
-    def learn(self, x: Array, t: Array) -> Array:
-        """Learn from a mini-batch, and return its loss."""
-        loss = self.network.loss(x, t)
-        self.optimizer.update(self.network.params, self.network.backward())
-        return loss
-
-
-def _to_floats(losses: list[Array], backend: Backend) -> list[float]:
-    """Return arrays of losses as numbers, in one trip to the host."""
-    floats: list[float] = backend.to_numpy(backend.xp.concat(losses)).tolist()
-    return floats
 
 
 @contextmanager
@@ -397,3 +359,14 @@ def _positive(name: str, value: Any) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise SettingError(f"{name} is a positive integer, not {value!r}")
     return int(value)
+
+
+def _warn_of_a_single_class(t: Array, kind: str) -> None:
+    labels = namespace_of(t).argmax(t, axis=1) if t.ndim > 1 else t
+    if labels.shape[0] > 1 and bool(namespace_of(labels).all(labels == labels[0])):
+        warnings.warn(
+            f"{kind} data: all {labels.shape[0]:,} samples are of class {int(labels[0])}, so there "
+            "is nothing to tell apart",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,93 @@
+"""A training that goes astray: noticed when its losses are read, and traced back."""
+
+from math import isfinite
+from typing import Any
+
+from xbp.errors import DivergenceError
+from xbp.finite import first_not_finite
+from xbp.learner import Learner
+from xbp.namespace import Array, namespace_of
+from xbp.recording import flatten
+from xbp.tracing import is_array
+
+
+class Watch:
+    """Keeps losses on the device until somebody asks, and what is needed if one is not finite.
+
+    Parameters
+    ----------
+    learner
+        Whose state is kept each time that the losses are read and good.
+    x, t
+        All samples and targets.
+    step
+        How many steps were done before.
+    """
+
+    def __init__(self, learner: Learner, x: Array, t: Array, step: int) -> None:
+        self.learner, self.x, self.t = learner, x, t
+        self._step = step
+        self._since: list[tuple[Array, Array]] = []
+        self._good = _copy(learner.state)
+
+    def note(self, batches: Array, losses: Array) -> None:
+        """Take note of steps: the samples of each, by number, and its loss."""
+        self._since.append((batches, losses))
+
+    def losses(self) -> list[float]:
+        """Return the losses since the last call, in one trip to the host.
+
+        Raises
+        ------
+        DivergenceError
+            If one is NaN or infinite.
+        """
+        if not self._since:
+            return []
+        xp = namespace_of(self.x)
+        losses: list[float] = self.learner.network.backend.to_numpy(
+            xp.concat([losses for _, losses in self._since])
+        ).tolist()
+        for number, loss in enumerate(losses, start=1):
+            if not isfinite(loss):
+                raise self._divergence(number, loss)
+        self._step += len(losses)
+        self._since.clear()
+        self._good = _copy(self.learner.state)
+        return losses
+
+    def _divergence(self, number: int, loss: float) -> DivergenceError:
+        xp = namespace_of(self.x)
+        story = f"the loss of step {self._step + number:,} is {loss}"
+        if self._good is not None:
+            self.learner.state = _copy(self._good)
+            if found := self._first_not_finite(number):
+                step, where = self._step + found[0], found[1]
+                story += f": in step {step:,}, {where} gave NaN or infinity first"
+            story += f". The network is now as it was after step {self._step:,}"
+        largest = float(xp.max(xp.abs(self.x)))
+        return DivergenceError(
+            f"{story}. Try a smaller learning rate ({self.learner.optimizer!r}), data of the size "
+            f"of 1 (the largest number is {largest:g}), or other initial weights"
+        )
+
+    def _first_not_finite(self, count: int) -> tuple[int, str] | None:
+        """Do the steps again, with a look at all that they compute."""
+        learner = self.learner.bound_to(_copy(self._good))
+        xp = namespace_of(self.x)
+        rows = (batches[i, ...] for batches, _ in self._since for i in range(batches.shape[0]))
+        for number, row in zip(range(1, count + 1), rows, strict=False):
+            x, t = xp.take(self.x, row, axis=0), xp.take(self.t, row, axis=0)
+            if where := first_not_finite(learner.network, x, t):
+                return number, where
+            learner.learn(x, t)
+        return None
+
+
+def _copy(state: dict[str, Any] | None) -> Any:
+    if state is None:
+        return None
+    leaves, rebuild = flatten(state)
+    return rebuild(
+        [namespace_of(leaf).asarray(leaf, copy=True) if is_array(leaf) else leaf for leaf in leaves]
+    )
