@@ -11,6 +11,7 @@ TABLE = {
     "DTypeError": TypeError,
     "MixedBackendError": TypeError,
     "DataError": ValueError,
+    "DivergenceError": ArithmeticError,
     "SettingError": ValueError,
     "CheckpointError": ValueError,
     "CallOrderError": RuntimeError,
