@@ -1,6 +1,8 @@
 """How the documentation is built: ``nox -s docs``."""
 
+import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import jupytext
@@ -59,4 +61,34 @@ def _codes(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def _place_mistakes() -> None:
+    """Write the page of mistakes and messages from the table that the tests hold."""
+    table = tomllib.loads((HERE.parent / "tests" / "mistakes.toml").read_text(encoding="utf-8"))
+    rows = [
+        *((row["code"], row["error"], row["message"]) for row in table["call"]),
+        *(
+            (row["line"], f"exit status {row['status']}", row["message"])
+            for row in table["command"]
+        ),
+    ]
+    page = ["# Mistakes and messages", "", INTRODUCTION.format(len(rows))]
+    for done, kind, message in rows:
+        page += ["```{code-block} text", done, "```", f"**{kind}**", "", f"> {escape(message)}", ""]
+    (HERE / "reference" / "mistakes.md").write_text("\n".join(page), encoding="utf-8")
+
+
+INTRODUCTION = """\
+What a mistake is answered with: {} of them, each made by the tests on every backend. None ends in
+an error of an array library, in a traceback on the command line, or in a changed network. In a
+message … stands for what differs from machine to machine. `net()` is a small network, `trainer()`
+trains it, `sample()` is a sample for it, and `written` and `saved` make files.
+"""
+
+
+def escape(text: str) -> str:
+    """Return a text in which nothing means anything to Markdown."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>$-])", r"\\\1", text)
+
+
 _place_notebooks()
+_place_mistakes()

@@ -63,7 +63,7 @@ GOOD = idx(8, (2, 2), bytes([1, 2, 3, 4]))
         (GOOD[:3], "no IDX file"),
         (GOOD[:9], "ends within its header"),
         (GOOD[:-1], r"has 15 bytes, but its header announces 16 \(shape \(2, 2\)\)"),
-        (GOOD + b"\0", "has 17 bytes, but its header announces 16"),
+        (GOOD + b"\0", "has 17 bytes or more, but its header announces 16"),
         (idx(8, (2**32 - 1,) * 4, b""), "has 20 bytes, but its header announces"),
         (gzip.compress(GOOD, mtime=0)[:-9], "cannot be read"),
         (gzip.compress(GOOD, mtime=0)[:12] + b"garbage", "cannot be read"),

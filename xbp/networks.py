@@ -379,7 +379,7 @@ class Network:
         """
         if params.keys() != self.params.keys():
             raise SettingError(
-                f"parameters {', '.join(self.params)} are needed, got {', '.join(params)}"
+                f"parameters {', '.join(self.params)} are needed, got {', '.join(params) or 'none'}"
             )
         network = object.__new__(type(self))
         network.__dict__.update(self.__dict__)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.numpy
-from safetensors import SafetensorError
 
 from xbp.errors import CheckpointError
 from xbp.files import write_file
@@ -38,7 +37,7 @@ def load_parameters(network: Network, path: str | Path) -> None:
     """
     try:
         arrays = safetensors.numpy.load(Path(path).read_bytes())
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # whatever a damaged file leads to
         raise CheckpointError(
             f"{path}: cannot be read ({error}): give a file that save_parameters or --out made"
         ) from error

@@ -25,6 +25,8 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _FIXED_HEADER = 4
 _GZIP_MAGIC = b"\x1f\x8b"
+_LARGEST_HEADER = _FIXED_HEADER + 4 * 255
+_CHUNK = 2**20
 
 
 def read_idx(path: str | Path) -> np.ndarray[Any, Any]:
@@ -52,12 +54,44 @@ def read_content(path: str | Path) -> bytes:
         If it cannot be read, or its compressed data are damaged.
     """
     try:
-        content = Path(path).read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
+        with Path(path).open("rb") as file:
+            packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+            file.seek(0)
+            if not packed:
+                return file.read()
+            with gzip.open(file) as unpacked:
+                return _read_no_more_than_announced(unpacked)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be read ({error}): check the path, or fetch the file again"
         ) from error
+
+
+def _read_no_more_than_announced(file: gzip.GzipFile) -> bytes:
+    """Return a packed file's content, or a little more than its header announces.
+
+    A small file may hold a thousand times its size, and its header promise anything.
+    """
+    content = file.read(_LARGEST_HEADER)
+    size = _size(content)
+    while (size is None or len(content) <= size) and (more := file.read(_CHUNK)):
+        content += more
+    return content
+
+
+def _size(content: bytes) -> int | None:
+    """Return how long a file that begins so should be; None if it is no IDX file."""
+    magic = content[:_FIXED_HEADER]
+    if len(magic) < _FIXED_HEADER or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
+        return None
+    header = _FIXED_HEADER + 4 * magic[3]
+    if len(content) < header:
+        return header
+    return header + prod(_shape(content, header)) * _DTYPES[magic[2]].itemsize
+
+
+def _shape(content: bytes, header: int) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.frombuffer(content[_FIXED_HEADER:header], ">u4"))
 
 
 def parse_idx(content: bytes, source: str) -> np.ndarray[Any, Any]:
@@ -68,22 +102,21 @@ def parse_idx(content: bytes, source: str) -> np.ndarray[Any, Any]:
     DataError
         If they are no IDX file, or fewer or more than the header says.
     """
-    magic = content[:_FIXED_HEADER]
-    if len(magic) < _FIXED_HEADER or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
+    magic, expected = content[:_FIXED_HEADER], _size(content)
+    if expected is None:
         raise DataError(
             f"{source}: no IDX file: it begins with {magic.hex(' ') or 'nothing'}, not with 00 00, "
             "a type and a number of dimensions"
         )
-    dtype, ndim = _DTYPES[magic[2]], magic[3]
-    header = _FIXED_HEADER + 4 * ndim
+    dtype, header = _DTYPES[magic[2]], _FIXED_HEADER + 4 * magic[3]
     if len(content) < header:
         raise DataError(f"{source}: ends within its header: fetch the file again")
-    shape = tuple(int(n) for n in np.frombuffer(content[_FIXED_HEADER:header], ">u4"))
-    expected = header + prod(shape) * dtype.itemsize
+    shape = _shape(content, header)
     if len(content) != expected:
+        more = " or more" if len(content) > expected else ""
         raise DataError(
-            f"{source}: has {len(content):,} bytes, but its header announces {expected:,} (shape "
-            f"{shape}): fetch the file again"
+            f"{source}: has {len(content):,} bytes{more}, but its header announces {expected:,} "
+            f"(shape {shape}): fetch the file again"
         )
     array = np.frombuffer(content, dtype, offset=header).reshape(shape)
     return array.astype(dtype.newbyteorder("="))

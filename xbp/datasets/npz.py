@@ -1,13 +1,17 @@
 """A user's own data, in NumPy's archive format."""
 
+from io import SEEK_END
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from xbp.errors import DataError
 
 _NAMES = ("x_train", "t_train", "x_test", "t_test")
+# No compression of the format makes anything smaller than that.
+_LARGEST_RATIO = 1100
 
 
 def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
@@ -30,18 +34,17 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         If the file cannot be read, is no such archive, holds objects instead of numbers, or lacks
         an array.
     """
-    # Takes long to import, and few calls need it.
-    import zipfile  # noqa: PLC0415
-
     try:
         with Path(path).open("rb") as file:
+            _check_sizes(file)
+            file.seek(0)
             # Objects would need pickle, and a pickle from a stranger can run anything.
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it holds a single array without a name")
             arrays = {name: archive[name] for name in _NAMES if name in archive}
             found = ", ".join(archive.files) or "nothing"
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever a damaged archive leads to
         raise DataError(
             f"{path}: cannot be read ({_reason(error)}): give an .npz file of numbers, made by "
             "numpy.savez"
@@ -56,6 +59,35 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         )
     x_train, t_train, x_test, t_test = (arrays.get(name) for name in _NAMES)
     return (x_train, t_train), (x_test, t_test)
+
+
+def _check_sizes(file: IO[bytes]) -> None:
+    """Raise ValueError if an array of an archive is not as large as its header says.
+
+    NumPy makes room for what is announced before it reads.
+    """
+    # Takes long to import, and few calls need it.
+    import zipfile  # noqa: PLC0415
+
+    largest = _LARGEST_RATIO * file.seek(0, SEEK_END)
+    file.seek(0)
+    if not zipfile.is_zipfile(file):
+        return  # NumPy says what it is instead
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if info.filename.removesuffix(".npy") not in _NAMES:
+                continue
+            if info.file_size > largest:
+                raise ValueError(f"{info.filename} claims to be larger than it can be")
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                reader = {
+                    (1, 0): np.lib.format.read_array_header_1_0,
+                    (2, 0): np.lib.format.read_array_header_2_0,
+                }[version]
+                shape, _, dtype = reader(member)
+                if member.tell() + prod(shape) * dtype.itemsize != info.file_size:
+                    raise ValueError(f"{info.filename} is not as large as its header says")
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,151 @@
+"""What each mistake is answered with: the rows of mistakes.toml, on the backend under test."""
+
+import re
+import shlex
+import tomllib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from support import arr, backend, widest
+
+import xbp
+from xbp import (
+    SGD,
+    Network,
+    Trainer,
+    TwoLayerNet,
+    get_backend,
+    gradient_check,
+    numerical_gradient,
+    register_backend,
+    set_backend,
+)
+from xbp.checkpoints import Checkpoint, Checkpoints
+from xbp.cli import main
+from xbp.datasets import load_digits, load_mnist, load_npz, read_idx
+from xbp.errors import XbpError
+from xbp.graphs import Graph, Operation, Variable
+from xbp.layers import Affine, Relu, SoftmaxWithLoss
+from xbp.saving import load_parameters, save_parameters
+
+TABLE = tomllib.loads((Path(__file__).parent / "mistakes.toml").read_text())
+CALLS: list[dict[str, str]] = TABLE["call"]
+COMMANDS: list[dict[str, Any]] = TABLE["command"]
+
+# Networks that rows have used, and what they were before.
+_networks: list[tuple[Network, dict[str, Any]]] = []
+
+
+def net() -> TwoLayerNet:
+    """Return a network that must stay as it is."""
+    network = TwoLayerNet(2, 3, 2, dtype=widest, seed=0)
+    before = {key: np.array(backend.to_numpy(value)) for key, value in network.params.items()}
+    _networks.append((network, before))
+    return network
+
+
+def trainer() -> Trainer:
+    return Trainer(net(), SGD(0.1), seed=0)
+
+
+def sample() -> Any:
+    return arr([[1.0, 2.0]], widest)
+
+
+def written(name: str, content: bytes) -> str:
+    Path(name).write_bytes(content)
+    return name
+
+
+def saved(name: str, **arrays: Any) -> str:
+    np.savez(name, **arrays)
+    return name
+
+
+def model_of_another_shape() -> str:
+    save_parameters(TwoLayerNet(4, 3, 2, dtype=widest), "other.safetensors")
+    return "other.safetensors"
+
+
+def folder_of_another_run() -> str:
+    checkpoints = Checkpoints("run")
+    checkpoints.start()
+    checkpoints.save(Checkpoint({"step": 1}, {}))
+    return "run"
+
+
+NAMES: dict[str, Any] = {
+    **{thing.__name__: thing for thing in (SGD, Network, Trainer, TwoLayerNet, Graph, Operation)},
+    **{thing.__name__: thing for thing in (Variable, Affine, Relu, SoftmaxWithLoss)},
+    **{thing.__name__: thing for thing in (Checkpoint, Checkpoints, get_backend, set_backend)},
+    **{thing.__name__: thing for thing in (register_backend, gradient_check, numerical_gradient)},
+    **{thing.__name__: thing for thing in (load_digits, load_mnist, load_npz, read_idx)},
+    **{thing.__name__: thing for thing in (load_parameters, save_parameters, net, trainer)},
+    **{thing.__name__: thing for thing in (sample, written, saved, arr)},
+    "model_of_another_shape": model_of_another_shape,
+    "folder_of_another_run": folder_of_another_run,
+    "backend": backend,
+    "widest": widest,
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in an empty folder, and see afterwards that no network was changed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XBP_DATA_DIR", raising=False)
+    _networks.clear()
+    yield
+    for network, before in _networks:
+        for key, value in network.params.items():
+            np.testing.assert_array_equal(backend.to_numpy(value), before[key])
+
+
+def assert_says(found: str, expected: str) -> None:
+    """Compare a message with that of the table, in which … stands for what differs."""
+    pattern = ".*".join(map(re.escape, expected.split("…")))
+    assert re.search(pattern, found, flags=re.DOTALL), f"{found!r} is not {expected!r}"
+
+
+def test_there_are_a_hundred_rows() -> None:
+    assert len(CALLS) + len(COMMANDS) >= 100
+    assert len({row["code"] for row in CALLS}) == len(CALLS)
+
+
+@pytest.mark.parametrize("row", CALLS, ids=lambda row: row["code"][:60])
+def test_a_call(row: dict[str, str]) -> None:
+    with warnings.catch_warnings():
+        # A damaged checkpoint is warned of, a single class too.
+        warnings.simplefilter("ignore")
+        with pytest.raises(XbpError) as caught:
+            eval(row["code"], dict(NAMES))
+    assert type(caught.value).__name__ == row["error"]
+    assert_says(str(caught.value), row["message"])
+
+
+@pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row["line"])
+def test_a_command(row: dict[str, Any]) -> None:
+    np.savez("odd.npz", x_train=np.ones((2, 2)), t_train=np.array([0.5, 1.5]))
+    np.savez("text.npz", x_train=np.array([["a"], ["b"]]), t_train=np.array([0, 1]))
+    np.savez("gap.npz", x_train=np.ones((2, 2)), t_train=np.array([0, 10**9]))
+    np.savez("nan.npz", x_train=np.full((2, 2), np.nan), t_train=np.array([0, 1]))
+    Path("file").write_text("in the way")
+    _, *arguments = shlex.split(row["line"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy says when it overflows
+        result = CliRunner().invoke(main, arguments, env={"COLUMNS": "1000"})
+    assert result.exit_code == row["status"], (result.stdout, result.stderr, result.exception)
+    assert isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.stderr
+    assert_says(result.stderr, row["message"])
+
+
+def test_the_selection_is_as_it_was() -> None:
+    with pytest.raises(XbpError):
+        set_backend("torhc")
+    assert xbp.get_backend().name == backend.name
