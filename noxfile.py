@@ -149,6 +149,21 @@ def kills(session: nox.Session, spec: str) -> None:
 
 
 @nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Read 102,000 damaged and forged files: each ends in a clean error or a right result."""
+    install(session, "testing", "bench")
+    environment = {"XBP_BACKEND": "numpy", "XBP_FUZZ": "17000"}
+    session.run("pytest", "-s", "tests/test_fuzz.py", env=environment)
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Look the dependencies up in the database of known vulnerabilities: it needs a network."""
+    install(session, more=dependencies("audit"))
+    session.run("pip-audit", "--skip-editable")
+
+
+@nox.session(default=False)
 def ulps(session: nox.Session) -> None:
     """Print how exact each gradient is, layer by backend, on all backends of this machine."""
     install(session, "testing", *(spec for spec in BACKENDS if spec in EXTRAS))

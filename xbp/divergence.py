@@ -65,7 +65,7 @@ class Watch:
                 step, where = self._step + found[0], found[1]
                 story += f": in step {step:,}, {where} gave NaN or infinity first"
             story += f". The network is now as it was after step {self._step:,}"
-        largest = float(xp.max(xp.abs(self.x)))
+        largest = max(float(xp.max(self.x)), -float(xp.min(self.x)))
         return DivergenceError(
             f"{story}. Try a smaller learning rate ({self.learner.optimizer!r}), data of the size "
             f"of 1 (the largest number is {largest:g}), or other initial weights"

@@ -25,6 +25,9 @@ from xbp.optimizers import Optimizer
 # How many samples a network sees at once when its accuracy is measured: few enough for a cache.
 _EVALUATION_BATCH = 1_000
 
+# How many numbers are looked at in one piece when data enter.
+_CHECKED_AT_ONCE = 2**22
+
 
 @dataclass(repr=False)
 class History:
@@ -309,7 +312,7 @@ class Trainer:
             trial = network.bound_to(network.params)
             outputs = trial.predict(x[:1, ...])
             trial.last_layer.forward(outputs, t[:1, ...])
-            if is_floating(x) and not bool(backend.xp.all(backend.xp.isfinite(x))):
+            if is_floating(x) and not _all_finite(x):
                 raise DataError(f"x holds NaN or infinity in {network.dtype}: remove or replace it")
             classes = outputs.shape[-1]
             network.last_layer.check_targets(t, classes)
@@ -359,6 +362,16 @@ def _positive(name: str, value: Any) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise SettingError(f"{name} is a positive integer, not {value!r}")
     return int(value)
+
+
+def _all_finite(x: Array) -> bool:
+    """Tell whether all is finite, a part at a time: x may be a file larger than the memory."""
+    xp, count = namespace_of(x), x.shape[0]
+    rows = max(_CHECKED_AT_ONCE // prod(x.shape[1:]), 1)
+    return all(
+        bool(xp.all(xp.isfinite(x[start : min(start + rows, count), ...])))
+        for start in range(0, count, rows)
+    )
 
 
 def _warn_of_a_single_class(t: Array, kind: str) -> None:

@@ -7,6 +7,7 @@ MNIST database of handwritten digits").
 
 import gzip
 import zlib
+from io import SEEK_END
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,40 @@ _LARGEST_HEADER = _FIXED_HEADER + 4 * 255
 _CHUNK = 2**20
 
 
-def read_idx(path: str | Path) -> np.ndarray[Any, Any]:
+def read_idx(path: str | Path, *, memory_map: bool = False) -> np.ndarray[Any, Any]:
     """Return the array in an IDX file, compressed by gzip or not.
 
     Parameters
     ----------
     path
         The file. Whether it is compressed is seen from its first bytes, not from its name.
+    memory_map
+        Whether to leave the numbers in the file, and read them when they are asked for: for files
+        larger than the memory. Such a file must not be compressed; its array cannot be written to,
+        and numbers of more than a byte are big-endian, as in the file.
 
     Raises
     ------
     DataError
         If it cannot be read, is no IDX file, or is shorter or longer than its header says.
     """
-    return parse_idx(read_content(path), str(path))
+    return _mapped(path) if memory_map else parse_idx(read_content(path), str(path))
+
+
+def _mapped(path: str | Path) -> np.ndarray[Any, Any]:
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(_LARGEST_HEADER)
+            length = file.seek(0, SEEK_END)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}): check the path") from error
+    if start.startswith(_GZIP_MAGIC):
+        raise DataError(f"{path}: is compressed, so it cannot be mapped: unpack it by gunzip")
+    # A file of no such length ends in the error that it would end in without a map.
+    if _size(start) != length:
+        parse_idx(start[:length], str(path))
+    header = _FIXED_HEADER + 4 * start[3]
+    return np.memmap(path, _DTYPES[start[2]], "r", header, _shape(start, header))
 
 
 def read_content(path: str | Path) -> bytes:

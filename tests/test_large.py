@@ -1,0 +1,120 @@
+"""Files larger than the memory, and long trainings: what is in memory stays as it is."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import backend
+
+import xbp
+from xbp.datasets import read_idx
+from xbp.errors import DataError
+
+pytestmark = pytest.mark.skipif(backend.name != "numpy", reason="is about NumPy's maps of files")
+
+# Prints how much memory of its own a process had at most, in MB, while it trained from a file.
+PROGRAM = """
+import sys, threading, time
+import numpy as np
+import xbp
+from xbp.datasets import read_idx
+
+def own():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1000 for line in status if line.startswith("RssAnon"))
+
+path = sys.argv[1]
+x = read_idx(path, memory_map=True) if path.endswith("idx") else np.load(path, mmap_mode="r")
+x = x.reshape(len(x), -1)
+divisor = 255 if x.dtype == np.uint8 else None
+network = xbp.Network.fully_connected([x.shape[1], 8, 2], divisor=divisor, dtype="float32", seed=0)
+peak, done = own(), False
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, own())
+        time.sleep(0.001)
+watcher = threading.Thread(target=watch)
+watcher.start()
+xbp.Trainer(network, xbp.SGD(0.01), seed=0).fit(x, np.arange(len(x)) % 2, steps=200)
+done = True
+watcher.join()
+print(peak)
+"""
+
+
+def peak(path: Path) -> float:
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(path)], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    return float(found.stdout)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="is asked of Linux")
+@pytest.mark.parametrize("kind", ["npy", "idx"])
+def test_training_from_a_file_takes_memory_of_a_mini_batch(kind: str, tmp_path: Path) -> None:
+    peaks = []
+    for samples in (500, 50_000):
+        path = tmp_path / f"{samples}.{kind}"
+        if kind == "npy":
+            np.save(path, np.zeros((samples, 1000), np.float32))
+        else:
+            header = b"\0\0\x08\x02" + samples.to_bytes(4, "big") + (4000).to_bytes(4, "big")
+            path.write_bytes(header + bytes(samples * 4000))
+        peaks.append(peak(path))
+        path.unlink()
+    # The larger file has 200 MB.
+    assert peaks[1] - peaks[0] < 40
+
+
+def test_a_mapped_idx_file_is_that_which_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"\0\0\x0b\x02\0\0\0\x02\0\0\0\x03" + bytes(range(12)))
+    np.testing.assert_array_equal(read_idx(path, memory_map=True), read_idx(path))
+    assert isinstance(read_idx(path, memory_map=True), np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x1f\x8b\x08", "is compressed, so it cannot be mapped"),
+        (b"", "no IDX file"),
+        (b"\0\0\x08", "no IDX file"),
+        (b"\0\0\x08\x01\0\0", "ends within its header"),
+        (b"\0\0\x08\x01\0\0\0\x05abc", "has 11 bytes, but its header announces 13"),
+        (b"\0\0\x08\x01\0\0\0\x02abc", "has 11 bytes or more, but its header announces 10"),
+    ],
+)
+def test_a_file_that_cannot_be_mapped(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_idx(path, memory_map=True)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_idx(tmp_path / "none", memory_map=True)
+
+
+def test_data_in_a_file_that_cannot_be_written_to_are_learned_from(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    x, t = chance.normal(size=(70, 5)).astype(np.float32), chance.integers(0, 3, 70)
+    np.save(tmp_path / "x.npy", x)
+    losses: list[Any] = []
+    for data in (x, np.load(tmp_path / "x.npy", mmap_mode="r")):
+        network = xbp.Network.fully_connected([5, 4, 3], dtype="float32", seed=0)
+        trainer = xbp.Trainer(network, xbp.SGD(0.1), batch_size=20, seed=0)
+        losses.append(trainer.fit(data, t, steps=12).loss)
+    assert losses[0] == losses[1]
+
+
+def test_nan_is_found_in_each_part_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xbp.training._CHECKED_AT_ONCE", 10)
+    network = xbp.Network.fully_connected([4, 2], seed=0)
+    for row in range(7):
+        x = np.ones((7, 4))
+        x[row, 3] = np.nan
+        with pytest.raises(DataError, match="x holds NaN"):
+            xbp.Trainer(network, xbp.SGD(0.1)).fit(x, np.arange(7) % 2, steps=1)
