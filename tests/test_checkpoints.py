@@ -314,7 +314,7 @@ def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             try:
-                _, stderr = process.communicate(timeout=chance.uniform(0, seconds))
+                _, stderr = process.communicate(timeout=chance.uniform(0, 0.7 * seconds))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
