@@ -223,6 +223,12 @@ def test_a_changed_bit_is_noticed(data: st.DataObject) -> None:
     assert read.to_bytes() == content
 
 
+@pytest.mark.parametrize("step", ["soon", -1, None, True])
+def test_a_step_is_a_number(step: Any) -> None:
+    with pytest.raises(CheckpointError, match="its step is"):
+        Checkpoint.from_bytes(Checkpoint({"step": step}, {}).to_bytes())
+
+
 def test_what_a_killed_process_left_is_removed(stopped: Path) -> None:
     left = stopped / ".checkpoint-000000000160.safetensors.0123456789abcdef.unfinished"
     left.write_bytes(b"half")
@@ -277,6 +283,27 @@ def test_mistakes(stopped: Path) -> None:
 
     with pytest.raises(SettingError, match="cannot be saved: name in state_names"):
         fit(trainer_of(Secretive()), checkpoints=Checkpoints(stopped, resume=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"random": {}}, {"random": None}, {"history": {"evil": []}}, {"history": 3}),
+        *({"step": 10**12}, {"numbers": {}}, {"numbers": None}),
+    ],
+    ids=str,
+)
+def test_a_forged_one_can_only_be_refused(change: dict[str, Any], stopped: Path) -> None:
+    last = paths(stopped)[-1]
+    read = Checkpoint.from_bytes(last.read_bytes())
+    last.write_bytes(Checkpoint({**read.state, **change}, read.arrays).to_bytes())
+    trainer = trainer_of(xbp.SGD(0.1), seed=5)
+    before, chance = params_of(trainer), trainer._random.bit_generator.state
+    with pytest.raises(CheckpointError):
+        fit(trainer, checkpoints=Checkpoints(stopped, resume=True))
+    assert trainer._random.bit_generator.state == chance
+    for key, value in params_of(trainer).items():
+        np.testing.assert_array_equal(value, before[key])
 
 
 # The command -------------------------------------------------------------------------------------
@@ -361,3 +388,18 @@ def test_nothing_to_go_on_with(tmp_path: Path) -> None:
     result = run(f"--resume={tmp_path}")
     assert result.exit_code == 1
     assert "holds no training to go on with" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "change", [None, {}, {"steps": "many"}, {"hidden": 3}, {"hidden": ["x"]}, {"more": 1}], ids=str
+)
+def test_settings_of_a_stranger_are_refused(change: Any, tmp_path: Path) -> None:
+    arguments = ["--steps=5", "--hidden=3", f"--backend={SPEC}", f"--out={tmp_path}"]
+    assert run(*arguments).exit_code == 0
+    (last,) = paths(tmp_path / "checkpoints")
+    read = Checkpoint.from_bytes(last.read_bytes())
+    settings = {**read.state["settings"], **change} if change else change
+    last.write_bytes(Checkpoint({**read.state, "settings": settings}, read.arrays).to_bytes())
+    result = run(f"--resume={tmp_path}")
+    assert result.exit_code == 1
+    assert "holds a training of some program, not of xbp train" in result.stderr

@@ -73,6 +73,9 @@ class Checkpoint:
             state = json.loads(text)
             if state["format"] != FORMAT:
                 raise CheckpointError(f"its format is {state['format']}, of another version of xbp")
+            step = state["step"]
+            if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+                raise CheckpointError(f"its step is {step!r}")
             return cls(state, arrays)
         except CheckpointError:
             raise
@@ -310,10 +313,14 @@ def unpack(
     backend = network.backend
     values = {name: backend.asarray(array) for name, array in checkpoint.arrays.items()}
     values |= checkpoint.state["numbers"]
+    seen = {**checkpoint.state["history"], "loss": checkpoint.arrays["loss"].tolist()}
+    if len(seen["loss"]) != checkpoint.step:
+        raise CheckpointError(f"it holds {len(seen['loss'])} losses of {checkpoint.step} steps")
+    memory = _filled("optimizer", optimizer.state or {}, values)
+    # From here on nothing can fail.
     network.params.update({key: values[f"params.{key}"] for key in network.params})
-    if optimizer.state:
-        optimizer.remember(_filled("optimizer", optimizer.state, values))
-    return {**checkpoint.state["history"], "loss": checkpoint.arrays["loss"].tolist()}
+    optimizer.remember(memory)
+    return seen
 
 
 def _flat(path: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

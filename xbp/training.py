@@ -14,7 +14,7 @@ import numpy as np
 from xbp.backend import Backend
 from xbp.checkpoints import Checkpoint, Checkpoints, pack, unpack
 from xbp.divergence import Watch
-from xbp.errors import DataError, SettingError, XbpError
+from xbp.errors import CheckpointError, DataError, SettingError, XbpError
 from xbp.functions import one_hot
 from xbp.initialization import random_generator
 from xbp.learner import Learner
@@ -265,9 +265,19 @@ class Trainer:
         last = checkpoints.start()
         if last is None:
             return History(), 0
-        seen = unpack(last, self.network, self.optimizer, self._position(count))
-        self._random.bit_generator.state = last.state["random"]
-        return History(**seen), last.step
+        before = self._random.bit_generator.state
+        try:
+            self._random.bit_generator.state = last.state["random"]
+            History(**{**last.state["history"], "loss": []})  # before anything is changed
+            seen = unpack(last, self.network, self.optimizer, self._position(count))
+            return History(**seen), last.step
+        except Exception as error:  # whatever somebody else may have written there
+            self._random.bit_generator.state = before
+            if isinstance(error, XbpError):
+                raise
+            raise CheckpointError(
+                f"{checkpoints.folder} holds no training that can be gone on with ({error!r})"
+            ) from error
 
     def _evaluate(
         self,

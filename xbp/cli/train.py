@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 import xbp
-from xbp.checkpoints import Checkpoints
+from xbp.checkpoints import Checkpoint, Checkpoints
 from xbp.cli.common import (
     INTERRUPTED,
     backend_option,
@@ -115,7 +115,33 @@ def _settings_of(folder: str, ctx: click.Context, given: dict[str, Any]) -> dict
         names = ", ".join("DATA" if name == "data" else _option(name) for name in unwanted)
         raise SettingError(f"--resume goes on with the settings of the training: omit {names}")
     kept = {name: given[name] for name in from_user & changeable}
-    return {**given, **last.state["settings"], **kept, "out": folder}
+    return {**given, **_checked(last, folder), **kept, "out": folder}
+
+
+# What a checkpoint of the command holds, and of which kinds.
+_KINDS = {
+    **dict.fromkeys(["data", "backend", "init", "dtype"], str),
+    **dict.fromkeys(["steps", "batch_size", "seed"], int),
+    **dict.fromkeys(["data_dir"], str | None),
+    **dict.fromkeys(["checkpoint_steps"], int | None),
+    "lr": float,
+    "hidden": list,
+}
+
+
+def _checked(checkpoint: Checkpoint, folder: str) -> dict[str, Any]:
+    """Return the settings in a checkpoint, if they are some: anybody may have written it."""
+    settings = checkpoint.state.get("settings")
+    if (
+        not isinstance(settings, dict)
+        or settings.keys() != _KINDS.keys()
+        or not all(isinstance(settings[name], kind) for name, kind in _KINDS.items())
+        or not all(isinstance(size, int) for size in settings["hidden"])
+    ):
+        raise CheckpointError(
+            f"{folder} holds a training of some program, not of xbp train: go on with it there"
+        )
+    return settings
 
 
 def _option(name: str) -> str:
@@ -129,7 +155,7 @@ def _checkpoints(
         folder / CHECKPOINTS, every_steps=every_steps, resume=resume, settings=settings
     )
     last = None if resume else checkpoints.latest()
-    if last and last.step < last.state["settings"]["steps"]:
+    if last and last.step < _checked(last, str(folder))["steps"]:
         raise CheckpointError(
             f"{folder} holds a training that was stopped after step {last.step:,}: go on with it "
             f"by --resume {folder}, or remove {checkpoints.folder}"
