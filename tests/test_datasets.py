@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -238,6 +240,33 @@ def test_a_cache_that_cannot_be_written(
     (tmp_path / "cache").write_text("a file where the folder would be")
     with pytest.raises(DataError, match=r"the cache cannot be written .*XDG_CACHE_HOME"):
         load_mnist()
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="starts processes: once is enough")
+def test_four_processes_may_download_at_once(files: Path, mirror: str, tmp_path: Path) -> None:
+    """Each sees files that are whole: a file has its own name only once it was verified."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from xbp.datasets import mnist\n"
+        "mnist.MIRRORS = (sys.argv[1],)\n"
+        "mnist.FILES = eval(sys.argv[2], vars(mnist))\n"
+        "(x, _), (y, _) = mnist.load_mnist(backend='numpy')\n"
+        "print(x.shape, float(x.sum()), y.shape)\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "other")}
+    arguments = [sys.executable, "-c", code, mirror, repr(mnist.FILES)]
+    processes = [
+        subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(4)
+    ]
+    ends = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, ends
+    assert len({printed for printed, _ in ends}) == 1
+    cached = sorted(path.name for path in (tmp_path / "other" / "xbp" / "mnist").iterdir())
+    assert cached == sorted(path.name for path in files.iterdir())
 
 
 @pytest.mark.skipif(not os.environ.get("XBP_DATA_DIR"), reason="XBP_DATA_DIR names no MNIST")

@@ -2,6 +2,7 @@
 
 import platform
 import time
+import warnings
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -222,7 +223,9 @@ def _train(
             f"test on; network {'-'.join(map(str, sizes))} on {chosen.name}:{chosen.device}"
         )
     began = time.perf_counter()
-    with TrainingProgress(steps, batch_size) as progress:
+    with TrainingProgress(steps, batch_size) as progress, warnings.catch_warnings():
+        # A loss that is not finite ends in an error that says more.
+        warnings.filterwarnings("ignore", "(overflow|invalid value|divide by zero) encountered")
         history = trainer.fit(
             x,
             t,
