@@ -180,7 +180,7 @@ class Training(RuleBasedStateMachine):
             assert last.arrays["loss"].tolist() == self.expected.loss[: last.step]
 
 
-_few = settings(max_examples=5 if backend.name in ("dpnp", "jax") else 20, stateful_step_count=12)
+_few = settings(max_examples=2 if backend.name in ("dpnp", "jax") else 20, stateful_step_count=12)
 TestSelection = Selection.TestCase
 TestSelection.settings = _few
 TestTraining = Training.TestCase
