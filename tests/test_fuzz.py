@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import tempfile
 import time
 import tracemalloc
 import warnings
@@ -148,15 +149,16 @@ def test_damaged_files(kind: str, tmp_path: Path) -> None:
         try:
             ends[read(path, reader)] += 1
         except BaseException as error:
-            kept = Path(tempfile_of(kind))
+            kept = kept_for(kind)
             kept.write_bytes(damaged)
             raise AssertionError(f"file {number}, kept as {kept}: {error!r}") from error
     print(f"{kind}: {ends}")
     assert ends["refused"] > FILES / 5
 
 
-def tempfile_of(kind: str) -> str:
-    return f"/tmp/xbp-fuzz-{kind.replace(', ', '-').replace(' ', '-')}"
+def kept_for(kind: str) -> Path:
+    """Return where a file that broke the reader stays, to be looked at."""
+    return Path(tempfile.gettempdir()) / f"xbp-fuzz-{kind.replace(', ', '-')}"
 
 
 def test_a_header_that_promises_the_moon(tmp_path: Path) -> None:
