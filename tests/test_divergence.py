@@ -111,6 +111,27 @@ def test_a_layer_that_is_not_traceable_and_an_optimizer_that_tells_nothing() -> 
         trainer.fit(*data(), steps=3)
 
 
+class Plain(Layer):
+    """A layer of somebody's own, which does not say that it may be traced."""
+
+    def forward(self, x: Array) -> Array:
+        return x * 1.0
+
+    def backward(self, dout: Array) -> Array:
+        return dout * 1.0
+
+
+def test_a_network_with_a_layer_of_ones_own_goes_back_too() -> None:
+    first, second = network_of().layers["Affine1"], network_of().layers["Affine2"]
+    network = xbp.Network([first, Plain(), second], SoftmaxWithLoss())
+    before = params_of(network)
+    trainer = xbp.Trainer(network, xbp.SGD(1e30), batch_size=10, seed=0)
+    with pytest.raises(DivergenceError, match=r"in step \d, .* gave NaN or infinity first\. The"):
+        trainer.fit(*data(), steps=12)
+    for key, value in params_of(network).items():
+        np.testing.assert_array_equal(value, before[key])
+
+
 class Poisoned(Layer):
     """Sends NaN back."""
 

@@ -19,7 +19,7 @@ import xbp
 from xbp.cli import main
 from xbp.graphs import graphviz
 from xbp.layers import Affine, SoftmaxWithLoss
-from xbp.reports import evaluate, loss_in_terminal, report_page
+from xbp.reports import Report, evaluate, loss_in_terminal
 from xbp.reports.curves import draw_curves, metrics_csv, thinned
 from xbp.training import History
 
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 
 def page_of(network: xbp.Network, x: Any, t: Any, history: History = HISTORY, **more: Any) -> Page:
-    return Page(report_page(network, history, x, t, settings={"data": "<some>"}, **more))
+    return Page(Report(network, history, x, t, {"data": "<some>"}, **more).html())
 
 
 # What it takes for what --------------------------------------------------------------------------

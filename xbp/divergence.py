@@ -28,7 +28,7 @@ class Watch:
         self.learner, self.x, self.t = learner, x, t
         self._step = step
         self._since: list[tuple[Array, Array]] = []
-        self._good = _copy(learner.state)
+        self._good = _copy(learner.whole_state)
 
     def note(self, batches: Array, losses: Array) -> None:
         """Take note of steps: the samples of each, by number, and its loss."""
@@ -53,7 +53,7 @@ class Watch:
                 raise self._divergence(number, loss)
         self._step += len(losses)
         self._since.clear()
-        self._good = _copy(self.learner.state)
+        self._good = _copy(self.learner.whole_state)
         return losses
 
     def _divergence(self, number: int, loss: float) -> DivergenceError:

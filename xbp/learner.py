@@ -34,10 +34,15 @@ class Learner:
         self.check_finite = check_finite
 
     @property
+    def whole_state(self) -> dict[str, Any] | None:
+        """The parameters and what the optimizer remembers; None if it does not say what that is."""
+        memory = self.optimizer.state
+        return memory and {"params": dict(self.network.params), "memory": memory}
+
+    @property
     def state(self) -> dict[str, Any] | None:  # noqa: D102
         traceable = self.network.traceable and not self.check_finite
-        memory = self.optimizer.state if traceable else None
-        return memory and {"params": dict(self.network.params), "memory": memory}
+        return self.whole_state if traceable else None
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:

@@ -161,7 +161,7 @@ class Trainer:
             If the data do not fit the network. Whatever is raised so far, the network is as it was.
         DivergenceError
             If a loss is NaN or infinite. The network then has the parameters of the last epoch (or
-            checkpoint) that was good.
+            checkpoint) that was good, if the optimizer says what it remembers.
         """
         if (steps is None) == (epochs is None):
             raise SettingError("say how long to train: either steps or epochs")
@@ -377,7 +377,7 @@ def _positive(name: str, value: Any) -> int:
 def _all_finite(x: Array) -> bool:
     """Tell whether all is finite, a part at a time: x may be a file larger than the memory."""
     xp, count = namespace_of(x), x.shape[0]
-    rows = max(_CHECKED_AT_ONCE // prod(x.shape[1:]), 1)
+    rows = max(_CHECKED_AT_ONCE // max(prod(x.shape[1:]), 1), 1)
     return all(
         bool(xp.all(xp.isfinite(x[start : min(start + rows, count), ...])))
         for start in range(0, count, rows)

@@ -63,11 +63,10 @@ def graph(
     """
     if steps and not out:
         raise SettingError("--steps writes pictures: say where with --out FILE")
-    if what != "net":
-        _refuse_settings_of_a_net(ctx, what)
     if what == "net":
         chosen = _net(start(backend), [width] * (depth - 1), ACTIVATIONS[activation], samples, seed)
     else:
+        _refuse_settings_of_a_net(ctx, what)
         chosen = CHAPTER[what]()
     done = chosen.steps()
     paths = _save(Path(out), chosen, done if steps else []) if out else []

@@ -30,7 +30,7 @@ from xbp.cli.common import (
 from xbp.errors import CheckpointError, SettingError
 from xbp.files import prepare_folder
 from xbp.progress import TrainingProgress
-from xbp.reports import loss_in_terminal, write_report
+from xbp.reports import Report, loss_in_terminal
 from xbp.saving import save_parameters, save_result, to_json
 
 # In the folder of --out.
@@ -268,14 +268,13 @@ def _train(
     if folder:
         save_parameters(network, folder / "model.safetensors")
         save_result(result, folder / "result.json")
-        write_report(
-            folder,
+        Report(
             network,
             history,
             *(loaded.test if has_test else loaded.train),
             settings=_settings(result),
             image_shape=loaded.image_shape,
-        )
+        ).write(folder)
     if as_json:
         click.echo(to_json(result))
     else:

@@ -2,6 +2,6 @@
 
 from xbp.reports.curves import loss_in_terminal
 from xbp.reports.evaluation import Evaluation, evaluate
-from xbp.reports.page import report_page, write_report
+from xbp.reports.page import Report
 
-__all__ = ["Evaluation", "evaluate", "loss_in_terminal", "report_page", "write_report"]
+__all__ = ["Evaluation", "Report", "evaluate", "loss_in_terminal"]

@@ -1,6 +1,7 @@
 """The report of a training: one page that needs nothing beside it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from math import prod
 from pathlib import Path
@@ -29,22 +30,12 @@ _CHECKED_SAMPLES = 3
 _CHECKED_ELEMENTS = 100
 
 
-def write_report(
-    folder: str | Path,
-    network: Network,
-    history: History,
-    x: Any,
-    t: Any,
-    *,
-    settings: Mapping[str, Any],
-    image_shape: tuple[int, int] | None = None,
-) -> None:
-    """Write ``metrics.csv``, ``curves.svg``, ``curves.png`` and ``report.html`` to a folder.
+@dataclass(frozen=True)
+class Report:
+    """What there is to see of a training.
 
     Parameters
     ----------
-    folder
-        It exists.
     network
         A classifier, trained.
     history
@@ -55,58 +46,60 @@ def write_report(
         What the page lists, by name.
     image_shape
         Height and width, if a sample is an image.
-
-    Raises
-    ------
-    DataError
-        If a file cannot be written.
     """
-    folder = Path(folder)
-    write_file(folder / "metrics.csv", metrics_csv(history).encode())
-    for form in ("svg", "png"):
-        write_file(folder / f"curves.{form}", draw_curves(history, form))
-    page = report_page(network, history, x, t, settings=settings, image_shape=image_shape)
-    write_file(folder / "report.html", page.encode())
 
+    network: Network
+    history: History
+    x: Any
+    t: Any
+    settings: Mapping[str, Any]
+    image_shape: tuple[int, int] | None = None
 
-def report_page(
-    network: Network,
-    history: History,
-    x: Any,
-    t: Any,
-    *,
-    settings: Mapping[str, Any],
-    image_shape: tuple[int, int] | None = None,
-) -> str:
-    """Return the report as HTML; parameters are those of `write_report`."""
-    # Slow to import.
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
+    def write(self, folder: str | Path) -> None:
+        """Write ``metrics.csv``, ``curves.svg``, ``curves.png`` and ``report.html`` to a folder.
 
-    backend = network.backend
-    found = evaluate(network, x, t)
-    with backend.scope():
-        samples, targets = network.as_samples(x), backend.asarray(t)
-        few, some = (min(count, samples.shape[0]) for count in (_CHECKED_SAMPLES, _GRAPH_SAMPLES))
-        check = _checked(network, samples[:few, ...], targets[:few, ...])
-        graph = _drawn(network, samples[:some, ...], targets[:some, ...])
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
-        files("xbp.reports").joinpath("page.html").read_text(encoding="utf-8")
-    )
-    return template.render(
-        settings=settings,
-        history=history,
-        curves={
-            curve: svg_uri(draw_curves(history, "svg", curves=[curve], background="none"))
-            for curve in curves_of(history)
-        },
-        found=found,
-        confusion=_confusion(found),
-        mistakes=_mistakes(network, samples, found, image_shape),
-        weights=_weights(network, image_shape),
-        check=check,
-        graph=graph,
-        graph_samples=some,
-    )
+        Raises
+        ------
+        DataError
+            If a file cannot be written.
+        """
+        folder = Path(folder)
+        write_file(folder / "metrics.csv", metrics_csv(self.history).encode())
+        for form in ("svg", "png"):
+            write_file(folder / f"curves.{form}", draw_curves(self.history, form))
+        write_file(folder / "report.html", self.html().encode())
+
+    def html(self) -> str:
+        """Return the page, which needs nothing beside it."""
+        # Slow to import.
+        from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
+
+        network, history, backend = self.network, self.history, self.network.backend
+        found = evaluate(network, self.x, self.t)
+        with backend.scope():
+            samples, targets = network.as_samples(self.x), backend.asarray(self.t)
+            limits = _CHECKED_SAMPLES, _GRAPH_SAMPLES
+            few, some = (min(count, samples.shape[0]) for count in limits)
+            check = _checked(network, samples[:few, ...], targets[:few, ...])
+            graph = _drawn(network, samples[:some, ...], targets[:some, ...])
+        template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+            files("xbp.reports").joinpath("page.html").read_text(encoding="utf-8")
+        )
+        return template.render(
+            settings=self.settings,
+            history=history,
+            curves={
+                curve: svg_uri(draw_curves(history, "svg", curves=[curve], background="none"))
+                for curve in curves_of(history)
+            },
+            found=found,
+            confusion=_confusion(found),
+            mistakes=_mistakes(network, samples, found, self.image_shape),
+            weights=_weights(network, self.image_shape),
+            check=check,
+            graph=graph,
+            graph_samples=some,
+        )
 
 
 def _checked(network: Network, x: Array, t: Array) -> GradientReport | str:
