@@ -1,6 +1,8 @@
 """Files, written whole or not at all."""
 
 import os
+from collections.abc import Mapping
+from errno import EISDIR
 from pathlib import Path
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
@@ -36,18 +38,37 @@ def write_file(path: str | Path, content: bytes) -> None:
         If it cannot be written; what was there before is still there.
     """
     path = Path(path)
+    write_files(path.parent, {path.name: content})
+
+
+def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> None:
+    """Write files of a folder, all of them or none.
+
+    Raises
+    ------
+    DataError
+        If one cannot be written; what was there before is still there.
+    """
+    paths = {Path(folder) / name: content for name, content in contents.items()}
     # A name that is nobody else's: after a crash another process may have this one's number.
-    unfinished = path.with_name(f".{path.name}.{token_hex(8)}{_UNFINISHED}")
+    ending = f".{token_hex(8)}{_UNFINISHED}"
+    unfinished = {path: path.with_name(f".{path.name}{ending}") for path in paths}
+    path = Path(folder)
     try:
         try:
-            with unfinished.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
+            for path, content in paths.items():
+                if path.is_dir():  # renaming would fail, when others are renamed already
+                    raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+                with unfinished[path].open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for path in paths:
+                unfinished[path].replace(path)
         finally:
-            unfinished.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+            for leftover in unfinished.values():
+                leftover.unlink(missing_ok=True)
+        _sync_folder(Path(folder))
     except OSError as error:
         raise _cannot_write(path, error) from error
 

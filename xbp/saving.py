@@ -21,8 +21,13 @@ def save_parameters(network: Network, path: str | Path) -> None:
     DataError
         If the file cannot be written; what was there before is still there.
     """
-    arrays = {key: network.backend.to_numpy(value) for key, value in network.params.items()}
-    write_file(path, safetensors.numpy.save(arrays))
+    write_file(path, to_safetensors(network))
+
+
+def to_safetensors(network: Network) -> bytes:
+    """Return a network's parameters in the safetensors format."""
+    to_numpy = network.backend.to_numpy
+    return safetensors.numpy.save({key: to_numpy(value) for key, value in network.params.items()})
 
 
 def load_parameters(network: Network, path: str | Path) -> None:
@@ -48,8 +53,8 @@ def load_parameters(network: Network, path: str | Path) -> None:
             f"{path}: holds {_described(found)}, but the network has {_described(needed)}: build "
             "it with the same sizes and dtype"
         )
-    for key, array in arrays.items():
-        network.params[key] = network.backend.asarray(array)
+    asarray = network.backend.asarray
+    network.params.update({key: asarray(array) for key, array in arrays.items()})
 
 
 def save_result(result: Mapping[str, Any], path: str | Path) -> None:

@@ -27,11 +27,11 @@ from xbp.cli.common import (
     start,
     table,
 )
-from xbp.errors import CheckpointError, SettingError
-from xbp.files import prepare_folder
+from xbp.errors import CheckpointError, DataError, SettingError
+from xbp.files import prepare_folder, write_files
 from xbp.progress import TrainingProgress
 from xbp.reports import Report, loss_in_terminal
-from xbp.saving import save_parameters, save_result, to_json
+from xbp.saving import to_json, to_safetensors
 
 # In the folder of --out.
 CHECKPOINTS = "checkpoints"
@@ -265,22 +265,40 @@ def _train(
             "test_accuracy": history.test_accuracy,
         },
     }
-    if folder:
-        save_parameters(network, folder / "model.safetensors")
-        save_result(result, folder / "result.json")
-        Report(
-            network,
-            history,
-            *(loaded.test if has_test else loaded.train),
-            settings=_settings(result),
-            image_shape=loaded.image_shape,
-        ).write(folder)
-    if as_json:
-        click.echo(to_json(result))
-    else:
-        _print_training(result, history, folder)
+    try:
+        if folder:
+            report = Report(
+                network,
+                history,
+                *(loaded.test if has_test else loaded.train),
+                settings=_settings(result),
+                image_shape=loaded.image_shape,
+            )
+            _write(folder, network, result, report)
+    finally:  # on a full disk what was learned is printed at least
+        if as_json:
+            click.echo(to_json(result))
+        else:
+            _print_training(result, history)
+    if folder and not as_json:
+        click.echo(f"the model, metrics, curves and report.html are in {folder}")
     if history.interrupted:
         raise SystemExit(INTERRUPTED)
+
+
+def _write(folder: Path, network: xbp.Network, result: dict[str, Any], report: Report) -> None:
+    """Write all that is left of a training, or nothing: never a model beside another's figures."""
+    files = {
+        "model.safetensors": to_safetensors(network),
+        "result.json": to_json(result, indent=2).encode(),
+        **report.files(),
+    }
+    try:
+        write_files(folder, files)
+    except DataError as error:
+        saved = any((folder / CHECKPOINTS).iterdir())
+        hint = f". Once that is mended, --resume {folder} writes it" if saved else ""
+        raise DataError(f"{error}{hint}") from error
 
 
 def _spread(text: str) -> float | str:
@@ -304,7 +322,7 @@ def _settings(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _print_training(result: dict[str, Any], history: xbp.History, folder: Path | None) -> None:
+def _print_training(result: dict[str, Any], history: xbp.History) -> None:
     results = table("steps", "seconds", "loss", "training accuracy", "test accuracy")
     test = result["test_accuracy"]
     results.add_row(
@@ -320,5 +338,3 @@ def _print_training(result: dict[str, Any], history: xbp.History, folder: Path |
     console.print(results)
     if result["interrupted"]:
         console.print("interrupted: the network keeps what it has learned so far")
-    if folder:
-        click.echo(f"the model, metrics, curves and report.html are in {folder}")

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
-from xbp.errors import BackendUnavailableError
+from xbp.errors import BackendUnavailableError, DataError
 
 FONT = "DejaVu Sans"
 
@@ -35,8 +35,16 @@ def render(dot: str, form: str) -> bytes:
     ------
     BackendUnavailableError
         If pygraphviz is not installed.
+    DataError
+        If it finds no place for its temporary files.
     """
-    picture: bytes = _graphviz().AGraph(string=dot).draw(format=form, prog="dot")
+    try:
+        picture: bytes = _graphviz().AGraph(string=dot).draw(format=form, prog="dot")
+    except OSError as error:
+        raise DataError(
+            f"Graphviz needs a temporary file ({error.strerror or error}): make room in "
+            f"{gettempdir()}, or let TMPDIR name another folder"
+        ) from error
     return picture
 
 

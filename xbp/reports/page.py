@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xbp.errors import BackendUnavailableError, DataError
-from xbp.files import write_file
+from xbp.files import write_files
 from xbp.gradients import GradientReport, gradient_check
 from xbp.graphs import Graph
 from xbp.layers import Affine
@@ -56,18 +56,22 @@ class Report:
     image_shape: tuple[int, int] | None = None
 
     def write(self, folder: str | Path) -> None:
-        """Write ``metrics.csv``, ``curves.svg``, ``curves.png`` and ``report.html`` to a folder.
+        """Write the files to a folder, all of them or none.
 
         Raises
         ------
         DataError
-            If a file cannot be written.
+            If one cannot be written; what was there before is still there.
         """
-        folder = Path(folder)
-        write_file(folder / "metrics.csv", metrics_csv(self.history).encode())
-        for form in ("svg", "png"):
-            write_file(folder / f"curves.{form}", draw_curves(self.history, form))
-        write_file(folder / "report.html", self.html().encode())
+        write_files(folder, self.files())
+
+    def files(self) -> dict[str, bytes]:
+        """Return ``metrics.csv``, ``curves.svg``, ``curves.png`` and ``report.html``."""
+        return {
+            "metrics.csv": metrics_csv(self.history).encode(),
+            **{f"curves.{form}": draw_curves(self.history, form) for form in ("svg", "png")},
+            "report.html": self.html().encode(),
+        }
 
     def html(self) -> str:
         """Return the page, which needs nothing beside it."""
@@ -114,7 +118,7 @@ def _drawn(network: Network, x: Array, t: Array) -> tuple[str, str]:
     """Return the address of the graph's picture and an empty text; or the other way round."""
     try:
         svg = Graph.of_network(network, x, t).picture().svg()
-    except BackendUnavailableError as error:
+    except (BackendUnavailableError, DataError) as error:
         return "", str(error)
     return svg_uri(svg.encode()), ""
 
