@@ -10,6 +10,7 @@ import jax.numpy
 import numpy
 
 from xbp.backend import Backend, Function, Work
+from xbp.errors import DTypeError
 from xbp.namespace import Array
 
 
@@ -61,6 +62,14 @@ class JaxBackend(Backend):
 
     def from_numpy(self, host: numpy.ndarray[Any, Any]) -> Array:
         """Put the array on the device, and keep it there."""
+        if host.dtype.kind in "iu" and host.dtype.name not in self.dtypes and host.size:
+            # JAX would drop the upper half of each number without a word.
+            limits = numpy.iinfo(numpy.int32 if host.dtype.kind == "i" else numpy.uint32)
+            if host.max() > limits.max or host.min() < limits.min:
+                raise DTypeError(
+                    f"backend {self.name}:{self.device} has no {host.dtype}, which these numbers "
+                    f"need: {self.float64_hint}"
+                )
         return jax.device_put(host, self.native_device)
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:

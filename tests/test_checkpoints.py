@@ -274,7 +274,7 @@ def test_mistakes(stopped: Path) -> None:
     with pytest.raises(CheckpointError, match="had batch_size 20, this one has 10"):
         fit(other, checkpoints=Checkpoints(stopped, resume=True))
     for wrong in ({"every_steps": 0}, {"every_minutes": -1}, {"keep": 0}, {"every_steps": 1.5}):
-        with pytest.raises(SettingError, match=f"{next(iter(wrong))} is a positive number"):
+        with pytest.raises(SettingError, match=f"{next(iter(wrong))} is a positive"):
             Checkpoints(stopped, **wrong)
 
     class Secretive(xbp.Optimizer):

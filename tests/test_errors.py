@@ -7,6 +7,7 @@ from xbp import errors
 TABLE = {
     "BackendNotFoundError": LookupError,
     "BackendUnavailableError": ImportError,
+    "ParameterNotFoundError": KeyError,
     "ShapeError": ValueError,
     "DTypeError": TypeError,
     "MixedBackendError": TypeError,

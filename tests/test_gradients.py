@@ -383,7 +383,7 @@ def test_the_seed_chooses_the_elements() -> None:
 
 @pytest.mark.parametrize("elements", [-1, 2.5, "all"])
 def test_elements_are_counted(elements: Any) -> None:
-    with pytest.raises(SettingError, match="elements is a positive integer or None"):
+    with pytest.raises(SettingError, match="elements is a positive integer, not"):
         gradient_check(network(), *data(), elements=elements)
 
 
@@ -477,7 +477,7 @@ def test_directions_ask_for_few_losses() -> None:
 def test_elements_or_directions() -> None:
     with pytest.raises(SettingError, match="either elements are compared or directions, not both"):
         gradient_check(deep_net(), *deep_data(), elements=1, directions=1)
-    with pytest.raises(SettingError, match="directions is a positive integer or None, not 0"):
+    with pytest.raises(SettingError, match="directions is a positive integer, not 0"):
         gradient_check(deep_net(), *deep_data(), directions=0)
 
 

@@ -16,6 +16,7 @@ from support import arr, backend, widest
 import xbp
 from xbp import (
     SGD,
+    History,
     Network,
     Trainer,
     TwoLayerNet,
@@ -24,13 +25,16 @@ from xbp import (
     numerical_gradient,
     register_backend,
     set_backend,
+    use_backend,
 )
 from xbp.checkpoints import Checkpoint, Checkpoints
 from xbp.cli import main
 from xbp.datasets import load_digits, load_mnist, load_npz, read_idx
 from xbp.errors import XbpError
+from xbp.functions import one_hot, softmax
 from xbp.graphs import Graph, Operation, Variable
-from xbp.layers import Affine, Relu, SoftmaxWithLoss
+from xbp.layers import Affine, MulLayer, Relu, SoftmaxWithLoss
+from xbp.reports import Report
 from xbp.saving import load_parameters, save_parameters
 
 TABLE = tomllib.loads((Path(__file__).parent / "mistakes.toml").read_text())
@@ -72,6 +76,24 @@ def model_of_another_shape() -> str:
     return "other.safetensors"
 
 
+def masked() -> Any:
+    return np.ma.masked_array([[1.0, 2.0]], [[True, False]])
+
+
+def products() -> MulLayer:
+    """Return a layer that has multiplied integers."""
+    layer = MulLayer()
+    layer.forward(arr([1, 2]), 3)
+    return layer
+
+
+def loss_of(t: Any) -> SoftmaxWithLoss:
+    """Return a layer that has computed a loss."""
+    layer = SoftmaxWithLoss()
+    layer.forward(sample(), t)
+    return layer
+
+
 def folder_of_another_run() -> str:
     checkpoints = Checkpoints("run")
     checkpoints.start()
@@ -86,7 +108,9 @@ NAMES: dict[str, Any] = {
     **{thing.__name__: thing for thing in (register_backend, gradient_check, numerical_gradient)},
     **{thing.__name__: thing for thing in (load_digits, load_mnist, load_npz, read_idx)},
     **{thing.__name__: thing for thing in (load_parameters, save_parameters, net, trainer)},
-    **{thing.__name__: thing for thing in (sample, written, saved, arr)},
+    **{thing.__name__: thing for thing in (sample, written, saved, arr, masked, loss_of)},
+    **{thing.__name__: thing for thing in (products, MulLayer, softmax, one_hot, History, Report)},
+    **{thing.__name__: thing for thing in (use_backend,)},
     "model_of_another_shape": model_of_another_shape,
     "folder_of_another_run": folder_of_another_run,
     "backend": backend,

@@ -71,8 +71,9 @@ def test_the_layers_behind_run_once_for_many_elements(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Relu, "forward", counting)
     net().numerical_gradient(*data())
-    # For each of four parameters, to either side: 53 elements are moved 106 times.
-    assert calls <= 8
+    # For each of four parameters, to either side: 53 elements are moved 106 times. And once before,
+    # to see that all fits.
+    assert calls <= 9
     calls = 0
     net().numerical_gradient(*data(), memory=1)
     assert calls >= 2 * (6 * 5 + 5)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, cast
 import array_api_compat
 import numpy as np
 
-from xbp.errors import BackendUnavailableError, DTypeError, ShapeError, XbpError
+from xbp.errors import BackendUnavailableError, DataError, DTypeError, ShapeError, XbpError
 from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, kind_of, namespace_of
 from xbp.recording import Capture, Recorded, Writer
 from xbp.rewriting import Fuse
@@ -77,6 +77,15 @@ class Backend:
     def __repr__(self) -> str:
         version = getattr(self.library, "__version__", "of unknown version")
         return f"<xbp backend {self.name}:{self.device}, {self.library.__name__} {version}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The objects of a library need not be copied or pickled: a name finds them again.
+        found = ("native_device", "dtypes")
+        return {name: value for name, value in vars(self).items() if name not in found}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self.native_device = self.find_device(self.device)
 
     # What a library may have to say for itself ---------------------------------------------------
 
@@ -248,6 +257,8 @@ class Backend:
             If obj does not hold numbers, or the device has no such dtype.
         ShapeError
             If nested lists have rows of different lengths.
+        DataError
+            If elements are masked.
         """
         native_dtype = None if dtype is None else self.dtype(dtype)
         if self.is_native(obj):
@@ -269,6 +280,8 @@ class Backend:
             host = host.astype(dtype)
         try:
             return self.from_numpy(host)
+        except XbpError:
+            raise
         except TypeError as error:
             raise DTypeError(
                 f"backend {self.name}:{self.device} has no dtype {host.dtype}: name another one, "
@@ -307,6 +320,13 @@ def to_host(obj: object) -> np.ndarray[Any, Any]:
             host = np.from_dlpack(obj, device="cpu")
         else:
             host = np.asarray(obj)
+            if isinstance(obj, np.ma.MaskedArray) and np.ma.is_masked(obj):
+                raise DataError(
+                    "asarray: elements that are masked have no value: fill them, x.filled(0), or "
+                    "leave their samples out"
+                )
+    except XbpError:
+        raise
     except Exception as error:
         if isinstance(obj, list | tuple) and isinstance(error, ValueError):
             raise ShapeError(f"asarray: the rows differ in length: {error}") from error

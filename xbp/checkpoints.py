@@ -12,9 +12,10 @@ from typing import Any, Self
 import numpy as np
 
 from xbp.errors import CheckpointError, DataError, SettingError
-from xbp.files import prepare_folder, remove_unfinished, write_file
+from xbp.files import as_path, prepare_folder, remove_unfinished, write_file
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
+from xbp.settings import is_finite_number, positive_integer, positive_number
 
 HostArray = np.ndarray[Any, Any]
 
@@ -112,7 +113,9 @@ class Checkpoints:
     Raises
     ------
     SettingError
-        If one of the numbers is not positive.
+        If one of the numbers is not positive, or settings are none that JSON can hold.
+    DataError
+        If folder cannot be one's name.
 
     Examples
     --------
@@ -139,17 +142,16 @@ class Checkpoints:
     ) -> None:
         if every_steps is None and every_minutes is None:
             every_minutes = 1
-        numbers = {"every_steps": every_steps, "every_minutes": every_minutes, "keep": keep}
-        for name, value in numbers.items():
-            kinds = int | float if name == "every_minutes" else int
-            if value is not None and not (isinstance(value, kinds) and value > 0):
-                raise SettingError(f"Checkpoints: {name} is a positive number, not {value!r}")
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         self.every_steps = every_steps
+        if every_steps is not None:
+            self.every_steps = positive_integer("Checkpoints: every_steps", every_steps)
         self.every_minutes = every_minutes
-        self.keep = keep
+        if every_minutes is not None:
+            self.every_minutes = positive_number("Checkpoints: every_minutes", every_minutes)
+        self.keep = positive_integer("Checkpoints: keep", keep)
         self.resume = resume
-        self.settings = dict(settings or {})
+        self.settings = _as_json("Checkpoints: settings", settings or {})
         self._last_step = 0
         self._last_time = time.monotonic()
 
@@ -237,6 +239,17 @@ class Checkpoints:
         return sorted(self.folder.glob(_PATTERN))
 
 
+def _as_json(what: str, values: Any) -> Any:
+    """Return a dictionary as a file will give it back, or raise `SettingError` if it cannot."""
+    try:
+        return json.loads(json.dumps(dict(values)))
+    except (TypeError, ValueError) as error:
+        raise SettingError(
+            f"{what} are a dictionary of what JSON can hold, numbers, text and lists of them, not "
+            f"{values!r} ({error})"
+        ) from error
+
+
 # From a training to a checkpoint, and back -------------------------------------------------------
 
 
@@ -261,6 +274,7 @@ def pack(
     # A compiled step makes arrays of numbers.
     scalars = {name: array.item() for name, array in arrays.items() if array.ndim == 0}
     numbers = {name: value for name, value in values.items() if name not in arrays} | scalars
+    numbers = _as_json(f"what {optimizer!r} remembers beside arrays", numbers)
     arrays = {name: array for name, array in arrays.items() if name not in scalars}
     arrays["loss"] = np.asarray(history["loss"], dtype=np.float64)
     spec = f"{network.backend.name}:{network.backend.device}"
@@ -312,7 +326,7 @@ def unpack(
         )
     backend = network.backend
     values = {name: backend.asarray(array) for name, array in checkpoint.arrays.items()}
-    values |= checkpoint.state["numbers"]
+    values |= _checked_numbers(checkpoint.state["numbers"], here.state["numbers"])
     seen = {**checkpoint.state["history"], "loss": checkpoint.arrays["loss"].tolist()}
     if len(seen["loss"]) != checkpoint.step:
         raise CheckpointError(f"it holds {len(seen['loss'])} losses of {checkpoint.step} steps")
@@ -321,6 +335,13 @@ def unpack(
     network.params.update({key: values[f"params.{key}"] for key in network.params})
     optimizer.remember(memory)
     return seen
+
+
+def _checked_numbers(found: Any, here: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers that an optimizer remembers, if these are some: anybody may have said."""
+    if found.keys() != here.keys() or not all(map(is_finite_number, found.values())):
+        raise CheckpointError(f"the optimizer's numbers are {found}, but {here} here")
+    return dict(found)
 
 
 def _flat(path: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from xbp.namespace import (
     namespace_of,
     widest_float,
 )
+from xbp.settings import is_finite_number
 
 # How many roundings an elementary function or a handful of operations amount to; a sum adds one for
 # each of its terms.
@@ -33,6 +34,9 @@ DOUBTS = 3
 # it may have been refined for nothing but to stay on one side of a kink.
 RESOLUTION = 1e-3
 
+
+# Of float64: twice the machine epsilon.
+_SMALLEST_STEP = 2.0**-51
 
 # How many bytes are taken, about, to move many elements at once, unless somebody says otherwise.
 MEMORY = 2.0**26
@@ -121,8 +125,10 @@ def moved(x: Array, i: int, step: float) -> Array:
 
 def require_step(h: float) -> None:
     """Raise `SettingError` unless h can be the step of a difference quotient."""
-    if not (isinstance(h, int | float) and h > 0):
+    if not (is_finite_number(h) and h > 0):
         raise SettingError(f"the step h is a positive number, not {h!r}")
+    if h < _SMALLEST_STEP:
+        raise SettingError(f"a step h of {h:g} changes no number of size 1: 1e-4 is usual")
 
 
 def step_for(x: Array, h: float) -> float:

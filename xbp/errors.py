@@ -17,6 +17,13 @@ class BackendUnavailableError(XbpError, ImportError):
     """The backend exists, but cannot be used here: library or device missing, or plugin broken."""
 
 
+class ParameterNotFoundError(XbpError, KeyError):
+    """A network or layer has no parameter of that name."""
+
+    # A KeyError shows its message as the key that it is for others.
+    __str__ = Exception.__str__
+
+
 class ShapeError(XbpError, ValueError):
     """An array has the wrong shape."""
 

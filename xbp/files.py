@@ -6,10 +6,18 @@ from errno import EISDIR
 from pathlib import Path
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 from xbp.errors import DataError
 
 _UNFINISHED = ".unfinished"
+
+
+def as_path(path: Any) -> Path:
+    """Return a path, or raise `DataError` if a value cannot be one."""
+    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
+        raise DataError(f"{path!r} is no file's or folder's name")
+    return Path(path)
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -20,7 +28,7 @@ def prepare_folder(folder: str | Path) -> Path:
     DataError
         If it cannot be made or written to.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=folder):
@@ -37,7 +45,9 @@ def write_file(path: str | Path, content: bytes) -> None:
     DataError
         If it cannot be written; what was there before is still there.
     """
-    path = Path(path)
+    path = as_path(path)
+    if not path.name:
+        raise DataError(f"{path} is a folder: give a file's name")
     write_files(path.parent, {path.name: content})
 
 

@@ -16,6 +16,7 @@ from xbp.namespace import (
     namespace_of,
     require_floating,
 )
+from xbp.settings import positive_integer
 
 
 def sigmoid(x: Array) -> Array:
@@ -161,14 +162,27 @@ def one_hot(labels: Array, class_count: int, like: Array) -> Array:
     class_count
         The number of classes.
     like
-        An array whose dtype the result takes.
+        An array of the same library and device, whose dtype the result takes.
 
     Returns
     -------
     Array
         Of shape ``(*labels.shape, class_count)``.
+
+    Raises
+    ------
+    DTypeError, MixedBackendError
+        If labels are no integers, or like is no array of the same library and device.
+    SettingError
+        If class_count is no positive integer.
     """
-    xp = namespace_of(labels, where="one_hot")
+    xp = namespace_of(labels, like, where="one_hot")
+    if kind_of(labels) != "integral":
+        raise DTypeError(
+            f"one_hot: labels are integers, got {dtype_name(labels.dtype)}: convert "
+            "with the backend's asarray(labels, dtype='int64')"
+        )
+    class_count = positive_integer("one_hot: class_count", class_count)
     classes = xp.arange(class_count, device=device_of(labels))
     labels = cast_like(labels, like=classes)[..., None]
     rows = xp.astype(labels == classes, like.dtype)
@@ -193,6 +207,8 @@ def as_labels(t: Array | int, y: Array, where: str) -> Array:
 def _checked_labels(t: Array | int, y: Array, where: str) -> Array:
     _require_samples(y, where)
     if isinstance(t, int):
+        # Any number that is no label does, and it need not fit in the library's integers.
+        t = t if 0 <= t < y.shape[-1] else -1
         t = namespace_of(y).asarray(t, device=device_of(y))
     namespace_of(t, y, where=where)
     if t.shape != y.shape[:-1]:
@@ -217,6 +233,8 @@ def as_targets(t: Array, y: Array, where: str) -> Array:
             f"{where}: outputs of shape {tuple(y.shape)} need targets of that shape, got "
             f"{tuple(t.shape)}"
         )
+    if kind_of(t) not in ("bool", "integral", "real floating"):
+        raise DTypeError(f"{where}: targets are real numbers, got {dtype_name(t.dtype)}")
     return cast_like(t, like=y)
 
 
@@ -227,8 +245,8 @@ def batch_size_of(y: Array) -> int:
 
 def _require_classes(x: Array, axis: int, where: str) -> None:
     require_floating(x, where)
-    if not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
-        raise ShapeError(f"{where}: shape {tuple(x.shape)} has no element along axis {axis}")
+    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
+        raise ShapeError(f"{where}: shape {tuple(x.shape)} has no element along axis {axis!r}")
 
 
 def _require_samples(y: Array, where: str) -> None:

@@ -31,6 +31,7 @@ from xbp.namespace import (
     namespace_of,
     widest_float,
 )
+from xbp.settings import positive_integer, positive_number
 
 # How far each element is moved to leave a kink, in steps of the difference quotient.
 JITTER = 100
@@ -174,9 +175,9 @@ def gradient_check(
     DataError
         If the loss is not finite.
     """
-    for name, count in (("elements", elements), ("directions", directions)):
-        if count is not None and not (isinstance(count, int) and count > 0):
-            raise SettingError(f"{name} is a positive integer or None, not {count!r}")
+    elements = None if elements is None else positive_integer("elements", elements)
+    directions = None if directions is None else positive_integer("directions", directions)
+    positive_number("memory", memory)
     require_step(h)
     if elements and directions:
         raise SettingError("either elements are compared or directions, not both")

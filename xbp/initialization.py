@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import isfinite, sqrt
-from numbers import Real
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
 from xbp.errors import SettingError, ShapeError
+from xbp.settings import is_finite_number, is_integer
 
 
 def initial_parameters(
@@ -40,9 +40,9 @@ def initial_parameters(
     SettingError
         If weight_init_std or the seed makes no sense.
     """
-    if len(sizes) < 2 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):  # noqa: PLR2004
+    if not _are_sizes(sizes):
         raise ShapeError(
-            f"sizes are positive integers, those of input and output at least, not {list(sizes)}"
+            f"sizes are positive integers, those of input and output at least, not {sizes!r}"
         )
     random = random_generator(seed)
     return [
@@ -54,12 +54,20 @@ def initial_parameters(
     ]
 
 
-def _deviation(weight_init_std: float | str, n_in: int, n_out: int) -> float:
-    if weight_init_std == "he":
+def _are_sizes(sizes: Any) -> bool:
+    return (
+        isinstance(sizes, Sequence)
+        and len(sizes) >= 2  # noqa: PLR2004
+        and all(is_integer(n) and n >= 1 for n in sizes)
+    )
+
+
+def _deviation(weight_init_std: Any, n_in: int, n_out: int) -> float:
+    if isinstance(weight_init_std, str) and weight_init_std == "he":
         return sqrt(2 / n_in)
-    if weight_init_std == "xavier":
+    if isinstance(weight_init_std, str) and weight_init_std == "xavier":
         return sqrt(2 / (n_in + n_out))
-    if isinstance(weight_init_std, Real) and isfinite(weight_init_std) and weight_init_std >= 0:
+    if is_finite_number(weight_init_std) and weight_init_std >= 0:
         return float(weight_init_std)
     raise SettingError(
         f"weight_init_std is a number ≥ 0, 'he' or 'xavier', not {weight_init_std!r}"

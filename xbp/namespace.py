@@ -61,8 +61,14 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
     return xp
 
 
+# Subclasses of NumPy's array in which its functions mean something else.
+_ODD_KINDS = {"MaskedArray", "matrix"}
+
+
 def _look_up(array: Array, where: str) -> Namespace:
     try:
+        if _ODD_KINDS & {kind.__name__ for kind in type(array).__mro__}:
+            raise TypeError
         xp = array_api_compat.array_namespace(array)
     except TypeError:
         raise DTypeError(
@@ -112,6 +118,12 @@ def require_floating(array: Array, where: str) -> None:
             f"{where}: real floating-point numbers are needed, got {dtype_name(array.dtype)}: "
             "convert with the backend's asarray(x, dtype='float32')"
         )
+
+
+def require_real(array: Array, where: str) -> None:
+    """Raise `DTypeError` unless the array holds real numbers, integers or floating-point ones."""
+    if kind_of(array) not in ("integral", "real floating"):
+        raise DTypeError(f"{where}: real numbers are needed, got {dtype_name(array.dtype)}")
 
 
 def cast_like(x: Array, like: Array) -> Array:

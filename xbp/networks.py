@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from inspect import signature
 from math import prod
 from typing import Any, Self
 
 from xbp.backend import Backend
 from xbp.differences import MEMORY, numerical_gradient, step_for
-from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError
+from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError, XbpError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.initialization import initial_parameters
@@ -15,6 +16,7 @@ from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, Rescale, Soft
 from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
 from xbp.perturbation import perturbed_losses
 from xbp.registry import backend_of, get_backend
+from xbp.settings import positive_number
 
 
 class Network:
@@ -66,7 +68,7 @@ class Network:
         *,
         backend: str | Backend | None = None,
     ) -> None:
-        _check_layers(layers, loss)
+        layers = _checked_layers(layers, loss)
         names = _numbered(type(layer).__name__ for layer in layers)
         self.layers = {next(names): layer for layer in layers}
         for name, layer in self.layers.items():
@@ -127,9 +129,18 @@ class Network:
         ShapeError, SettingError, DTypeError
             If a setting makes no sense, or the backend has no such dtype.
         """
-        for role, kind, base in (("activation", activation, Layer), ("loss", loss, LossLayer)):
-            if not (isinstance(kind, type) and issubclass(kind, base)):
-                raise SettingError(f"{role} is a class such as xbp.layers.Relu, not {kind!r}")
+        roles: list[tuple[str, Any, type, str]] = [
+            ("activation", activation, Layer, "xbp.layers.Relu"),
+            ("loss", loss, LossLayer, "xbp.layers.SoftmaxWithLoss"),
+        ]
+        for role, kind, base, example in roles:
+            if not (isinstance(kind, type) and issubclass(kind, base)) or kind is base:
+                raise SettingError(f"{role} is a class such as {example}, not {kind!r}")
+            if _needs_arguments(kind):
+                raise SettingError(
+                    f"{role} {kind.__name__} cannot be made without arguments: build the layers, "
+                    "and give them to Network([...], loss)"
+                )
         backend = get_backend(backend)
         layers = _affine_stack(sizes, activation, weight_init_std, backend, dtype, seed)
         first = [] if divisor is None else [Rescale(divisor, dtype or backend.default_float)]
@@ -331,9 +342,18 @@ class Network:
             A sample or a small batch, and its targets.
         memory
             How many bytes may be taken, about, to move many elements at once.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If x or t does not fit the network.
+        SettingError
+            If memory is not positive.
         """
+        positive_number("memory", memory)
         network = self.bound_to({key: widened_copy(value) for key, value in self.params.items()})
         x = widened_copy(x)
+        network.loss(x, t)  # raises where something does not fit
         if not self.samplewise:
             losses = losses_by_parameter(self, network.params, x, t)
             return {key: numerical_gradient(losses[key], W) for key, W in network.params.items()}
@@ -376,11 +396,20 @@ class Network:
         ------
         SettingError
             If params has other keys than the network's.
+        ShapeError, DTypeError
+            If one is no array of the shape of the network's own.
         """
-        if params.keys() != self.params.keys():
+        if not isinstance(params, Mapping) or params.keys() != self.params.keys():
             raise SettingError(
-                f"parameters {', '.join(self.params)} are needed, got {', '.join(params) or 'none'}"
+                f"parameters {', '.join(self.params)} are needed, got {_listed(params)}"
             )
+        for key, value in params.items():
+            namespace_of(value, where=f"params[{key!r}]")
+            shape = self.params[key].shape
+            if value.shape != shape:
+                raise ShapeError(
+                    f"params[{key!r}] has shape {tuple(shape)}, not {tuple(value.shape)}"
+                )
         network = object.__new__(type(self))
         network.__dict__.update(self.__dict__)
         network.last_layer = self.last_layer.bound_to({})
@@ -448,9 +477,29 @@ def _affine_stack(
     if dtype not in ("float32", "float64"):
         raise DTypeError(f"a network's dtype is 'float32' or 'float64', not {dtype!r}")
     layers: list[Layer] = []
-    for W, b in initial_parameters(sizes, weight_init_std, seed):
+    try:
+        parameters = initial_parameters(sizes, weight_init_std, seed)
+    except (MemoryError, ValueError) as error:
+        if isinstance(error, XbpError):
+            raise
+        raise SettingError(
+            f"a network of sizes {list(sizes)} is larger than the memory ({error})"
+        ) from error
+    for W, b in parameters:
         layers += [Affine(backend.asarray(W, dtype), backend.asarray(b, dtype)), activation()]
     return layers[:-1]
+
+
+def _listed(params: Any) -> str:
+    return (", ".join(map(str, params)) or "none") if isinstance(params, Mapping) else repr(params)
+
+
+def _needs_arguments(kind: type) -> bool:
+    try:
+        signature(kind).bind()
+    except TypeError:
+        return True
+    return False
 
 
 def _gradient_left_by(layer: Layer, attribute: str) -> Array:
@@ -466,19 +515,23 @@ def _gradient_left_by(layer: Layer, attribute: str) -> Array:
     return gradient
 
 
-def _check_layers(layers: Sequence[Layer], loss: LossLayer) -> None:
-    if isinstance(layers, Layer):
-        raise SettingError("layers are given as a list, Network([...], loss), also a single one")
-    for number, layer in enumerate(layers, start=1):
+def _checked_layers(layers: Any, loss: Any) -> list[Layer]:
+    if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+        raise SettingError(
+            f"layers are given as a list, Network([...], loss), also a single one, not {layers!r}"
+        )
+    checked = list(layers)
+    for number, layer in enumerate(checked, start=1):
         if not isinstance(layer, Layer) or isinstance(layer, LossLayer):
             raise SettingError(
                 f"layer {number} is {layer!r}: derive it from xbp.layers.Layer, and give the loss "
                 "as the second argument"
             )
-    if len({id(layer) for layer in layers}) < len(layers):
+    if len({id(layer) for layer in checked}) < len(checked):
         raise SettingError("a layer stands twice in the network: make one for each place")
     if not isinstance(loss, LossLayer):
         raise SettingError(f"the loss is an xbp.layers.LossLayer, not {loss!r}")
+    return checked
 
 
 def _numbered(names: Iterable[str]) -> Iterator[str]:

@@ -1,12 +1,11 @@
 """Optimizers: how a gradient becomes an update."""
 
 from collections.abc import Mapping, MutableMapping
-from math import isfinite
-from numbers import Real
 from typing import Any, ClassVar, Self
 
-from xbp.errors import SettingError
-from xbp.namespace import Array, namespace_of
+from xbp.errors import SettingError, ShapeError
+from xbp.namespace import Array, cast_like, namespace_of
+from xbp.settings import positive_number, share
 
 
 class Optimizer:
@@ -49,6 +48,12 @@ class Optimizer:
             Arrays by key. They are updated in place where the library allows it, else replaced.
         grads
             Gradients by key; they are not changed.
+
+        Raises
+        ------
+        SettingError, ShapeError, DTypeError, MixedBackendError
+            If a gradient does not fit its parameter, or the optimizer has learned with another
+            network. No parameter has changed then.
         """
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
@@ -70,14 +75,14 @@ class SGD(Optimizer):
     state_names = ("lr",)
 
     def __init__(self, lr: float = 0.01) -> None:
-        self.lr = _positive("lr", lr)
+        self.lr = positive_number("lr", lr)
 
     def __repr__(self) -> str:
         return f"SGD(lr={self.lr})"
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step against the gradient."""
-        for key, gradient in grads.items():
+        for key, gradient in _fitting(self, params, grads).items():
             params[key] -= self.lr * gradient
 
 
@@ -100,8 +105,8 @@ class Momentum(Optimizer):
     state_names = ("lr", "momentum", "velocity")
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
-        self.lr = _positive("lr", lr)
-        self.momentum = _share("momentum", momentum)
+        self.lr = positive_number("lr", lr)
+        self.momentum = share("momentum", momentum)
         self.velocity: dict[str, Array] = {}
 
     def __repr__(self) -> str:
@@ -113,7 +118,7 @@ class Momentum(Optimizer):
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step by the velocity, which the gradient has changed."""
-        _check_memory(self, self.velocity, grads)
+        grads = _fitting(self, params, grads, self.velocity)
         _fill(self.velocity, grads)
         for key, gradient in grads.items():
             self.velocity[key] *= self.momentum
@@ -146,10 +151,10 @@ class Adam(Optimizer):
     def __init__(
         self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
     ) -> None:
-        self.lr = _positive("lr", lr)
-        self.beta1 = _share("beta1", beta1)
-        self.beta2 = _share("beta2", beta2)
-        self.epsilon = _positive("epsilon", epsilon)
+        self.lr = positive_number("lr", lr)
+        self.beta1 = share("beta1", beta1)
+        self.beta2 = share("beta2", beta2)
+        self.epsilon = positive_number("epsilon", epsilon)
         self.steps = 0
         self.mean: dict[str, Array] = {}
         self.mean_square: dict[str, Array] = {}
@@ -164,7 +169,7 @@ class Adam(Optimizer):
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step against the mean gradient, over the root of the mean square."""
-        _check_memory(self, self.mean, grads)
+        grads = _fitting(self, params, grads, self.mean)
         _fill(self.mean, grads)
         _fill(self.mean_square, grads)
         self.steps += 1
@@ -181,35 +186,42 @@ class Adam(Optimizer):
             params[key] -= step
 
 
-def _positive(name: str, value: float) -> float:
-    if not (_is_number(value) and isfinite(value) and value > 0):
-        raise SettingError(f"{name} is a positive number, not {value!r}")
-    return float(value)
-
-
-def _share(name: str, value: float) -> float:
-    if not (_is_number(value) and 0 <= value < 1):
-        raise SettingError(f"{name} is at least 0 and below 1, not {value!r}")
-    return float(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 def _fill(memory: dict[str, Array], likes: Mapping[str, Array]) -> None:
     for key, like in likes.items():
         if key not in memory:
             memory[key] = namespace_of(like).zeros_like(like)
 
 
-def _check_memory(
-    optimizer: Optimizer, memory: Mapping[str, Array], grads: Mapping[str, Array]
-) -> None:
-    """Raise if what is remembered of a parameter is another network's."""
-    for key in memory.keys() & grads.keys():
-        kept, gradient = memory[key], grads[key]
-        if type(kept) is not type(gradient) or kept.shape != gradient.shape:
-            raise SettingError(
-                f"{optimizer!r} remembers another network's {key}: make one for each network"
+def _fitting(
+    optimizer: Optimizer,
+    params: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    memory: Mapping[str, Array] | None = None,
+) -> dict[str, Array]:
+    """Return the gradients in the dtypes of their parameters, once all are seen to fit.
+
+    So an update changes all parameters or none.
+    """
+    kind = type(optimizer).__name__
+    fitting = {}
+    for key, gradient in grads.items():
+        where = f"{kind}.update, the gradient of {key}"
+        if key not in params:
+            raise SettingError(f"{where}: the parameters are {', '.join(params) or 'none'}")
+        parameter = params[key]
+        namespace_of(gradient, parameter, where=where)
+        if gradient.shape != parameter.shape:
+            raise ShapeError(
+                f"{where} has shape {tuple(gradient.shape)}, the parameter {tuple(parameter.shape)}"
             )
+        kept = memory.get(key) if memory else None
+        if kept is not None and (
+            type(kept) is not type(parameter)
+            or kept.shape != parameter.shape
+            or kept.dtype != parameter.dtype
+        ):
+            raise SettingError(
+                f"this {kind} remembers another network's {key}: make one for each network"
+            )
+        fitting[key] = cast_like(gradient, like=parameter)
+    return fitting

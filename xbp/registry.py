@@ -11,7 +11,7 @@ import difflib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -84,18 +84,22 @@ def set_backend(spec: str | Backend | None) -> None:
     _set.set(None if spec is None else get_backend(spec))
 
 
-@contextmanager
-def use_backend(spec: str | Backend) -> Iterator[Backend]:
+def use_backend(spec: str | Backend) -> AbstractContextManager[Backend]:
     """Select a backend for the ``with`` block, over whatever `set_backend` says.
 
     Raises
     ------
     BackendNotFoundError, BackendUnavailableError
-        As `get_backend`.
+        As `get_backend`, at once.
     """
-    token = _used.set(get_backend(spec))
+    return _selected(get_backend(spec))
+
+
+@contextmanager
+def _selected(backend: Backend) -> Iterator[Backend]:
+    token = _used.set(backend)
     try:
-        yield get_backend()
+        yield backend
     finally:
         _used.reset(token)
 
@@ -118,7 +122,7 @@ def register_backend(name: str, factory: BackendFactory) -> None:
     SettingError
         If the factory cannot be called.
     """
-    if not name or ":" in name:
+    if not isinstance(name, str) or not name or ":" in name:
         raise BackendNotFoundError(f"{name!r} cannot be a backend's name: use a word without ':'")
     if not callable(factory):
         raise SettingError(f"a backend's factory is called with a device, {factory!r} cannot be")

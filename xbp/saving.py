@@ -9,7 +9,8 @@ from typing import Any
 import safetensors.numpy
 
 from xbp.errors import CheckpointError
-from xbp.files import write_file
+from xbp.files import as_path, write_file
+from xbp.namespace import dtype_name
 from xbp.networks import Network
 
 
@@ -41,13 +42,15 @@ def load_parameters(network: Network, path: str | Path) -> None:
         If the file cannot be read, or its arrays have other names, shapes or dtypes.
     """
     try:
-        arrays = safetensors.numpy.load(Path(path).read_bytes())
+        arrays = safetensors.numpy.load(as_path(path).read_bytes())
     except Exception as error:  # whatever a damaged file leads to
         raise CheckpointError(
             f"{path}: cannot be read ({error}): give a file that save_parameters or --out made"
         ) from error
     found = {key: (array.shape, str(array.dtype)) for key, array in arrays.items()}
-    needed = {key: (tuple(value.shape), network.dtype) for key, value in network.params.items()}
+    needed = {
+        key: (tuple(value.shape), dtype_name(value.dtype)) for key, value in network.params.items()
+    }
     if found != needed:
         raise CheckpointError(
             f"{path}: holds {_described(found)}, but the network has {_described(needed)}: build "

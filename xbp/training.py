@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Any, Protocol
 
-import numpy as np
-
 from xbp.backend import Backend
 from xbp.checkpoints import Checkpoint, Checkpoints, pack, unpack
 from xbp.divergence import Watch
@@ -21,6 +19,7 @@ from xbp.learner import Learner
 from xbp.namespace import Array, is_floating, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
+from xbp.settings import positive_integer
 
 # How many samples a network sees at once when its accuracy is measured: few enough for a cache.
 _EVALUATION_BATCH = 1_000
@@ -108,7 +107,7 @@ class Trainer:
             raise SettingError(f"the optimizer is one such as xbp.SGD(lr=0.1), not {optimizer!r}")
         self.network = network
         self.optimizer = optimizer
-        self.batch_size = _positive("batch_size", batch_size)
+        self.batch_size = positive_integer("batch_size", batch_size)
         self.check_finite = check_finite
         self._random = random_generator(seed)
 
@@ -167,14 +166,15 @@ class Trainer:
             raise SettingError("say how long to train: either steps or epochs")
         if (x_test is None) != (t_test is None):
             raise SettingError("test data are two: x_test and t_test")
+        _check_helpers(progress, checkpoints)
         backend = self.network.backend
         with backend.scope():
             x, t = self._checked("training", x, t)
             test = None if x_test is None else self._checked("test", x_test, t_test)
             per_epoch = ceil(x.shape[0] / self.batch_size)
             if steps is None:
-                steps = per_epoch * _positive("epochs", epochs)
-            steps = _positive("steps", steps)
+                steps = per_epoch * positive_integer("epochs", epochs)
+            steps = positive_integer("steps", steps)
             return self._run(x, t, test, steps, per_epoch, progress, checkpoints)
 
     def _run(
@@ -187,8 +187,10 @@ class Trainer:
         progress: Progress | None,
         checkpoints: Checkpoints | None,
     ) -> History:
-        backend = self.network.backend
-        self.optimizer.prepare(self.network.params)
+        backend, params = self.network.backend, self.network.params
+        # Steps change arrays in place, and these may be another network's, too, or read-only.
+        params.update({key: backend.xp.astype(W, W.dtype) for key, W in params.items()})
+        self.optimizer.prepare(params)
         history, step = History(), 0
         if checkpoints:
             history, step = self._resumed(checkpoints, x.shape[0])
@@ -252,9 +254,11 @@ class Trainer:
         }
         return pack(self.network, self.optimizer, vars(history), position)
 
-    def _position(self, count: int) -> dict[str, int]:
+    def _position(self, count: int) -> dict[str, Any]:
         """Return what must be the same when a training goes on."""
-        return {"samples": count, "batch_size": self.batch_size}
+        network = self.network
+        layers = [type(layer).__name__ for layer in (*network.layers.values(), network.last_layer)]
+        return {"samples": count, "batch_size": self.batch_size, "layers": layers}
 
     def _resumed(self, checkpoints: Checkpoints, count: int) -> tuple[History, int]:
         """Return what was seen, and how many steps were done, before a training was stopped."""
@@ -264,6 +268,8 @@ class Trainer:
             )
         last = checkpoints.start()
         if last is None:
+            # What cannot be saved is found out now, rather than when there is something to lose.
+            pack(self.network, self.optimizer, vars(History()), {})
             return History(), 0
         before = self._random.bit_generator.state
         try:
@@ -309,7 +315,7 @@ class Trainer:
         network, backend = self.network, self.network.backend
         try:
             x, t = network.as_samples(x), backend.asarray(t)
-            if kind_of(t) == "integral":
+            if kind_of(t) == "integral" or (kind_of(t) == "bool" and t.ndim > 1):
                 # Not every library compares unsigned integers of every size.
                 t = backend.asarray(t, backend.default_integer)
             if x.ndim < 2:  # noqa: PLR2004
@@ -368,10 +374,17 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(signal.SIGINT, previous)
 
 
-def _positive(name: str, value: Any) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise SettingError(f"{name} is a positive integer, not {value!r}")
-    return int(value)
+def _check_helpers(progress: Any, checkpoints: Any) -> None:
+    if progress is not None and not all(
+        callable(getattr(progress, name, None)) for name in ("step", "evaluated")
+    ):
+        raise SettingError(
+            f"progress is an object with the methods step and evaluated, not {progress!r}"
+        )
+    if not isinstance(checkpoints, Checkpoints | None):
+        raise SettingError(
+            f"checkpoints are an xbp.checkpoints.Checkpoints(folder, ...), not {checkpoints!r}"
+        )
 
 
 def _all_finite(x: Array) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xbp.errors import DataError
+from xbp.files import as_path
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -52,7 +53,7 @@ def read_idx(path: str | Path, *, memory_map: bool = False) -> np.ndarray[Any, A
 
 def _mapped(path: str | Path) -> np.ndarray[Any, Any]:
     try:
-        with Path(path).open("rb") as file:
+        with as_path(path).open("rb") as file:
             start = file.read(_LARGEST_HEADER)
             length = file.seek(0, SEEK_END)
     except OSError as error:
@@ -63,7 +64,10 @@ def _mapped(path: str | Path) -> np.ndarray[Any, Any]:
     if _size(start) != length:
         parse_idx(start[:length], str(path))
     header = _FIXED_HEADER + 4 * start[3]
-    return np.memmap(path, _DTYPES[start[2]], "r", header, _shape(start, header))
+    try:
+        return np.memmap(path, _DTYPES[start[2]], "r", header, _shape(start, header))
+    except (ValueError, OSError) as error:
+        raise _no_array(str(path), error) from error
 
 
 def read_content(path: str | Path) -> bytes:
@@ -75,7 +79,7 @@ def read_content(path: str | Path) -> bytes:
         If it cannot be read, or its compressed data are damaged.
     """
     try:
-        with Path(path).open("rb") as file:
+        with as_path(path).open("rb") as file:
             packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
             file.seek(0)
             if not packed:
@@ -98,6 +102,11 @@ def _read_no_more_than_announced(file: gzip.GzipFile) -> bytes:
     while (size is None or len(content) <= size) and (more := file.read(_CHUNK)):
         content += more
     return content
+
+
+def _no_array(source: str, error: Exception) -> DataError:
+    # NumPy has a limit of dimensions, and one of sizes even where another is 0.
+    return DataError(f"{source}: its header announces what is no array here ({error})")
 
 
 def _size(content: bytes) -> int | None:
@@ -139,5 +148,8 @@ def parse_idx(content: bytes, source: str) -> np.ndarray[Any, Any]:
             f"{source}: has {len(content):,} bytes{more}, but its header announces {expected:,} "
             f"(shape {shape}): fetch the file again"
         )
-    array = np.frombuffer(content, dtype, offset=header).reshape(shape)
+    try:
+        array = np.frombuffer(content, dtype, offset=header).reshape(shape)
+    except ValueError as error:
+        raise _no_array(source, error) from error
     return array.astype(dtype.newbyteorder("="))

@@ -8,6 +8,7 @@ from typing import IO, Any
 import numpy as np
 
 from xbp.errors import DataError
+from xbp.files import as_path
 
 _NAMES = ("x_train", "t_train", "x_test", "t_test")
 # No compression of the format makes anything smaller than that.
@@ -35,7 +36,7 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         an array.
     """
     try:
-        with Path(path).open("rb") as file:
+        with as_path(path).open("rb") as file:
             _check_sizes(file)
             file.seek(0)
             # Objects would need pickle, and a pickle from a stranger can run anything.

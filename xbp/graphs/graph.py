@@ -69,7 +69,7 @@ class Graph:
     Raises
     ------
     SettingError
-        If output is no operation, or a layer stands in two of them.
+        If output is no operation, name is no text, or a layer stands in two of them.
 
     Notes
     -----
@@ -92,6 +92,8 @@ class Graph:
     def __init__(self, output: Operation, name: str = "") -> None:
         if not isinstance(output, Operation):
             raise SettingError(f"Graph: the output is an expression of variables, not {output!r}")
+        if not isinstance(name, str):
+            raise SettingError(f"Graph: the name is text, not {name!r}")
         self.output = output
         self.name = name
         self.operations = list(_in_order(output))

@@ -45,13 +45,13 @@ class Node:
         return self * -1
 
     def __sub__(self, other: "Node | Value") -> "Operation":
-        return self + -other
+        return Operation(AddLayer(), self, -_operand(other))
 
     def __rsub__(self, other: Value) -> "Operation":
         return Operation(AddLayer(), other, -self)
 
     def __truediv__(self, other: "Node | Value") -> "Operation":
-        return self * (1 / other)
+        return Operation(MulLayer(), self, 1 / _operand(other))
 
     def __rtruediv__(self, other: Value) -> "Operation":
         inverse = Operation(ReciprocalLayer(), self)
@@ -81,10 +81,8 @@ class Variable(Node):
     def __init__(self, label: str, value: Value) -> None:
         if not isinstance(label, str):
             raise SettingError(f"Variable: first the name, then the value: got {label!r} first")
-        if not isinstance(value, int | float):
-            namespace_of(value, where=f"Variable {label!r}")
         self.label = label
-        self.value = value
+        self.value = _operand(value, f"Variable {label!r}")
 
     def __repr__(self) -> str:
         return f"Variable({self.label!r}, {self.value!r})"
@@ -99,6 +97,13 @@ class Constant(Node):
 
     def __repr__(self) -> str:
         return f"Constant({self.value!r})"
+
+
+def _operand(value: Any, where: str = "a constant in a graph") -> Any:
+    """Return a node, a number or an array; raise `DTypeError` if it is none."""
+    if not isinstance(value, Node | int | float):
+        namespace_of(value, where=where)
+    return value
 
 
 class Operation(Node):
@@ -143,7 +148,7 @@ class Operation(Node):
         if not isinstance(layer, Layer):
             raise SettingError(f"Operation: the layer is one of xbp.layers, not {layer!r}")
         self.layer = layer
-        self.inputs = tuple(x if isinstance(x, Node) else Constant(x) for x in inputs)
+        self.inputs = tuple(x if isinstance(x, Node) else Constant(_operand(x)) for x in inputs)
         self.params = {name: Variable(name, value) for name, value in layer.params.items()}
         self.label = label or layer.symbol or layer.name
         self.input_gradients: tuple[Value, ...] = ()

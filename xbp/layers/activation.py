@@ -21,9 +21,10 @@ class Relu(Layer):
         Raises
         ------
         DTypeError
-            If x is not an array.
+            If x is not an array of floating-point numbers.
         """
         xp = namespace_of(x, where=self.name)
+        require_floating(x, self.name)
         self.output_shape = x.shape
         self.out = xp.maximum(x, 0)
         return self.out

@@ -79,7 +79,7 @@ class Affine(Layer):
         ShapeError, DTypeError, MixedBackendError
             If x does not fit W.
         """
-        namespace_of(x, self.W, where=self.name)
+        namespace_of(x, self.W, self.b, where=self.name)
         if x.dtype != self.W.dtype:
             require_floating(x, self.name)
         rows = _as_rows(x)

@@ -9,7 +9,14 @@ from typing import Any, TypeAlias
 
 from xbp.errors import ShapeError
 from xbp.layers.layer import Layer
-from xbp.namespace import Namespace, cast_like, namespace_of, require_floating
+from xbp.namespace import (
+    Namespace,
+    cast_like,
+    is_floating,
+    namespace_of,
+    require_floating,
+    require_real,
+)
 
 # An array or a Python number.
 Operand: TypeAlias = Any
@@ -23,6 +30,10 @@ class _OfTwo(Layer):
         arrays = [operand for operand in (x, y) if not _is_number(operand)]
         if arrays:
             namespace_of(*arrays, where=self.name)
+            # The standard does not say what integers and floating-point numbers give together.
+            floating = any(map(is_floating, arrays)) or any(isinstance(n, float) for n in (x, y))
+            for array in arrays:
+                (require_floating if floating else require_real)(array, self.name)
             self.output_shape = arrays[0].shape
             if arrays[-1].shape != self.output_shape:
                 raise ShapeError(
@@ -40,6 +51,8 @@ class _OfTwo(Layer):
             return dout
         xp = namespace_of(output)
         if _is_number(dout):
+            if isinstance(dout, float):
+                require_floating(output, f"{self.name}.backward, to which {dout} was given")
             return xp.full_like(output, dout)
         self._check_dout(dout, output)
         return dout

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, Self
 
 from xbp.differences import moved
-from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
-from xbp.namespace import Array, Namespace, dtype_name, namespace_of
+from xbp.errors import CallOrderError, DTypeError, ParameterNotFoundError, SettingError, ShapeError
+from xbp.namespace import Array, Namespace, dtype_name, namespace_of, require_real
 
 
 class Layer:
@@ -123,6 +123,7 @@ class Layer:
                 f"{self.name}.backward: the output had shape {tuple(self.output_shape)}, "
                 f"dout has {tuple(dout.shape)}"
             )
+        require_real(dout, f"{self.name}.backward")
         return xp
 
     def _call_order_error(self) -> CallOrderError:
@@ -143,12 +144,30 @@ class Parameters(MutableMapping[str, Array]):
         self._places = dict(places)
 
     def __getitem__(self, key: str) -> Array:
-        layer, attribute = self._places[key]
+        try:
+            layer, attribute = self._places[key]
+        except KeyError:
+            raise ParameterNotFoundError(
+                f"there is no parameter {key!r}: choose one of {', '.join(self) or 'none'}"
+            ) from None
         return getattr(layer, attribute)
 
     def __setitem__(self, key: str, value: Array) -> None:
+        self._check(key, value)
         layer, attribute = self._places[key]
-        current = getattr(layer, attribute)
+        setattr(layer, attribute, value)
+
+    def update(self, *others: Any, **more: Array) -> None:
+        """Assign to several, to all of them or, if one does not fit, to none."""
+        values: dict[str, Array] = dict(*others, **more)
+        for key, value in values.items():
+            self._check(key, value)
+        for key, value in values.items():
+            layer, attribute = self._places[key]
+            setattr(layer, attribute, value)
+
+    def _check(self, key: str, value: Array) -> None:
+        current = self[key]
         if value is current:
             return
         where = f"params[{key!r}]"
@@ -159,7 +178,6 @@ class Parameters(MutableMapping[str, Array]):
             raise DTypeError(
                 f"{where} has dtype {dtype_name(current.dtype)}, not {dtype_name(value.dtype)}"
             )
-        setattr(layer, attribute, value)
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"params[{key!r}] belongs to a layer and cannot be deleted")

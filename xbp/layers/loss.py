@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from xbp.errors import DataError
+from xbp.errors import DataError, ShapeError
 from xbp.functions import (
     as_one_hot,
     as_targets,
@@ -12,7 +12,7 @@ from xbp.functions import (
     sum_squared_error,
 )
 from xbp.layers.layer import Layer
-from xbp.namespace import Array, cast_like, is_floating, namespace_of
+from xbp.namespace import Array, cast_like, is_floating, namespace_of, require_real
 
 
 class LossLayer(Layer):
@@ -40,14 +40,24 @@ class LossLayer(Layer):
     loss: Array = None
 
     def backward(self, dout: Array | float = 1) -> Array:
-        """Return ``(y - t) / N``, times dout.
+        """Return ``(y - t) / N``, times dout: a number, or an array of one, 0-d.
 
         Raises
         ------
         CallOrderError
+        ShapeError, DTypeError, MixedBackendError
+            If dout is another.
         """
         if self.y is None:
             raise self._call_order_error()
+        if not isinstance(dout, int | float):
+            namespace_of(dout, self.y, where=f"{self.name}.backward")
+            require_real(dout, f"{self.name}.backward")
+            if dout.shape != ():
+                raise ShapeError(
+                    f"{self.name}.backward: the loss is one number, and so is dout, but it has "
+                    f"shape {tuple(dout.shape)}"
+                )
         return (self.y - self.t) * (dout / batch_size_of(self.y))
 
     def losses(self, x: Array, t: Array) -> Array:
@@ -159,6 +169,10 @@ def _require_all(t: Array, good: Array, complaint: str) -> None:
         first = int(xp.argmin(xp.astype(good, xp.int8)))
         value = t[first, ...]
         shown = (
-            [float(value[i]) for i in range(value.shape[0])] if value.ndim else f"{float(value):g}"
+            [float(value[i]) for i in range(value.shape[0])]
+            if value.ndim
+            else f"{float(value):g}"
+            if is_floating(t)
+            else int(value)
         )
         raise DataError(f"t[{first}] is {shown}, {complaint}")

@@ -3,6 +3,7 @@
 from xbp.errors import DTypeError, SettingError
 from xbp.layers.layer import Layer
 from xbp.namespace import Array, dtype_name, is_floating, kind_of, namespace_of
+from xbp.settings import is_finite_number
 
 
 class Rescale(Layer):
@@ -30,11 +31,11 @@ class Rescale(Layer):
     takes_integers = True
 
     def __init__(self, divisor: float = 255, dtype: str = "float32") -> None:
-        if not isinstance(divisor, int | float) or divisor == 0:
+        if not is_finite_number(divisor) or divisor == 0:
             raise SettingError(f"Rescale: the divisor is a number other than 0, not {divisor!r}")
         if dtype not in ("float32", "float64"):
             raise DTypeError(f"Rescale: the dtype is 'float32' or 'float64', not {dtype!r}")
-        self.divisor = divisor
+        self.divisor = float(divisor)
         self.dtype = dtype
 
     def __repr__(self) -> str:

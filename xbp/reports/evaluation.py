@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from xbp.functions import softmax
+from xbp.errors import DataError
+from xbp.functions import as_labels, softmax
 from xbp.networks import Network
 
 # How many samples a network sees at once.
@@ -55,10 +56,24 @@ def evaluate(network: Network, x: Any, t: Any) -> Evaluation:
         Its last layer is `SoftmaxWithLoss`, or another for classification.
     x, t
         Samples, and their labels or one-hot rows; on any device, as `Trainer.fit` takes them.
+
+    Raises
+    ------
+    DataError, ShapeError, DTypeError
+        If they do not fit the network, or each other.
     """
     backend = network.backend
     with backend.scope():
-        samples, targets = network.as_samples(x), backend.to_numpy(backend.asarray(t))
+        samples, targets = network.as_samples(x), backend.asarray(t)
+        if 0 in samples.shape or samples.shape[:1] != targets.shape[:1]:
+            raise DataError(
+                f"evaluate: as many targets as samples are needed, one at least, got shapes "
+                f"{tuple(samples.shape)} and {tuple(targets.shape)}"
+            )
+        outputs = network.predict(samples[:1, ...])
+        as_labels(targets[:1, ...], outputs, "evaluate")  # raises where they do not fit
+        network.last_layer.check_targets(targets, outputs.shape[-1])
+        targets = backend.to_numpy(targets)
         labels = targets.argmax(axis=1) if targets.ndim > 1 else targets.astype(np.int64)
         starts = range(0, len(labels), _BATCH)
         parts = zip(starts, [*starts[1:], len(labels)], strict=True)

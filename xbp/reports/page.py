@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xbp.errors import BackendUnavailableError, DataError
+from xbp.errors import BackendUnavailableError, DataError, SettingError
 from xbp.files import write_files
 from xbp.gradients import GradientReport, gradient_check
 from xbp.graphs import Graph
@@ -43,9 +43,16 @@ class Report:
     x, t
         The samples to judge it by, usually those for testing, and their labels or one-hot rows.
     settings
-        What the page lists, by name.
+        What the page lists, by name; ``"data"``, if there is one, is in its title.
     image_shape
         Height and width, if a sample is an image.
+
+    Raises
+    ------
+    SettingError
+        By the methods, if network, history, settings or image_shape is none.
+    DataError, ShapeError, DTypeError
+        By the methods, if x and t do not fit the network, or are no data of a classifier.
     """
 
     network: Network
@@ -54,6 +61,17 @@ class Report:
     t: Any
     settings: Mapping[str, Any]
     image_shape: tuple[int, int] | None = None
+
+    def _check(self) -> None:
+        if not isinstance(self.network, Network) or not isinstance(self.history, History):
+            raise SettingError(
+                "Report: first a network, then the History that Trainer.fit returned, not "
+                f"{type(self.network).__name__} and {type(self.history).__name__}"
+            )
+        if not self.history.loss:
+            raise SettingError("Report: the history is empty: give what Trainer.fit returned")
+        if not isinstance(self.settings, Mapping):
+            raise SettingError(f"Report: settings are a dictionary, not {self.settings!r}")
 
     def write(self, folder: str | Path) -> None:
         """Write the files to a folder, all of them or none.
@@ -67,6 +85,7 @@ class Report:
 
     def files(self) -> dict[str, bytes]:
         """Return ``metrics.csv``, ``curves.svg``, ``curves.png`` and ``report.html``."""
+        self._check()
         return {
             "metrics.csv": metrics_csv(self.history).encode(),
             **{f"curves.{form}": draw_curves(self.history, form) for form in ("svg", "png")},
@@ -78,8 +97,10 @@ class Report:
         # Slow to import.
         from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
 
+        self._check()
         network, history, backend = self.network, self.history, self.network.backend
         found = evaluate(network, self.x, self.t)
+        _check_image_shape(self.image_shape, network.as_samples(self.x))
         with backend.scope():
             samples, targets = network.as_samples(self.x), backend.asarray(self.t)
             limits = _CHECKED_SAMPLES, _GRAPH_SAMPLES
@@ -103,6 +124,21 @@ class Report:
             check=check,
             graph=graph,
             graph_samples=some,
+        )
+
+
+def _check_image_shape(image_shape: Any, samples: Array) -> None:
+    if image_shape is None:
+        return
+    pixels = prod(samples.shape[1:])
+    if (
+        not isinstance(image_shape, tuple)
+        or len(image_shape) != 2  # noqa: PLR2004
+        or not all(isinstance(length, int) and length > 0 for length in image_shape)
+        or prod(image_shape) != pixels
+    ):
+        raise SettingError(
+            f"Report: image_shape is height and width of {pixels} pixels, not {image_shape!r}"
         )
 
 

@@ -1,0 +1,41 @@
+"""The numbers that a user gives as settings: checked, and made Python's own."""
+
+from math import isfinite
+from numbers import Integral, Real
+from typing import Any
+
+from xbp.errors import SettingError
+
+
+def is_finite_number(value: Any) -> bool:
+    """Tell whether a value is a finite real number, of Python or of NumPy; a bool is none."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # of an integer that is too large for a float
+        return False
+
+
+def is_integer(value: Any) -> bool:
+    """Tell whether a value is an integer, of Python or of NumPy; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def positive_number(what: str, value: Any) -> float:
+    """Return a setting as a float, or raise `SettingError` unless it is a positive number."""
+    if not (is_finite_number(value) and value > 0):
+        raise SettingError(f"{what} is a positive number, not {value!r}")
+    return float(value)
+
+
+def positive_integer(what: str, value: Any) -> int:
+    """Return a setting as an int, or raise `SettingError` unless it is a positive integer."""
+    if not (is_integer(value) and value > 0):
+        raise SettingError(f"{what} is a positive integer, not {value!r}")
+    return int(value)
+
+
+def share(what: str, value: Any) -> float:
+    """Return a setting as a float, or raise `SettingError` unless it is in ``[0, 1)``."""
+    if not (is_finite_number(value) and 0 <= value < 1):
+        raise SettingError(f"{what} is at least 0 and below 1, not {value!r}")
+    return float(value)
