@@ -14,8 +14,7 @@ import numpy
 from xbp.backend import Backend
 from xbp.errors import BackendUnavailableError
 from xbp.namespace import Array, DType
-from xbp.rewriting import FUSED, fuse_elementwise
-from xbp.tracing import Note
+from xbp.recording import FUSED, Note, fuse_elementwise
 
 from .writers import writers_of
 

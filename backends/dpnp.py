@@ -27,7 +27,7 @@ import numpy  # noqa: E402
 from xbp.backend import Backend  # noqa: E402
 from xbp.errors import BackendUnavailableError  # noqa: E402
 from xbp.namespace import Array, DType  # noqa: E402
-from xbp.tracing import ELEMENTWISE  # noqa: E402
+from xbp.recording import ELEMENTWISE  # noqa: E402
 
 from .writers import writers_of  # noqa: E402
 

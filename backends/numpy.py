@@ -9,8 +9,7 @@ import numpy
 
 from xbp.backend import Backend
 from xbp.namespace import Array, DType
-from xbp.recording import Writer
-from xbp.tracing import ELEMENTWISE
+from xbp.recording import ELEMENTWISE, Writer
 
 Call = Callable[[], object]
 

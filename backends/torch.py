@@ -12,8 +12,7 @@ import torch
 
 from xbp.backend import Backend
 from xbp.namespace import Array, DType
-from xbp.recording import Writer
-from xbp.tracing import ELEMENTWISE, Note, Traced, values
+from xbp.recording import ELEMENTWISE, Note, Traced, Writer, values
 
 Call = Callable[[], object]
 

@@ -3,8 +3,7 @@
 from functools import partial
 from typing import Any
 
-from xbp.recording import Writer
-from xbp.tracing import ELEMENTWISE
+from xbp.recording import ELEMENTWISE, Writer
 
 
 def writers_of(library: Any) -> dict[str, Writer]:

@@ -6,8 +6,8 @@ import numpy as np
 
 import xbp
 from xbp.backend import Backend
-from xbp.learner import Learner
 from xbp.namespace import Array
+from xbp.training.learner import Learner
 
 from .contestant import LEARNING_RATE, Contestant, Shape
 

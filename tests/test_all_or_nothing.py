@@ -11,10 +11,10 @@ from support import arr, backend, both_floats, dtype_of, host, widest
 
 import xbp
 from xbp import SGD, Adam, Momentum, Network, Optimizer, Trainer, TwoLayerNet
-from xbp.checkpoints import Checkpoint, Checkpoints
 from xbp.errors import CheckpointError, DTypeError, SettingError, ShapeError, XbpError
 from xbp.layers import Affine, SoftmaxWithLoss
 from xbp.saving import load_parameters, save_parameters
+from xbp.training import Checkpoint, Checkpoints
 
 X, T = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0, 1])
 OPTIMIZERS = pytest.mark.parametrize("make", [SGD, Momentum, Adam])

@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from support import backend
 
 import xbp
-from xbp.checkpoints import Checkpoint, Checkpoints
 from xbp.cli import main
 from xbp.errors import CheckpointError, SettingError
 from xbp.namespace import Array
-from xbp.training import History
+from xbp.training import Checkpoint, Checkpoints, History
 
 SPEC = f"{backend.name}:{backend.device}"
 # The last mini-batch of an epoch is smaller; a compiled loop takes fewer steps at once.
@@ -145,7 +144,7 @@ def test_the_last_ones_are_kept(tmp_path: Path) -> None:
 
 def test_minutes_are_a_measure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("xbp.checkpoints.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("xbp.training.checkpoints.time.monotonic", lambda: clock[0])
     checkpoints = Checkpoints(tmp_path, every_minutes=2)
     assert checkpoints.start() is None
     clock[0] = 119
@@ -370,7 +369,7 @@ def test_train_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
             raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xbp.progress.TrainingProgress.step", stop)
+        patch.setattr("xbp.training.progress.TrainingProgress.step", stop)
         result = run(*arguments, f"--out={folder}")
         assert isinstance(result.exception, StoppedError)
     result = run(*arguments, f"--out={folder}")

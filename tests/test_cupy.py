@@ -15,9 +15,8 @@ import pytest
 from recording import Call
 
 import xbp
-from xbp.learner import Learner
-from xbp.recording import Writer
-from xbp.rewriting import FUSED, Fuse
+from xbp.recording import FUSED, Fuse, Writer
+from xbp.training.learner import Learner
 
 xp = pytest.importorskip("array_api_compat.cupy")
 cupy = pytest.importorskip("cupy")

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from support import arr, backend, host
 
 import xbp
-from xbp.checkpoints import Checkpoints
 from xbp.cli import main
 from xbp.errors import DivergenceError
-from xbp.finite import first_not_finite
 from xbp.layers import Affine, Layer, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import Array
+from xbp.training import Checkpoints
+from xbp.training.finite import first_not_finite
 
 SPEC = f"{backend.name}:{backend.device}"
 

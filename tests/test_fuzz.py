@@ -20,10 +20,10 @@ import safetensors.numpy
 from support import backend
 
 import xbp
-from xbp.checkpoints import Checkpoint, unpack
 from xbp.datasets import load_npz, read_idx
 from xbp.errors import XbpError
 from xbp.saving import load_parameters, save_parameters
+from xbp.training.checkpoint import Checkpoint, unpack
 
 # XBP_FUZZ says how many files of each kind; `nox -s fuzz` reads 100,000 in all.
 FILES = int(os.environ.get("XBP_FUZZ", "200"))

@@ -111,7 +111,7 @@ def test_data_in_a_file_that_cannot_be_written_to_are_learned_from(tmp_path: Pat
 
 
 def test_nan_is_found_in_each_part_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xbp.training._CHECKED_AT_ONCE", 10)
+    monkeypatch.setattr("xbp.training.data._CHECKED_AT_ONCE", 10)
     network = xbp.Network.fully_connected([4, 2], seed=0)
     for row in range(7):
         x = np.ones((7, 4))

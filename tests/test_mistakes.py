@@ -27,7 +27,6 @@ from xbp import (
     set_backend,
     use_backend,
 )
-from xbp.checkpoints import Checkpoint, Checkpoints
 from xbp.cli import main
 from xbp.datasets import load_digits, load_mnist, load_npz, read_idx
 from xbp.errors import XbpError
@@ -36,6 +35,7 @@ from xbp.graphs import Graph, Operation, Variable
 from xbp.layers import Affine, MulLayer, Relu, SoftmaxWithLoss
 from xbp.reports import Report
 from xbp.saving import load_parameters, save_parameters
+from xbp.training import Checkpoint, Checkpoints
 
 TABLE = tomllib.loads((Path(__file__).parent / "mistakes.toml").read_text())
 CALLS: list[dict[str, str]] = TABLE["call"]

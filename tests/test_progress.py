@@ -6,13 +6,13 @@ import pytest
 from rich.console import Console
 from support import arr
 
-from xbp.progress import TrainingProgress
 from xbp.training import History
+from xbp.training.progress import TrainingProgress
 
 
 def shown(terminal: bool, steps: int, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return what a training of so many steps, evaluated at each second one, writes."""
-    monkeypatch.setattr("xbp.progress._SECONDS_BETWEEN_LOSSES", 0)
+    monkeypatch.setattr("xbp.training.progress._SECONDS_BETWEEN_LOSSES", 0)
     file = StringIO()
     console = Console(file=file, force_terminal=terminal, width=100)
     history = History()
@@ -44,7 +44,7 @@ def test_about_ten_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_how_many_samples_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("xbp.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("xbp.training.progress.time.monotonic", lambda: clock[0])
     file = StringIO()
     progress = TrainingProgress(60, 100, Console(file=file, width=100))
     # The steps before were another process's.

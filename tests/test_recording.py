@@ -16,12 +16,19 @@ from support import HostArray, arr, backend, host, widest
 
 import xbp
 from xbp.layers import Affine, Layer, SoftmaxWithLoss
-from xbp.learner import Learner
 from xbp.namespace import Array, namespace_of
-from xbp.recording import Recorded, flatten
-from xbp.rewriting import FUSED, Fuse, fuse_elementwise
+from xbp.recording import (
+    ELEMENTWISE,
+    FUSED,
+    Fuse,
+    Note,
+    Recorded,
+    flatten,
+    fuse_elementwise,
+    is_array,
+)
 from xbp.testing import NetworkCase, network_cases
-from xbp.tracing import ELEMENTWISE, Note, is_array
+from xbp.training.learner import Learner
 
 recorded_only = pytest.mark.skipif(
     not backend.writers, reason="the library compiles, or cannot write into memory that is there"

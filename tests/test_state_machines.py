@@ -14,10 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from support import backend
 
 import xbp
-from xbp.checkpoints import Checkpoints
 from xbp.errors import XbpError
 from xbp.namespace import Array
-from xbp.training import History
+from xbp.training import Checkpoints, History
 
 SPEC = f"{backend.name}:{backend.device}"
 SPECS = st.sampled_from([SPEC, "numpy", "array-api-strict:device1", "array-api-strict:CPU_DEVICE"])

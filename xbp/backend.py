@@ -14,9 +14,7 @@ import numpy as np
 
 from xbp.errors import BackendUnavailableError, DataError, DTypeError, ShapeError, XbpError
 from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, kind_of, namespace_of
-from xbp.recording import Capture, Recorded, Writer
-from xbp.rewriting import Fuse
-from xbp.tracing import ELEMENTWISE
+from xbp.recording import ELEMENTWISE, Capture, Fuse, Recorded, Writer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -1,5 +1,6 @@
-"""The numbers that a user gives as settings: checked, and made Python's own."""
+"""What a user gives as settings: checked, and made Python's own."""
 
+import json
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -39,3 +40,14 @@ def share(what: str, value: Any) -> float:
     if not (is_finite_number(value) and 0 <= value < 1):
         raise SettingError(f"{what} is at least 0 and below 1, not {value!r}")
     return float(value)
+
+
+def as_json(what: str, values: Any) -> Any:
+    """Return a dictionary as a file will give it back, or raise `SettingError` if it cannot."""
+    try:
+        return json.loads(json.dumps(dict(values)))
+    except (TypeError, ValueError) as error:
+        raise SettingError(
+            f"{what} are a dictionary of what JSON can hold, numbers, text and lists of them, not "
+            f"{values!r} ({error})"
+        ) from error

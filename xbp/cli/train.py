@@ -12,7 +12,6 @@ import click
 from rich.console import Console
 
 import xbp
-from xbp.checkpoints import Checkpoint, Checkpoints
 from xbp.cli.common import (
     INTERRUPTED,
     backend_option,
@@ -29,9 +28,10 @@ from xbp.cli.common import (
 )
 from xbp.errors import CheckpointError, DataError, SettingError
 from xbp.files import prepare_folder, write_files
-from xbp.progress import TrainingProgress
 from xbp.reports import Report, loss_in_terminal
 from xbp.saving import to_json, to_safetensors
+from xbp.training import Checkpoint, Checkpoints
+from xbp.training.progress import TrainingProgress
 
 # In the folder of --out.
 CHECKPOINTS = "checkpoints"

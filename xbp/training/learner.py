@@ -3,10 +3,10 @@
 from typing import Any, Self
 
 from xbp.errors import DivergenceError
-from xbp.finite import first_not_finite
 from xbp.namespace import Array, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
+from xbp.training.finite import first_not_finite
 
 
 class Learner:

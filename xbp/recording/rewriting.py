@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from xbp.tracing import ELEMENTWISE, Note, Traced
+from xbp.recording.tracing import ELEMENTWISE, Note, Traced
 
 # Updates that do not wait ------------------------------------------------------------------------
 

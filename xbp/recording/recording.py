@@ -1,22 +1,15 @@
-"""A function recorded once and replayed: the array library's calls, and nothing around them.
+"""One recording: a function's calls on arguments of given shapes."""
 
-A pure function in terms of the array API standard makes the same calls each time that it is given
-arrays of the same shapes. So they are noted once, together with the memory that they read and
-write. A replay looks nothing up, checks nothing, and allocates nothing where the library can write
-into memory that is there; what it computes is the same.
-"""
-
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
-from itertools import accumulate, chain
 from math import inf
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from xbp.namespace import Array, Namespace
-from xbp.rewriting import Fuse, fused, with_early_updates
-from xbp.tracing import Note, Trace, Traced, is_array, traced_among, values
+from xbp.recording.nested import flatten
+from xbp.recording.rewriting import Fuse, fused, with_early_updates
+from xbp.recording.tracing import Note, Trace, Traced, is_array, traced_among, values
 
 Result = TypeVar("Result")
 
@@ -25,10 +18,6 @@ Writer: TypeAlias = Callable[..., Callable[[], object]]
 
 # From many calls to one that does the same.
 Capture: TypeAlias = Callable[[Sequence[Callable[[], object]]], Callable[[], object]]
-
-# How many recordings of one function are kept: a training needs two, for the last mini-batch of an
-# epoch may be smaller.
-KEPT = 8
 
 
 class Library(Protocol):
@@ -274,128 +263,3 @@ def _writing_later(writer: Writer, note: Note) -> Callable[[], object]:
         return writer(*values(note.args), **values(note.kwargs), out=note.output.value)()
 
     return call
-
-
-class Recorded(Generic[Result]):
-    """A pure function that is recorded when it meets new shapes, else replayed.
-
-    Parameters
-    ----------
-    function
-        Takes arrays, numbers, and dictionaries, lists and tuples of them, and returns such. It
-        calls only functions of the standard, and asks for no array's values.
-    library
-        Whose arrays they are.
-    donate
-        The positions of the arguments that the function may keep: they are not to be read after
-        the call.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Result],
-        library: Library,
-        donate: Sequence[int] = (),
-    ) -> None:
-        self.function = function
-        self.library = library
-        self.donate = donate
-        # The one that was used last comes first.
-        self.recordings: list[Recording[Result]] = []
-        # All that run use the same memory.
-        self._one_at_a_time = threading.RLock()
-
-    def __call__(self, *args: Any) -> Result:
-        """Return the function's result."""
-        leaves, rebuild = flatten(args)
-        if any(isinstance(leaf, Traced) for leaf in leaves):
-            return self.function(*args)  # part of a larger recording
-        with self._one_at_a_time:
-            for number, known in enumerate(self.recordings):
-                if known.takes(leaves):
-                    self.recordings.insert(0, self.recordings.pop(number))
-                    known.replay({number: leaves[number] for number in known.varying})
-                    return known.result()
-            recording = Recording(
-                self.library,
-                self.function,
-                leaves,
-                rebuild,
-                self._varying(leaves),
-                set(chain.from_iterable(_leaf_numbers(args)[i] for i in self.donate)),
-            )
-            self.recordings.insert(0, recording)
-            del self.recordings[KEPT:]
-            return recording.result()
-
-    def _varying(self, leaves: Sequence[Any]) -> set[int]:
-        """Return which arrays and numbers are others than at the last call."""
-        last = self.recordings[0].inputs if self.recordings else []
-        if len(leaves) != len(last):
-            return set()
-        pairs = enumerate(zip(leaves, values(last), strict=True))
-        return {
-            number
-            for number, (leaf, before) in pairs
-            if (is_array(leaf) and leaf is not before) or (_is_number(leaf) and leaf != before)
-        }
-
-    def loop(
-        self: "Recorded[tuple[Any, Array]]", state: Any, rows: Array, *others: Any
-    ) -> tuple[Any, list[Array]]:
-        """Call it for one row after the other, each time on the state that it returned before.
-
-        Returns
-        -------
-        tuple
-            The last state, and the results of all rows.
-        """
-        results = []
-        settled: Recording[tuple[Any, Array]] | None = None
-        position = len(flatten(state)[0])
-        for i in range(rows.shape[0]):
-            row = rows[i, ...]
-            with self._one_at_a_time:
-                if settled is None:
-                    state, result = self(state, row, *others)
-                    if self.recordings[0].needs_only(position):
-                        settled = self.recordings[0]
-                else:
-                    settled.replay({position: row})
-                    result = settled.last_result()
-            results.append(result)
-        return state, results
-
-
-def _leaf_numbers(args: Sequence[Any]) -> list[range]:
-    """Return for each argument which of all leaves are its own."""
-    ends = list(accumulate(len(flatten(arg)[0]) for arg in args))
-    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def flatten(tree: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
-    """Return what is in nested dictionaries, lists and tuples, and what makes them of others."""
-    leaves: list[Any] = []
-    shape = _shape_of(tree, leaves)
-    return leaves, lambda others: _rebuilt(shape, iter(others))
-
-
-def _shape_of(tree: Any, leaves: list[Any]) -> Any:
-    if isinstance(tree, dict):
-        return {key: _shape_of(part, leaves) for key, part in tree.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)([_shape_of(part, leaves) for part in tree])
-    leaves.append(tree)
-    return None
-
-
-def _rebuilt(shape: Any, leaves: Iterator[Any]) -> Any:
-    if isinstance(shape, dict):
-        return {key: _rebuilt(part, leaves) for key, part in shape.items()}
-    if shape is not None:
-        return type(shape)([_rebuilt(part, leaves) for part in shape])
-    return next(leaves)

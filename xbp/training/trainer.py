@@ -1,71 +1,26 @@
 """Training: a mini-batch, its gradient, an update, again."""
 
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from math import ceil, prod
-from typing import Any, Protocol
+from collections.abc import Iterator
+from math import ceil
+from typing import Any
 
 from xbp.backend import Backend
-from xbp.checkpoints import Checkpoint, Checkpoints, pack, unpack
-from xbp.divergence import Watch
-from xbp.errors import CheckpointError, DataError, SettingError, XbpError
-from xbp.functions import one_hot
+from xbp.errors import CheckpointError, SettingError, XbpError
 from xbp.initialization import random_generator
-from xbp.learner import Learner
-from xbp.namespace import Array, is_floating, kind_of, namespace_of
+from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.settings import positive_integer
+from xbp.training.checkpoint import Checkpoint, pack, unpack
+from xbp.training.checkpoints import Checkpoints
+from xbp.training.data import checked_data
+from xbp.training.divergence import Watch
+from xbp.training.history import History, Progress
+from xbp.training.interruption import interruptible
+from xbp.training.learner import Learner
 
 # How many samples a network sees at once when its accuracy is measured: few enough for a cache.
 _EVALUATION_BATCH = 1_000
-
-# How many numbers are looked at in one piece when data enter.
-_CHECKED_AT_ONCE = 2**22
-
-
-@dataclass(repr=False)
-class History:
-    """What was seen while training.
-
-    Attributes
-    ----------
-    loss : list of float
-        The loss of each step on its mini-batch, before the update.
-    evaluated : list of int
-        The steps after which accuracies were measured: the end of each epoch, and the last step.
-    train_accuracy, test_accuracy : list of float
-        Shares between 0 and 1, one for each entry of `evaluated`; empty for a regression, and
-        without test data.
-    interrupted : bool
-        Whether Ctrl-C ended the training before its last step.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    evaluated: list[int] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)
-    test_accuracy: list[float] = field(default_factory=list)
-    interrupted: bool = False
-
-    def __repr__(self) -> str:
-        figures = [f"loss {self.loss[-1]:.4g}"] if self.loss else []
-        for name, shares in (("training", self.train_accuracy), ("test", self.test_accuracy)):
-            figures += [f"{name} accuracy {shares[-1]:.2%}"] if shares else []
-        return f"<history of {len(self.loss):,} steps: {', '.join(figures) or 'nothing yet'}>"
-
-
-class Progress(Protocol):
-    """Somebody who watches the training."""
-
-    def step(self, step: int, loss: Array) -> None:
-        """Take note of a step, or of several. The loss is still on the device: to read it waits."""
-
-    def evaluated(self, step: int, history: History) -> None:
-        """Take note of accuracies; the losses up to here are on the host."""
 
 
 class Trainer:
@@ -169,8 +124,8 @@ class Trainer:
         _check_helpers(progress, checkpoints)
         backend = self.network.backend
         with backend.scope():
-            x, t = self._checked("training", x, t)
-            test = None if x_test is None else self._checked("test", x_test, t_test)
+            x, t = checked_data(self.network, "training", x, t)
+            test = None if x_test is None else checked_data(self.network, "test", x_test, t_test)
             per_epoch = ceil(x.shape[0] / self.batch_size)
             if steps is None:
                 steps = per_epoch * positive_integer("epochs", epochs)
@@ -197,7 +152,7 @@ class Trainer:
         learner = Learner(self.network, self.optimizer, check_finite=self.check_finite)
         watch = Watch(learner, x, t, step)
         learn = backend.loop(learner)
-        with _interruptible() as interrupted:
+        with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
                 losses = learn(batches, x, t)
                 watch.note(batches, losses)
@@ -310,69 +265,6 @@ class Trainer:
             hits += round(accuracy * (stop - start))
         return hits / count
 
-    def _checked(self, kind: str, x: Any, t: Any) -> tuple[Array, Array]:
-        """Return data on the network's device, once they are fit to be learned from."""
-        network, backend = self.network, self.network.backend
-        try:
-            x, t = network.as_samples(x), backend.asarray(t)
-            if kind_of(t) == "integral" or (kind_of(t) == "bool" and t.ndim > 1):
-                # Not every library compares unsigned integers of every size.
-                t = backend.asarray(t, backend.default_integer)
-            if x.ndim < 2:  # noqa: PLR2004
-                raise DataError("x is (N, D), a row for each sample: reshape (N,) to (N, 1)")
-            if t.ndim == 0 or x.shape[0] != t.shape[0]:
-                raise DataError("as many targets as samples are needed")
-            if x.shape[0] == 0:
-                raise DataError("there are no samples")
-            # One sample through a copy of the network tells all that shapes and dtypes can tell.
-            trial = network.bound_to(network.params)
-            outputs = trial.predict(x[:1, ...])
-            trial.last_layer.forward(outputs, t[:1, ...])
-            if is_floating(x) and not _all_finite(x):
-                raise DataError(f"x holds NaN or infinity in {network.dtype}: remove or replace it")
-            classes = outputs.shape[-1]
-            network.last_layer.check_targets(t, classes)
-            if network.last_layer.classifies:
-                _warn_of_a_single_class(t, kind)
-            if t.ndim == 1 and classes <= prod(x.shape[1:]):
-                # One-hot once instead of at each step, where it is no larger than the samples.
-                t = one_hot(t, classes, like=outputs)
-        except XbpError as error:
-            shapes = " and ".join(
-                f"{name} {tuple(array.shape)}"
-                for name, array in (("x", x), ("t", t))
-                if hasattr(array, "shape")
-            )
-            raise type(error)(f"{kind} data{shapes and f', {shapes}'}: {error}") from error
-        return x, t
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question that is asked after each step.
-
-    So no step is cut in two. A second Ctrl-C interrupts at once.
-    """
-    asked = threading.Event()
-
-    def remember(signum: int, frame: Any) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.getsignal(signal.SIGINT)
-    # Signals can be handled in the main thread alone, and somebody else's handler stays.
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and previous is signal.default_int_handler
-    )
-    if ours:
-        signal.signal(signal.SIGINT, remember)
-    try:
-        yield asked.is_set
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, previous)
-
 
 def _check_helpers(progress: Any, checkpoints: Any) -> None:
     if progress is not None and not all(
@@ -383,26 +275,5 @@ def _check_helpers(progress: Any, checkpoints: Any) -> None:
         )
     if not isinstance(checkpoints, Checkpoints | None):
         raise SettingError(
-            f"checkpoints are an xbp.checkpoints.Checkpoints(folder, ...), not {checkpoints!r}"
-        )
-
-
-def _all_finite(x: Array) -> bool:
-    """Tell whether all is finite, a part at a time: x may be a file larger than the memory."""
-    xp, count = namespace_of(x), x.shape[0]
-    rows = max(_CHECKED_AT_ONCE // max(prod(x.shape[1:]), 1), 1)
-    return all(
-        bool(xp.all(xp.isfinite(x[start : min(start + rows, count), ...])))
-        for start in range(0, count, rows)
-    )
-
-
-def _warn_of_a_single_class(t: Array, kind: str) -> None:
-    labels = namespace_of(t).argmax(t, axis=1) if t.ndim > 1 else t
-    if labels.shape[0] > 1 and bool(namespace_of(labels).all(labels == labels[0])):
-        warnings.warn(
-            f"{kind} data: all {labels.shape[0]:,} samples are of class {int(labels[0])}, so there "
-            "is nothing to tell apart",
-            UserWarning,
-            stacklevel=4,
+            f"checkpoints are an xbp.training.Checkpoints(folder, ...), not {checkpoints!r}"
         )

@@ -4,11 +4,10 @@ from math import isfinite
 from typing import Any
 
 from xbp.errors import DivergenceError
-from xbp.finite import first_not_finite
-from xbp.learner import Learner
 from xbp.namespace import Array, namespace_of
-from xbp.recording import flatten
-from xbp.tracing import is_array
+from xbp.recording import flatten, is_array
+from xbp.training.finite import first_not_finite
+from xbp.training.learner import Learner
 
 
 class Watch:

@@ -1,26 +1,21 @@
-"""Checkpoints: a training on disk, with all that it needs to go on as if nothing had happened."""
+"""A checkpoint: a training as it was after a step, with all that it needs to go on."""
 
 import hashlib
 import json
-import time
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from xbp.errors import CheckpointError, DataError, SettingError
-from xbp.files import as_path, prepare_folder, remove_unfinished, write_file
+from xbp.errors import CheckpointError
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
-from xbp.settings import is_finite_number, positive_integer, positive_number
+from xbp.settings import as_json, is_finite_number
 
 HostArray = np.ndarray[Any, Any]
 
 FORMAT = 1
-_PATTERN = "checkpoint-*.safetensors"
 _LENGTH_OF_SIZE = 8
 
 
@@ -92,164 +87,6 @@ def _digest(state: str, arrays: Mapping[str, HostArray]) -> str:
     return found.hexdigest()
 
 
-class Checkpoints:
-    """Where and how often a training is saved.
-
-    Parameters
-    ----------
-    folder
-        For one training. It is made if it is not there.
-    every_steps, every_minutes
-        After so many steps, or so many minutes, whichever comes first. None of both is a minute.
-        At Ctrl-C and at the end a training is saved in any case.
-    keep
-        How many of the last ones stay.
-    resume
-        Whether to go on from the last one that is whole, if there is one. Without it, a folder
-        that holds checkpoints is refused.
-    settings
-        What else to write down, for whoever goes on: JSON must be able to hold it.
-
-    Raises
-    ------
-    SettingError
-        If one of the numbers is not positive, or settings are none that JSON can hold.
-    DataError
-        If folder cannot be one's name.
-
-    Examples
-    --------
-    A program that can be killed at any time, and be started again:
-
-    >>> import xbp
-    >>> from xbp.checkpoints import Checkpoints
-    >>> from xbp.datasets import load_digits
-    >>> (x, t), _ = load_digits()
-    >>> trainer = xbp.Trainer(xbp.TwoLayerNet(64, 50, 10, seed=0), xbp.SGD(0.1), seed=0)
-    >>> checkpoints = Checkpoints("digits-run", every_steps=500, resume=True)
-    >>> history = trainer.fit(x, t, steps=2000, checkpoints=checkpoints)  # doctest: +SKIP
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        every_steps: int | None = None,
-        every_minutes: float | None = None,
-        keep: int = 3,
-        resume: bool = False,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        if every_steps is None and every_minutes is None:
-            every_minutes = 1
-        self.folder = as_path(folder)
-        self.every_steps = every_steps
-        if every_steps is not None:
-            self.every_steps = positive_integer("Checkpoints: every_steps", every_steps)
-        self.every_minutes = every_minutes
-        if every_minutes is not None:
-            self.every_minutes = positive_number("Checkpoints: every_minutes", every_minutes)
-        self.keep = positive_integer("Checkpoints: keep", keep)
-        self.resume = resume
-        self.settings = _as_json("Checkpoints: settings", settings or {})
-        self._last_step = 0
-        self._last_time = time.monotonic()
-
-    def start(self) -> Checkpoint | None:
-        """Return what to go on from; None for a new training.
-
-        Raises
-        ------
-        DataError
-            If the folder cannot be written to.
-        CheckpointError
-            If it holds checkpoints and `resume` is off, or if all of them are damaged.
-        """
-        prepare_folder(self.folder)
-        remove_unfinished(self.folder)
-        found = self._paths()
-        if found and not self.resume:
-            raise CheckpointError(
-                f"{self.folder} holds checkpoints of another training: go on with it "
-                "(resume=True), or choose another folder"
-            )
-        last = self.latest()
-        self._last_step = last.step if last else 0
-        self._last_time = time.monotonic()
-        return last
-
-    def latest(self) -> Checkpoint | None:
-        """Return the last one that is whole; None if there is none at all.
-
-        A damaged one is renamed, with a warning, and the one before it is taken.
-
-        Raises
-        ------
-        CheckpointError
-            If all are damaged.
-        """
-        paths = self._paths()
-        for path in reversed(paths):
-            try:
-                return Checkpoint.from_bytes(path.read_bytes())
-            except (CheckpointError, OSError) as error:
-                aside = path.with_name(f"{path.name}.damaged")
-                path.replace(aside)
-                warnings.warn(
-                    f"{path} is damaged: {error}. It is set aside as {aside.name}, and the "
-                    "checkpoint before it is taken",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-        if paths:
-            raise CheckpointError(
-                f"{self.folder}: all checkpoints are damaged: start again in another folder"
-            )
-        return None
-
-    def is_due(self, step: int) -> bool:
-        """Tell whether it is time to save."""
-        minutes = (time.monotonic() - self._last_time) / 60
-        return (self.every_steps is not None and step - self._last_step >= self.every_steps) or (
-            self.every_minutes is not None and minutes >= self.every_minutes
-        )
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, whole or not at all, and forget the oldest.
-
-        If it cannot be written, there is a warning, the earlier ones stay, and the training goes
-        on: it will be tried again.
-        """
-        self._last_step, self._last_time = checkpoint.step, time.monotonic()
-        path = self.folder / f"checkpoint-{checkpoint.step:012}.safetensors"
-        try:
-            write_file(path, checkpoint.to_bytes())
-        except DataError as error:
-            warnings.warn(f"no checkpoint: {error}", RuntimeWarning, stacklevel=2)
-            return
-        for old in self._paths()[: -self.keep]:
-            old.unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Remove all of them."""
-        for path in self._paths():
-            path.unlink(missing_ok=True)
-
-    def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob(_PATTERN))
-
-
-def _as_json(what: str, values: Any) -> Any:
-    """Return a dictionary as a file will give it back, or raise `SettingError` if it cannot."""
-    try:
-        return json.loads(json.dumps(dict(values)))
-    except (TypeError, ValueError) as error:
-        raise SettingError(
-            f"{what} are a dictionary of what JSON can hold, numbers, text and lists of them, not "
-            f"{values!r} ({error})"
-        ) from error
-
-
 # From a training to a checkpoint, and back -------------------------------------------------------
 
 
@@ -274,7 +111,7 @@ def pack(
     # A compiled step makes arrays of numbers.
     scalars = {name: array.item() for name, array in arrays.items() if array.ndim == 0}
     numbers = {name: value for name, value in values.items() if name not in arrays} | scalars
-    numbers = _as_json(f"what {optimizer!r} remembers beside arrays", numbers)
+    numbers = as_json(f"what {optimizer!r} remembers beside arrays", numbers)
     arrays = {name: array for name, array in arrays.items() if name not in scalars}
     arrays["loss"] = np.asarray(history["loss"], dtype=np.float64)
     spec = f"{network.backend.name}:{network.backend.device}"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from xbp.namespace import Array
-from xbp.training import History
+from xbp.training.history import History
 
 # To show a loss is to wait for the device: seldom enough not to be felt.
 _SECONDS_BETWEEN_LOSSES = 0.5

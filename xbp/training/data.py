@@ -1,0 +1,86 @@
+"""The door for data: what enters is moved to the device, and is fit to be learned from."""
+
+import warnings
+from math import prod
+from typing import Any
+
+from xbp.errors import DataError, XbpError
+from xbp.functions import one_hot
+from xbp.namespace import Array, is_floating, kind_of, namespace_of
+from xbp.networks import Network
+
+# How many numbers are looked at in one piece.
+_CHECKED_AT_ONCE = 2**22
+
+
+def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Array]:
+    """Return data on the network's device, once they are fit to be learned from.
+
+    Parameters
+    ----------
+    network
+        Which is to learn from them.
+    kind
+        What they are called in a message, ``"training"``.
+    x, t
+        Samples and targets, as `Trainer.fit` takes them.
+
+    Raises
+    ------
+    DataError, ShapeError, DTypeError
+        If they are not; see `Trainer.fit`.
+    """
+    backend = network.backend
+    try:
+        x, t = network.as_samples(x), backend.asarray(t)
+        if kind_of(t) == "integral" or (kind_of(t) == "bool" and t.ndim > 1):
+            # Not every library compares unsigned integers of every size.
+            t = backend.asarray(t, backend.default_integer)
+        if x.ndim < 2:  # noqa: PLR2004
+            raise DataError("x is (N, D), a row for each sample: reshape (N,) to (N, 1)")
+        if t.ndim == 0 or x.shape[0] != t.shape[0]:
+            raise DataError("as many targets as samples are needed")
+        if x.shape[0] == 0:
+            raise DataError("there are no samples")
+        # One sample through a copy of the network tells all that shapes and dtypes can tell.
+        trial = network.bound_to(network.params)
+        outputs = trial.predict(x[:1, ...])
+        trial.last_layer.forward(outputs, t[:1, ...])
+        if is_floating(x) and not _all_finite(x):
+            raise DataError(f"x holds NaN or infinity in {network.dtype}: remove or replace it")
+        classes = outputs.shape[-1]
+        network.last_layer.check_targets(t, classes)
+        if network.last_layer.classifies:
+            _warn_of_a_single_class(t, kind)
+        if t.ndim == 1 and classes <= prod(x.shape[1:]):
+            # One-hot once instead of at each step, where it is no larger than the samples.
+            t = one_hot(t, classes, like=outputs)
+    except XbpError as error:
+        shapes = " and ".join(
+            f"{name} {tuple(array.shape)}"
+            for name, array in (("x", x), ("t", t))
+            if hasattr(array, "shape")
+        )
+        raise type(error)(f"{kind} data{shapes and f', {shapes}'}: {error}") from error
+    return x, t
+
+
+def _all_finite(x: Array) -> bool:
+    """Tell whether all is finite, a part at a time: x may be a file larger than the memory."""
+    xp, count = namespace_of(x), x.shape[0]
+    rows = max(_CHECKED_AT_ONCE // max(prod(x.shape[1:]), 1), 1)
+    return all(
+        bool(xp.all(xp.isfinite(x[start : min(start + rows, count), ...])))
+        for start in range(0, count, rows)
+    )
+
+
+def _warn_of_a_single_class(t: Array, kind: str) -> None:
+    labels = namespace_of(t).argmax(t, axis=1) if t.ndim > 1 else t
+    if labels.shape[0] > 1 and bool(namespace_of(labels).all(labels == labels[0])):
+        warnings.warn(
+            f"{kind} data: all {labels.shape[0]:,} samples are of class {int(labels[0])}, so there "
+            "is nothing to tell apart",
+            UserWarning,
+            stacklevel=4,
+        )
