@@ -16,8 +16,8 @@ SOURCES = ("xbp", "backends", "benchmarks")
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict"}
 # These work on the arrays they are given.
 WITHOUT_LIBRARIES = [
-    *("functions.py", "differences.py", "gradients.py", "networks.py", "layers/*.py"),
-    *("perturbation.py", "optimizers.py", "recording/*.py"),
+    *("functions.py", "differences.py", "gradients.py", "networks/*.py", "layers/*.py"),
+    *("optimizers.py", "recording/*.py"),
 ]
 
 

@@ -1,20 +1,18 @@
-"""Networks: layers stacked like bricks, a loss on top."""
+"""A network: layers run forward one after the other, and backward in the reverse order."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from inspect import signature
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, Self
 
 from xbp.backend import Backend
 from xbp.differences import MEMORY, numerical_gradient, step_for
-from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError, XbpError
+from xbp.errors import MixedBackendError, SettingError, ShapeError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
-from xbp.initialization import initial_parameters
-from xbp.layers import Affine, Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
+from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
 from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
-from xbp.perturbation import perturbed_losses
+from xbp.networks.construction import affine_stack, check_kind, checked_layers, numbered
+from xbp.networks.perturbation import perturbed_losses
 from xbp.registry import backend_of, get_backend
 from xbp.settings import positive_number
 
@@ -68,13 +66,13 @@ class Network:
         *,
         backend: str | Backend | None = None,
     ) -> None:
-        layers = _checked_layers(layers, loss)
-        names = _numbered(type(layer).__name__ for layer in layers)
+        layers = checked_layers(layers, loss)
+        names = numbered(type(layer).__name__ for layer in layers)
         self.layers = {next(names): layer for layer in layers}
         for name, layer in self.layers.items():
             layer.name = name
         self.last_layer = loss
-        keys = _numbered(attr for layer in layers for attr in layer.param_names)
+        keys = numbered(attr for layer in layers for attr in layer.param_names)
         self.param_keys = {
             name: {attr: next(keys) for attr in layer.param_names}
             for name, layer in self.layers.items()
@@ -129,20 +127,10 @@ class Network:
         ShapeError, SettingError, DTypeError
             If a setting makes no sense, or the backend has no such dtype.
         """
-        roles: list[tuple[str, Any, type, str]] = [
-            ("activation", activation, Layer, "xbp.layers.Relu"),
-            ("loss", loss, LossLayer, "xbp.layers.SoftmaxWithLoss"),
-        ]
-        for role, kind, base, example in roles:
-            if not (isinstance(kind, type) and issubclass(kind, base)) or kind is base:
-                raise SettingError(f"{role} is a class such as {example}, not {kind!r}")
-            if _needs_arguments(kind):
-                raise SettingError(
-                    f"{role} {kind.__name__} cannot be made without arguments: build the layers, "
-                    "and give them to Network([...], loss)"
-                )
+        check_kind("activation", activation, Layer, "xbp.layers.Relu")
+        check_kind("loss", loss, LossLayer, "xbp.layers.SoftmaxWithLoss")
         backend = get_backend(backend)
-        layers = _affine_stack(sizes, activation, weight_init_std, backend, dtype, seed)
+        layers = affine_stack(sizes, activation, weight_init_std, backend, dtype, seed)
         first = [] if divisor is None else [Rescale(divisor, dtype or backend.default_float)]
         return Network([*first, *layers], loss(), backend=backend)
 
@@ -380,7 +368,7 @@ class Network:
         step: float,
         memory: float = MEMORY,
     ) -> Iterator[Array]:
-        """Yield the losses with one element of a parameter moved: see `xbp.perturbation`."""
+        """Yield the losses with one element of a parameter moved, some at a time."""
         place = next(
             (name, attr)
             for name, keys in self.param_keys.items()
@@ -421,85 +409,8 @@ class Network:
         return network
 
 
-class TwoLayerNet(Network):
-    """The chapter's network: affine, ReLU, affine, softmax with loss.
-
-    Parameters
-    ----------
-    input_size, hidden_size, output_size
-        Numbers of features.
-    weight_init_std
-        Standard deviation of the initial weights: a number, ``"he"`` or ``"xavier"``.
-    backend
-        Where the parameters live; None takes the selected backend.
-    dtype
-        ``"float32"``, ``"float64"``, or None for the backend's default.
-    seed
-        The same seed gives, for the same dtype, the same initial parameters, bit by bit, on every
-        backend.
-
-    Raises
-    ------
-    ShapeError, SettingError, DTypeError
-        If a setting makes no sense, or the backend has no such dtype.
-
-    Notes
-    -----
-    `params` are ``W1 b1 W2 b2``, `layers` are ``Affine1 Relu1 Affine2``.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        output_size: int,
-        weight_init_std: float | str = 0.01,
-        *,
-        backend: str | Backend | None = None,
-        dtype: str | None = None,
-        seed: int | None = None,
-    ) -> None:
-        backend = get_backend(backend)
-        sizes = [input_size, hidden_size, output_size]
-        layers = _affine_stack(sizes, Relu, weight_init_std, backend, dtype, seed)
-        super().__init__(layers, SoftmaxWithLoss(), backend=backend)
-
-
-def _affine_stack(
-    sizes: Sequence[int],
-    activation: type[Layer],
-    weight_init_std: float | str,
-    backend: Backend,
-    dtype: str | None,
-    seed: int | None,
-) -> list[Layer]:
-    dtype = dtype or backend.default_float
-    if dtype not in ("float32", "float64"):
-        raise DTypeError(f"a network's dtype is 'float32' or 'float64', not {dtype!r}")
-    layers: list[Layer] = []
-    try:
-        parameters = initial_parameters(sizes, weight_init_std, seed)
-    except (MemoryError, ValueError) as error:
-        if isinstance(error, XbpError):
-            raise
-        raise SettingError(
-            f"a network of sizes {list(sizes)} is larger than the memory ({error})"
-        ) from error
-    for W, b in parameters:
-        layers += [Affine(backend.asarray(W, dtype), backend.asarray(b, dtype)), activation()]
-    return layers[:-1]
-
-
 def _listed(params: Any) -> str:
     return (", ".join(map(str, params)) or "none") if isinstance(params, Mapping) else repr(params)
-
-
-def _needs_arguments(kind: type) -> bool:
-    try:
-        signature(kind).bind()
-    except TypeError:
-        return True
-    return False
 
 
 def _gradient_left_by(layer: Layer, attribute: str) -> Array:
@@ -513,30 +424,3 @@ def _gradient_left_by(layer: Layer, attribute: str) -> Array:
             f"d{attribute} of shape {tuple(gradient.shape)}: sum it over the batch"
         )
     return gradient
-
-
-def _checked_layers(layers: Any, loss: Any) -> list[Layer]:
-    if isinstance(layers, Layer) or not isinstance(layers, Iterable):
-        raise SettingError(
-            f"layers are given as a list, Network([...], loss), also a single one, not {layers!r}"
-        )
-    checked = list(layers)
-    for number, layer in enumerate(checked, start=1):
-        if not isinstance(layer, Layer) or isinstance(layer, LossLayer):
-            raise SettingError(
-                f"layer {number} is {layer!r}: derive it from xbp.layers.Layer, and give the loss "
-                "as the second argument"
-            )
-    if len({id(layer) for layer in checked}) < len(checked):
-        raise SettingError("a layer stands twice in the network: make one for each place")
-    if not isinstance(loss, LossLayer):
-        raise SettingError(f"the loss is an xbp.layers.LossLayer, not {loss!r}")
-    return checked
-
-
-def _numbered(names: Iterable[str]) -> Iterator[str]:
-    """Yield each name with its count: Affine1, Relu1, Affine2."""
-    counts: Counter[str] = Counter()
-    for name in names:
-        counts[name] += 1
-        yield f"{name}{counts[name]}"
