@@ -1,5 +1,6 @@
 """What the tests share: the backend under test, another one, and the way to and from the host."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,10 @@ from hypothesis import strategies as st
 import xbp
 from xbp.namespace import Array, dtype_name
 from xbp.testing.conformance import stranger_to
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers beside each other that each take all processors wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 backend = xbp.get_backend()
 # The test suite owns its process.

@@ -20,7 +20,7 @@ from support import backend
 
 import xbp
 from xbp.cli import main
-from xbp.errors import CheckpointError, SettingError
+from xbp.errors import CheckpointError, DataError, SettingError
 from xbp.namespace import Array
 from xbp.training import Checkpoint, Checkpoints, History
 
@@ -137,7 +137,7 @@ def test_a_checkpoint_of_one_backend_goes_on_with_another(make: Any, tmp_path: P
 
 def test_the_last_ones_are_kept(tmp_path: Path) -> None:
     fit(trainer_of(xbp.SGD(0.1)), checkpoints=Checkpoints(tmp_path, every_steps=20, keep=2))
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = [path.name for path in paths(tmp_path)]
     assert len(names) == 2
     assert names[-1] == f"checkpoint-{STEPS:012}.safetensors"
 
@@ -228,6 +228,80 @@ def test_a_step_is_a_number(step: Any) -> None:
         Checkpoint.from_bytes(Checkpoint({"step": step}, {}).to_bytes())
 
 
+def test_one_of_a_newer_version_is_left_alone(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in paths(stopped)}
+    with monkeypatch.context() as patch:
+        patch.setattr("xbp.training.checkpoint.FORMAT", 0)
+        with pytest.raises(CheckpointError, match="its format is 1, and this version of xbp knows"):
+            fit(trainer_of(xbp.SGD(0.1)), checkpoints=Checkpoints(stopped, resume=True))
+    assert {path: path.read_bytes() for path in paths(stopped)} == before
+
+
+def test_one_that_cannot_be_read_now_is_left_alone(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [path.name for path in paths(stopped)]
+    for error in (PermissionError(13, "Permission denied"), MemoryError()):
+
+        def refuse(path: Path, error: Exception = error) -> bytes:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", refuse)
+            with pytest.raises(DataError, match=r"cannot be read \((Perm|it is larger)"):
+                Checkpoints(stopped, resume=True).latest()
+    assert [path.name for path in paths(stopped)] == names
+
+
+def test_a_damaged_one_may_lie_where_nothing_can_be_renamed(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = paths(stopped)[-1]
+    last.write_bytes(b"")
+    last.with_name(f"{last.name}.damaged").mkdir()
+    with pytest.warns(RuntimeWarning, match="It stays where it is, and the checkpoint before it"):
+        found = Checkpoints(stopped, resume=True).latest()
+    assert found
+    assert f"{found.step:012}" in paths(stopped)[-2].name
+
+
+def test_only_checkpoints_are_looked_at(stopped: Path) -> None:
+    last = paths(stopped)[-1]
+    (stopped / "checkpoint-backup.safetensors").write_bytes(paths(stopped)[0].read_bytes())
+    os.mkfifo(stopped / "checkpoint-999999999999.safetensors")
+    found = Checkpoints(stopped, resume=True).latest()
+    assert found
+    assert f"{found.step:012}" in last.name
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    class Intruder(StopAfter):
+        def step(self, step: int, loss: Array) -> None:
+            with pytest.raises(CheckpointError, match="is in use by another training: wait"):
+                fit(trainer_of(xbp.SGD(0.1)), checkpoints=Checkpoints(tmp_path, resume=True))
+            raise StoppedError
+
+    for _ in range(2):
+        with pytest.raises(StoppedError):
+            fit(
+                trainer_of(xbp.SGD(0.1)),
+                checkpoints=Checkpoints(tmp_path, resume=True),
+                progress=Intruder(0),
+            )
+
+
+def test_a_training_replaces_another_once_it_has_begun(stopped: Path) -> None:
+    before = paths(stopped)
+    trainer = trainer_of(xbp.SGD(0.1))
+    with pytest.raises(DataError, match="no label"):
+        trainer.fit([[1.0] * 10], [7], steps=1, checkpoints=Checkpoints(stopped, overwrite=True))
+    assert paths(stopped) == before
+    fit(trainer, checkpoints=Checkpoints(stopped, overwrite=True), steps=5)
+    assert [path.name for path in paths(stopped)] == ["checkpoint-000000000005.safetensors"]
+
+
 def test_what_a_killed_process_left_is_removed(stopped: Path) -> None:
     left = stopped / ".checkpoint-000000000160.safetensors.0123456789abcdef.unfinished"
     left.write_bytes(b"half")
@@ -284,18 +358,29 @@ def test_mistakes(stopped: Path) -> None:
         fit(trainer_of(Secretive()), checkpoints=Checkpoints(stopped, resume=True))
 
 
+FORGED_HISTORIES: list[dict[str, Any]] = [
+    *({"interrupted": "x"}, {"evaluated": None}, {"evaluated": [7, 7]}),
+    *({"evaluated": [0]}, {"evaluated": ["7"]}, {"evaluated": [10**400]}),
+    *({"train_accuracy": []}, {"train_accuracy": [0.5]}, {"test_accuracy": "ab"}),
+    *({"train_accuracy": [10**400] * 8}, {"test_accuracy": [2.0] * 8}),
+]
+
+
 @pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
 @pytest.mark.parametrize(
     "change",
     [
         *({"random": {}}, {"random": None}, {"history": {"evil": []}}, {"history": 3}),
         *({"step": 10**12}, {"numbers": {}}, {"numbers": None}),
+        *({"history": change} for change in FORGED_HISTORIES),
     ],
     ids=str,
 )
 def test_a_forged_one_can_only_be_refused(change: dict[str, Any], stopped: Path) -> None:
     last = paths(stopped)[-1]
     read = Checkpoint.from_bytes(last.read_bytes())
+    if isinstance(change.get("history"), dict):
+        change = {"history": {**read.state["history"], **change["history"]}}
     last.write_bytes(Checkpoint({**read.state, **change}, read.arrays).to_bytes())
     trainer = trainer_of(xbp.SGD(0.1), seed=5)
     before, chance = params_of(trainer), trainer._random.bit_generator.state
@@ -337,14 +422,16 @@ def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
         number += 1
         folder = tmp_path / str(number)
         while True:
-            begun = (folder / "checkpoints").exists() and any((folder / "checkpoints").iterdir())
+            begun = (folder / "checkpoints").exists() and any(paths(folder / "checkpoints"))
             place = [f"--resume={folder}"] if begun else [*arguments, f"--out={folder}"]
             process = subprocess.Popen(
                 [sys.executable, "-m", "xbp", "train", *place],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
+            # At any moment, also while libraries are imported. Once there were enough, none more.
+            limit = chance.uniform(0, seconds) if killed < KILLS else None
             try:
-                _, stderr = process.communicate(timeout=chance.uniform(0, 0.7 * seconds))
+                _, stderr = process.communicate(timeout=limit)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
@@ -375,9 +462,9 @@ def test_train_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     result = run(*arguments, f"--out={folder}")
     assert result.exit_code == 1
     assert re.search(r"holds a training that was stopped after step \d\d:", result.stderr)
-    result = run(f"--resume={folder}", "--lr=2", "digits")
+    result = run(f"--resume={folder}", "--lr=2", "--seed=3")
     assert result.exit_code == 2
-    assert "goes on with the settings of the training: omit DATA, --lr" in result.stderr
+    assert "goes on with the settings of the training: omit --lr, --seed" in result.stderr
     result = run(f"--resume={folder}", "--json")
     assert result.exit_code == 0, result.stderr
     ours, theirs = json.loads(result.stdout), json.loads((whole / "result.json").read_text())
@@ -385,6 +472,62 @@ def test_train_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     # What is finished may be done again.
     assert run(*arguments, f"--out={folder}").exit_code == 0
+
+
+@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@pytest.mark.parametrize(
+    "losses",
+    [np.ones((1, 70)), np.full(70, np.nan), np.ones(70, bool), np.ones(70, np.float32)],
+    ids=["2-d", "nan", "bool", "float32"],
+)
+def test_losses_are_a_row_of_finite_numbers(losses: Any, stopped: Path) -> None:
+    last = paths(stopped)[-1]
+    read = Checkpoint.from_bytes(last.read_bytes())
+    last.write_bytes(Checkpoint(read.state, {**read.arrays, "loss": losses}).to_bytes())
+    with pytest.raises(CheckpointError, match="its losses are no row of finite numbers"):
+        fit(trainer_of(xbp.SGD(0.1)), checkpoints=Checkpoints(stopped, resume=True))
+
+
+def test_test_data_come_and_go_with_the_training(stopped: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not hold 0 values of test_accuracy: go on"):
+        fit(
+            trainer_of(xbp.SGD(0.1)),
+            checkpoints=Checkpoints(stopped, resume=True),
+            x_test=None,
+            t_test=None,
+        )
+
+
+@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+def test_the_command_goes_on_with_the_same_data(tmp_path: Path) -> None:
+    data, folder = tmp_path / "own.npz", tmp_path / "run"
+    good: dict[str, Any] = {"x_train": np.eye(6), "t_train": np.arange(6) % 3}
+    np.savez(data, **good)
+    assert run(str(data), "--steps=5", f"--backend={SPEC}", f"--out={folder}").exit_code == 0
+    for other in (
+        {**good, "t_train": good["t_train"][::-1]},
+        {**good, "x_test": np.eye(6), "t_test": good["t_train"]},
+    ):
+        np.savez(data, **other)
+        result = run(f"--resume={folder}")
+        assert result.exit_code == 1
+        assert "holds other data than those that the training in" in result.stderr
+    data.unlink()
+    assert run(f"--resume={folder}").exit_code == 1
+    np.savez(tmp_path / "moved.npz", **good)
+    result = run(str(tmp_path / "moved.npz"), f"--resume={folder}")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_mistake_leaves_the_checkpoints_of_a_finished_training(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run("--steps=5", f"--backend={SPEC}", f"--out={folder}").exit_code == 0
+    before = paths(folder / "checkpoints")
+    np.savez(tmp_path / "nan.npz", x_train=np.full((2, 2), np.nan), t_train=[0, 1])
+    result = run(str(tmp_path / "nan.npz"), f"--backend={SPEC}", f"--out={folder}")
+    assert result.exit_code == 1
+    assert paths(folder / "checkpoints") == before
+    assert run(f"--resume={folder}").exit_code == 0
 
 
 def test_nothing_to_go_on_with(tmp_path: Path) -> None:
@@ -395,7 +538,12 @@ def test_nothing_to_go_on_with(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
 @pytest.mark.parametrize(
-    "change", [None, {}, {"steps": "many"}, {"hidden": 3}, {"hidden": ["x"]}, {"more": 1}], ids=str
+    "change",
+    [
+        *(None, {}, {"steps": "many"}, {"hidden": 3}, {"hidden": ["x"]}, {"hidden": [True]}),
+        *({"more": 1}, {"data_sha256": 3}),
+    ],
+    ids=str,
 )
 def test_settings_of_a_stranger_are_refused(change: Any, tmp_path: Path) -> None:
     arguments = ["--steps=5", "--hidden=3", f"--backend={SPEC}", f"--out={tmp_path}"]

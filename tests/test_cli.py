@@ -1,5 +1,6 @@
 """The command: its results, its JSON, its messages and exit statuses."""
 
+import hashlib
 import json
 import os
 import platform
@@ -108,7 +109,10 @@ def test_train_on_a_file_of_ones_own(tmp_path: Path) -> None:
 def test_train_leaves_model_and_figures_in_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     found = results("train", "--steps", "5", "--out", str(folder))
-    assert json.loads((folder / "result.json").read_text()) == found
+    written = json.loads((folder / "result.json").read_text())
+    model = (folder / "model.safetensors").read_bytes()
+    assert written.pop("model_sha256") == hashlib.sha256(model).hexdigest()
+    assert written == found
     parameters = load_file(folder / "model.safetensors")
     assert {key: value.shape for key, value in parameters.items()} == {
         "W1": (64, 50), "b1": (50,), "W2": (50, 10), "b2": (10,),

@@ -60,9 +60,9 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> None:
         If one cannot be written; what was there before is still there.
     """
     paths = {Path(folder) / name: content for name, content in contents.items()}
-    # A name that is nobody else's: after a crash another process may have this one's number.
-    ending = f".{token_hex(8)}{_UNFINISHED}"
-    unfinished = {path: path.with_name(f".{path.name}{ending}") for path in paths}
+    # Names that are nobody else's: after a crash another process may have this one's number. And
+    # short ones: the name of the file itself may be as long as names can be.
+    unfinished = {path: path.with_name(f".{token_hex(8)}{_UNFINISHED}") for path in paths}
     path = Path(folder)
     try:
         try:

@@ -4,8 +4,13 @@ Results go to standard output, progress and complaints to standard error. A user
 one message and exit status 2 (the command line is wrong) or 1 (what it asks for cannot be done).
 """
 
+import os
 import platform
+import sys
+import warnings
 from importlib import metadata
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,18 +30,45 @@ class _Commands(click.Group):
     """Turns errors that xbp raises on purpose into one message and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (XbpError, OSError) as error:
-            raise _Failure(error) from error
+        _prepare_streams()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except BrokenPipeError:
+                raise  # click ends silently: nobody reads what is printed
+            except OSError as error:
+                # Without a file's name it comes from what is printed.
+                where = f"{error.filename}" if error.filename else "the output"
+                raise _Failure(f"{where}: {error.strerror or error}") from error
+            except MemoryError as error:
+                raise _Failure(f"not enough memory for such sizes ({error})") from error
+            except XbpError as error:
+                raise _Failure(str(error), is_usage=isinstance(error, _USAGE)) from error
+
+
+# Of these the command line is wrong.
+_USAGE = (BackendNotFoundError, SettingError)
+
+
+def _prepare_streams() -> None:
+    """See that everything can be printed: on a closed stream, and in an alphabet that lacks it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  for as long as we run
+        elif isinstance(getattr(sys, name), TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"Warning: {message}", err=True)
 
 
 class _Failure(click.ClickException):
     """What is printed of an error: its message alone."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        is_usage = isinstance(error, BackendNotFoundError | SettingError)
+    def __init__(self, message: str, is_usage: bool = False) -> None:
+        super().__init__(message)
         self.exit_code = 2 if is_usage else 1  # type: ignore[misc]
 
 

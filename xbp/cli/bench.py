@@ -17,6 +17,7 @@ from xbp.backend import Backend
 from xbp.cli.common import (
     INTERRUPTED,
     complete_backend,
+    count_type,
     folder_type,
     json_option,
     start,
@@ -46,7 +47,7 @@ def _sizes(name: str, smallest: int, default: tuple[int, ...]) -> Callable[[Any]
 @_sizes("--batch", 1, (100, 1024))
 @_sizes("--width", 1, (50, 256, 1024))
 @_sizes("--depth", 2, (2, 5, 20))
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option("--rounds", type=count_type, default=7, show_default=True)
 @click.option("--out", metavar="DIR", type=folder_type, help=f"Folder for {RESULT} and {PLOT}.")
 @json_option
 def bench(

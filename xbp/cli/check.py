@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from xbp.cli.common import complete_backend, json_option, start, table
+from xbp.cli.common import complete_backend, count_type, json_option, start, table
 from xbp.errors import SettingError
 from xbp.saving import to_json
 
@@ -16,7 +16,7 @@ from xbp.saving import to_json
 @click.argument("spec", metavar="NAME", shell_complete=complete_backend)
 @click.option(
     "--examples",
-    type=click.IntRange(min=1),
+    type=count_type,
     default=30,
     show_default=True,
     help="How many cases to try each layer on.",

@@ -1,5 +1,6 @@
 """What the commands share: options, the way to a backend and to data, tables."""
 
+import hashlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -34,6 +35,9 @@ def complete_data(
     named = [CompletionItem(name) for name in ("digits", "mnist") if name.startswith(incomplete)]
     return named or [CompletionItem(incomplete, type="file")]
 
+
+# How many of something: no more than an array can be long.
+count_type = click.IntRange(1, 2**31 - 1)
 
 # What a shell completes by the names of files and folders.
 file_type, folder_type = click.Path(), click.Path(file_okay=False)
@@ -81,6 +85,15 @@ class Data:
     divisor: float | None = None
     image_shape: tuple[int, int] | None = None
 
+    def sha256(self) -> str:
+        """Return a digest of all samples and targets."""
+        found = hashlib.sha256()
+        for array in (*self.train, *self.test):
+            if array is not None:
+                found.update(f"{array.dtype} {array.shape}".encode())
+                found.update(array.tobytes())
+        return found.hexdigest()
+
 
 def load(name: str, data_dir: str | None) -> Data:
     """Return the data that a command names."""
@@ -91,6 +104,15 @@ def load(name: str, data_dir: str | None) -> Data:
         return Data(*loaded, BRIGHTEST, (28, 28))
     if Path(name).suffix == ".npz":
         (x, t), test = load_npz(name)
+        for kind, samples, targets in (("training", x, t), ("test", *test)):
+            # Before a network is built for them.
+            if samples is not None and (
+                0 in samples.shape or samples.shape[:1] != targets.shape[:1]
+            ):
+                raise DataError(
+                    f"{name}: {kind} data: as many targets as samples are needed, and one of them "
+                    f"at least, got shapes {samples.shape} and {targets.shape}"
+                )
         # (N, H, W), or (N, 1, H, W).
         is_image = x.ndim > 2 and prod(x.shape[1:]) == prod(x.shape[-2:])  # noqa: PLR2004
         is_bytes = x.dtype == "uint8"
@@ -112,6 +134,8 @@ def class_count(t: Any, source: str) -> int:
             f"{source}: targets are integer labels (N,) or one-hot (N, C), got {t.dtype} of shape "
             f"{t.shape}{': labels become integers by .astype(int)' if t.ndim == 1 else ''}"
         )
+    if t.min() < 0:
+        raise DataError(f"{source}: labels are numbered from 0, but one is {t.min()}")
     classes = int(t.max()) + 1
     if classes > MOST_CLASSES:
         raise DataError(

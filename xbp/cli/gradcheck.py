@@ -3,12 +3,14 @@
 from math import prod
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 import xbp
 from xbp.cli.common import (
     backend_option,
     class_count,
+    count_type,
     data_dir_option,
     json_option,
     load,
@@ -16,19 +18,18 @@ from xbp.cli.common import (
     start,
     table,
 )
+from xbp.errors import SettingError
 from xbp.saving import to_json
 
 
 @click.command()
 @click.argument("data", default="digits", type=click.Choice(["digits", "mnist"]))
 @backend_option
-@click.option(
-    "--samples", type=click.IntRange(min=1), default=3, show_default=True, help="Mini-batch size."
-)
-@click.option("--hidden", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--samples", type=count_type, default=3, show_default=True, help="Mini-batch size.")
+@click.option("--hidden", type=count_type, default=50, show_default=True)
 @click.option(
     "--elements",
-    type=click.IntRange(min=1),
+    type=count_type,
     default=1000,
     show_default=True,
     help="Compare as many elements of each parameter, chosen at random.",
@@ -36,13 +37,15 @@ from xbp.saving import to_json
 @click.option("--all", "every", is_flag=True, help="Compare every element.")
 @click.option(
     "--directions",
-    type=click.IntRange(min=1),
+    type=count_type,
     help="Move each parameter along as many random directions instead: for large networks.",
 )
 @seed_option
 @data_dir_option
 @json_option
+@click.pass_context
 def gradcheck(
+    ctx: click.Context,
     data: str,
     backend: str | None,
     samples: int,
@@ -58,6 +61,14 @@ def gradcheck(
 
     Exit status 1 if they disagree.
     """
+    compared = {
+        "--all": every,
+        "--elements": ctx.get_parameter_source("elements") is ParameterSource.COMMANDLINE,
+        "--directions": directions is not None,
+    }
+    if sum(compared.values()) > 1:
+        given = " and ".join(name for name, is_given in compared.items() if is_given)
+        raise SettingError(f"{given} exclude each other: give one of them")
     chosen = start(backend)
     loaded = load(data, data_dir)
     (x, t), divisor = loaded.train, loaded.divisor

@@ -9,11 +9,19 @@ from rich.text import Text
 
 import xbp
 from xbp.backend import Backend
-from xbp.cli.common import backend_option, file_type, json_option, seed_option, start, table
+from xbp.cli.common import (
+    backend_option,
+    count_type,
+    file_type,
+    json_option,
+    seed_option,
+    start,
+    table,
+)
 from xbp.datasets import load_digits
 from xbp.datasets.digits import DARKEST
 from xbp.errors import SettingError
-from xbp.files import prepare_folder
+from xbp.files import as_path, prepare_folder
 from xbp.graphs import Graph, Step
 from xbp.graphs.chapter import apple, fruit, neuron
 from xbp.layers import Relu, Sigmoid
@@ -33,12 +41,12 @@ ACTIVATIONS = {"relu": Relu, "sigmoid": Sigmoid}
 )
 @click.option("--steps", is_flag=True, help="Write a picture after each step: FILE-1, FILE-2 ...")
 @backend_option
-@click.option("--depth", type=click.IntRange(min=2), default=2, show_default=True)
-@click.option("--width", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--depth", type=click.IntRange(2, count_type.max), default=2, show_default=True)
+@click.option("--width", type=count_type, default=50, show_default=True)
 @click.option(
     "--activation", type=click.Choice(list(ACTIVATIONS)), default="relu", show_default=True
 )
-@click.option("--samples", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--samples", type=count_type, default=100, show_default=True)
 @seed_option
 @json_option
 @click.pass_context
@@ -61,7 +69,7 @@ def graph(
     batch of the embedded digits. To draw them needs pygraphviz, which comes with
     pip install '.[graph]'; Mermaid text does not.
     """
-    if steps and not out:
+    if steps and out is None:
         raise SettingError("--steps writes pictures: say where with --out FILE")
     if what == "net":
         chosen = _net(start(backend), [width] * (depth - 1), ACTIVATIONS[activation], samples, seed)
@@ -69,7 +77,7 @@ def graph(
         _refuse_settings_of_a_net(ctx, what)
         chosen = CHAPTER[what]()
     done = chosen.steps()
-    paths = _save(Path(out), chosen, done if steps else []) if out else []
+    paths = _save(as_path(out), chosen, done if steps else []) if out is not None else []
     if as_json:
         click.echo(to_json({"graph": what, "steps": [_described(step) for step in done]}))
         return

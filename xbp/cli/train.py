@@ -1,5 +1,6 @@
 """``xbp train``."""
 
+import hashlib
 import platform
 import time
 import warnings
@@ -17,6 +18,7 @@ from xbp.cli.common import (
     backend_option,
     class_count,
     complete_data,
+    count_type,
     data_dir_option,
     dtype_option,
     folder_type,
@@ -27,9 +29,10 @@ from xbp.cli.common import (
     table,
 )
 from xbp.errors import CheckpointError, DataError, SettingError
-from xbp.files import prepare_folder, write_files
+from xbp.files import as_path, prepare_folder, remove_unfinished, write_files
 from xbp.reports import Report, loss_in_terminal
 from xbp.saving import to_json, to_safetensors
+from xbp.settings import is_integer
 from xbp.training import Checkpoint, Checkpoints
 from xbp.training.progress import TrainingProgress
 
@@ -48,12 +51,12 @@ _WIDEST_CURVE = 80
     shell_complete=complete_data,
 )
 @backend_option
-@click.option("--steps", type=click.IntRange(min=1), help="[default: 10000 on mnist, else 2000]")
-@click.option("--batch-size", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--steps", type=count_type, help="[default: 10000 on mnist, else 2000]")
+@click.option("--batch-size", type=count_type, default=100, show_default=True)
 @click.option("--lr", type=float, default=0.1, show_default=True, help="Learning rate.")
 @click.option(
     "--hidden",
-    type=click.IntRange(min=1),
+    type=count_type,
     multiple=True,
     default=(50,),
     show_default="50",
@@ -75,7 +78,7 @@ _WIDEST_CURVE = 80
 )
 @click.option(
     "--checkpoint-steps",
-    type=click.IntRange(min=1),
+    type=count_type,
     help="With --out: save the training after so many steps, rather than each minute.",
 )
 @click.option(
@@ -101,7 +104,7 @@ def train(ctx: click.Context, /, resume: str | None, as_json: bool, **settings: 
 
 def _settings_of(folder: str, ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a training that was stopped; some may be others now."""
-    last = Checkpoints(Path(folder) / CHECKPOINTS).latest()
+    last = Checkpoints(as_path(folder) / CHECKPOINTS).latest()
     if last is None:
         raise CheckpointError(
             f"{folder} holds no training to go on with: --resume takes the folder that --out had"
@@ -111,9 +114,9 @@ def _settings_of(folder: str, ctx: click.Context, given: dict[str, Any]) -> dict
         for name in given
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
-    changeable = {"backend", "data_dir", "checkpoint_steps"}
+    changeable = {"data", "backend", "data_dir", "checkpoint_steps"}
     if unwanted := sorted(from_user - changeable):
-        names = ", ".join("DATA" if name == "data" else _option(name) for name in unwanted)
+        names = ", ".join(map(_option, unwanted))
         raise SettingError(f"--resume goes on with the settings of the training: omit {names}")
     kept = {name: given[name] for name in from_user & changeable}
     return {**given, **_checked(last, folder), **kept, "out": folder}
@@ -121,7 +124,7 @@ def _settings_of(folder: str, ctx: click.Context, given: dict[str, Any]) -> dict
 
 # What a checkpoint of the command holds, and of which kinds.
 _KINDS = {
-    **dict.fromkeys(["data", "backend", "init", "dtype"], str),
+    **dict.fromkeys(["data", "data_sha256", "backend", "init", "dtype"], str),
     **dict.fromkeys(["steps", "batch_size", "seed"], int),
     **dict.fromkeys(["data_dir"], str | None),
     **dict.fromkeys(["checkpoint_steps"], int | None),
@@ -137,7 +140,7 @@ def _checked(checkpoint: Checkpoint, folder: str) -> dict[str, Any]:
         not isinstance(settings, dict)
         or settings.keys() != _KINDS.keys()
         or not all(isinstance(settings[name], kind) for name, kind in _KINDS.items())
-        or not all(isinstance(size, int) for size in settings["hidden"])
+        or not all(map(is_integer, settings["hidden"]))
     ):
         raise CheckpointError(
             f"{folder} holds a training of some program, not of xbp train: go on with it there"
@@ -153,7 +156,11 @@ def _checkpoints(
     folder: Path, resume: bool, every_steps: int | None, settings: dict[str, Any]
 ) -> Checkpoints:
     checkpoints = Checkpoints(
-        folder / CHECKPOINTS, every_steps=every_steps, resume=resume, settings=settings
+        folder / CHECKPOINTS,
+        every_steps=every_steps,
+        resume=resume,
+        overwrite=True,
+        settings=settings,
     )
     last = None if resume else checkpoints.latest()
     if last and last.step < _checked(last, str(folder))["steps"]:
@@ -161,8 +168,6 @@ def _checkpoints(
             f"{folder} holds a training that was stopped after step {last.step:,}: go on with it "
             f"by --resume {folder}, or remove {checkpoints.folder}"
         )
-    if last:
-        checkpoints.clear()
     return checkpoints
 
 
@@ -181,11 +186,20 @@ def _train(
     checkpoint_steps: int | None,
     resume: bool,
     as_json: bool,
+    data_sha256: str | None = None,
 ) -> None:
+    if checkpoint_steps and out is None:
+        raise SettingError("--checkpoint-steps saves the training: say where with --out DIR")
     chosen = start(backend)
     optimizer = xbp.SGD(lr)
     folder = None if out is None else prepare_folder(out)
     loaded = load(data, data_dir)
+    digest = loaded.sha256() if folder else ""
+    if data_sha256 not in (None, digest):
+        raise CheckpointError(
+            f"{data} holds other data than those that the training in {folder} began with: name "
+            f"these, xbp train DATA --resume {folder}"
+        )
     (x, t), (x_test, t_test) = loaded.train, loaded.test
     has_test = x_test is not None
     on_mnist = data == "mnist"
@@ -205,6 +219,7 @@ def _train(
     trainer = xbp.Trainer(network, optimizer, batch_size=batch_size, seed=seed)
     settings = {
         "data": str(Path(data).resolve()) if data.endswith(".npz") else data,
+        "data_sha256": digest,
         "backend": f"{chosen.name}:{chosen.device}",
         "steps": steps,
         "batch_size": batch_size,
@@ -213,7 +228,7 @@ def _train(
         "init": init,
         "dtype": dtype,
         "seed": seed,
-        "data_dir": data_dir,
+        "data_dir": data_dir and str(Path(data_dir).resolve()),
         "checkpoint_steps": checkpoint_steps,
     }
     checkpoints = _checkpoints(folder, resume, checkpoint_steps, settings) if folder else None
@@ -288,15 +303,19 @@ def _train(
 
 def _write(folder: Path, network: xbp.Network, result: dict[str, Any], report: Report) -> None:
     """Write all that is left of a training, or nothing: never a model beside another's figures."""
+    model = to_safetensors(network)
+    # Which model the figures are of can be seen, whatever happens to one of the files.
+    result = {**result, "model_sha256": hashlib.sha256(model).hexdigest()}
     files = {
-        "model.safetensors": to_safetensors(network),
-        "result.json": to_json(result, indent=2).encode(),
+        "model.safetensors": model,
         **report.files(),
+        "result.json": to_json(result, indent=2).encode(),
     }
     try:
+        remove_unfinished(prepare_folder(folder))
         write_files(folder, files)
     except DataError as error:
-        saved = any((folder / CHECKPOINTS).iterdir())
+        saved = Checkpoints(folder / CHECKPOINTS).latest() is not None
         hint = f". Once that is mended, --resume {folder} writes it" if saved else ""
         raise DataError(f"{error}{hint}") from error
 

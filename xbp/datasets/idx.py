@@ -97,11 +97,11 @@ def _read_no_more_than_announced(file: gzip.GzipFile) -> bytes:
 
     A small file may hold a thousand times its size, and its header promise anything.
     """
-    content = file.read(_LARGEST_HEADER)
+    content = bytearray(file.read(_LARGEST_HEADER))
     size = _size(content)
     while (size is None or len(content) <= size) and (more := file.read(_CHUNK)):
         content += more
-    return content
+    return bytes(content)
 
 
 def _no_array(source: str, error: Exception) -> DataError:
@@ -109,7 +109,7 @@ def _no_array(source: str, error: Exception) -> DataError:
     return DataError(f"{source}: its header announces what is no array here ({error})")
 
 
-def _size(content: bytes) -> int | None:
+def _size(content: bytes | bytearray) -> int | None:
     """Return how long a file that begins so should be; None if it is no IDX file."""
     magic = content[:_FIXED_HEADER]
     if len(magic) < _FIXED_HEADER or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
@@ -120,7 +120,7 @@ def _size(content: bytes) -> int | None:
     return header + prod(_shape(content, header)) * _DTYPES[magic[2]].itemsize
 
 
-def _shape(content: bytes, header: int) -> tuple[int, ...]:
+def _shape(content: bytes | bytearray, header: int) -> tuple[int, ...]:
     return tuple(int(n) for n in np.frombuffer(content[_FIXED_HEADER:header], ">u4"))
 
 

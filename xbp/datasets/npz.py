@@ -87,6 +87,8 @@ def _check_sizes(file: IO[bytes]) -> None:
                     (2, 0): np.lib.format.read_array_header_2_0,
                 }[version]
                 shape, _, dtype = reader(member)
+                if dtype.hasobject:
+                    raise ValueError(f"{info.filename} holds objects, not numbers")
                 if member.tell() + prod(shape) * dtype.itemsize != info.file_size:
                     raise ValueError(f"{info.filename} is not as large as its header says")
 

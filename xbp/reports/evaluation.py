@@ -72,22 +72,22 @@ def evaluate(network: Network, x: Any, t: Any) -> Evaluation:
             )
         outputs = network.predict(samples[:1, ...])
         as_labels(targets[:1, ...], outputs, "evaluate")  # raises where they do not fit
-        network.last_layer.check_targets(targets, outputs.shape[-1])
+        classes = outputs.shape[-1]
+        network.last_layer.check_targets(targets, classes)
         targets = backend.to_numpy(targets)
         labels = targets.argmax(axis=1) if targets.ndim > 1 else targets.astype(np.int64)
-        starts = range(0, len(labels), _BATCH)
-        parts = zip(starts, [*starts[1:], len(labels)], strict=True)
-        rows = [
-            backend.to_numpy(softmax(network.predict(samples[start:stop, ...])))
-            for start, stop in parts
-        ]
-    probabilities = np.concatenate(rows)
-    predicted = probabilities.argmax(axis=1)
-    each = np.arange(len(labels))
+        predicted, probabilities, certainties = [], [], []
+        for start in range(0, len(labels), _BATCH):
+            scores = network.predict(samples[start : start + _BATCH, ...])
+            rows = backend.to_numpy(softmax(scores))
+            each = np.arange(len(rows))
+            predicted.append(rows.argmax(axis=1))
+            certainties.append(rows[each, predicted[-1]])
+            probabilities.append(rows[each, labels[start : start + _BATCH]])
     return Evaluation(
         labels,
-        predicted,
-        probabilities[each, labels],
-        probabilities[each, predicted],
-        probabilities.shape[1],
+        np.concatenate(predicted),
+        np.concatenate(probabilities),
+        np.concatenate(certainties),
+        classes,
     )

@@ -89,7 +89,8 @@ class Report:
         return {
             "metrics.csv": metrics_csv(self.history).encode(),
             **{f"curves.{form}": draw_curves(self.history, form) for form in ("svg", "png")},
-            "report.html": self.html().encode(),
+            # A file's name need not be text.
+            "report.html": self.html().encode(errors="backslashreplace"),
         }
 
     def html(self) -> str:

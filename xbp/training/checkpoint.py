@@ -11,12 +11,17 @@ import numpy as np
 from xbp.errors import CheckpointError
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
-from xbp.settings import as_json, is_finite_number
+from xbp.settings import as_json, is_finite_number, is_integer
+from xbp.training.history import History
 
 HostArray = np.ndarray[Any, Any]
 
 FORMAT = 1
 _LENGTH_OF_SIZE = 8
+
+
+class OtherFormatError(CheckpointError):
+    """A checkpoint is whole, but of a version of xbp that writes them otherwise."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,10 @@ class Checkpoint:
 
         Raises
         ------
+        OtherFormatError
+            If another version of xbp made it.
         CheckpointError
-            If it made none like this, or a bit of it has changed.
+            If it is none, or a bit of it has changed.
         """
         import safetensors.numpy  # noqa: PLC0415
 
@@ -68,7 +75,9 @@ class Checkpoint:
                 raise CheckpointError("its checksum is that of other content")
             state = json.loads(text)
             if state["format"] != FORMAT:
-                raise CheckpointError(f"its format is {state['format']}, of another version of xbp")
+                raise OtherFormatError(
+                    f"its format is {state['format']}, and this version of xbp knows {FORMAT}"
+                )
             step = state["step"]
             if not isinstance(step, int) or isinstance(step, bool) or step < 0:
                 raise CheckpointError(f"its step is {step!r}")
@@ -130,8 +139,8 @@ def pack(
 
 def unpack(
     checkpoint: Checkpoint, network: Network, optimizer: Optimizer, position: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Give network and optimizer what a checkpoint holds, all of it or nothing; return the history.
+) -> None:
+    """Give network and optimizer what a checkpoint holds, all of it or nothing.
 
     Parameters
     ----------
@@ -164,14 +173,47 @@ def unpack(
     backend = network.backend
     values = {name: backend.asarray(array) for name, array in checkpoint.arrays.items()}
     values |= _checked_numbers(checkpoint.state["numbers"], here.state["numbers"])
-    seen = {**checkpoint.state["history"], "loss": checkpoint.arrays["loss"].tolist()}
-    if len(seen["loss"]) != checkpoint.step:
-        raise CheckpointError(f"it holds {len(seen['loss'])} losses of {checkpoint.step} steps")
     memory = _filled("optimizer", optimizer.state or {}, values)
     # From here on nothing can fail.
     network.params.update({key: values[f"params.{key}"] for key in network.params})
     optimizer.remember(memory)
-    return seen
+
+
+def history_in(checkpoint: Checkpoint, *, classifies: bool, has_test: bool) -> History:
+    """Return the history in a checkpoint, if it can be one: anybody may have written it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is none of so many steps, or of a training with other measurements.
+    """
+    losses = checkpoint.arrays["loss"]
+    if losses.dtype != np.float64 or losses.ndim != 1 or not np.isfinite(losses).all():
+        raise CheckpointError("its losses are no row of finite numbers")
+    history = History(**{**checkpoint.state["history"], "loss": losses.tolist()})
+    if len(history.loss) != checkpoint.step:
+        raise CheckpointError(f"it holds {len(history.loss):,} losses of {checkpoint.step:,} steps")
+    steps = history.evaluated
+    if not isinstance(steps, list) or not all(map(is_integer, steps)):
+        raise CheckpointError("the steps after which it was measured are no integers")
+    if steps != sorted(set(steps)) or not all(1 <= step <= checkpoint.step for step in steps):
+        raise CheckpointError("the steps after which it was measured are out of order")
+    if not isinstance(history.interrupted, bool):
+        raise CheckpointError("it does not say whether it was interrupted")
+    for name, wanted in (
+        ("train_accuracy", classifies),
+        ("test_accuracy", classifies and has_test),
+    ):
+        shares = getattr(history, name)
+        expected = len(steps) if wanted else 0
+        if not isinstance(shares, list) or len(shares) != expected:
+            raise CheckpointError(
+                f"it does not hold {expected} values of {name}: go on with test data if the "
+                "training had some, and only then"
+            )
+        if not all(is_finite_number(value) and 0 <= value <= 1 for value in shares):
+            raise CheckpointError(f"its {name} is no list of shares")
+    return history
 
 
 def _checked_numbers(found: Any, here: Mapping[str, Any]) -> dict[str, float]:

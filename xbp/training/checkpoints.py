@@ -1,17 +1,20 @@
 """The folder of a training's checkpoints: the last few of them stay."""
 
+import re
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from xbp.errors import CheckpointError, DataError
 from xbp.files import as_path, prepare_folder, remove_unfinished, write_file
 from xbp.settings import as_json, positive_integer, positive_number
-from xbp.training.checkpoint import Checkpoint
+from xbp.training.checkpoint import Checkpoint, OtherFormatError
 
-_PATTERN = "checkpoint-*.safetensors"
+_NAME = re.compile(r"checkpoint-\d+\.safetensors")
+_LOCK = ".in-use"
 
 
 class Checkpoints:
@@ -27,8 +30,10 @@ class Checkpoints:
     keep
         How many of the last ones stay.
     resume
-        Whether to go on from the last one that is whole, if there is one. Without it, a folder
-        that holds checkpoints is refused.
+        Whether to go on from the last one that is whole, if there is one.
+    overwrite
+        Whether to remove the checkpoints of another training, as soon as this one begins. Without
+        this and `resume`, a folder that holds some is refused.
     settings
         What else to write down, for whoever goes on: JSON must be able to hold it.
 
@@ -60,6 +65,7 @@ class Checkpoints:
         every_minutes: float | None = None,
         keep: int = 3,
         resume: bool = False,
+        overwrite: bool = False,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         if every_steps is None and every_minutes is None:
@@ -73,9 +79,40 @@ class Checkpoints:
             self.every_minutes = positive_number("Checkpoints: every_minutes", every_minutes)
         self.keep = positive_integer("Checkpoints: keep", keep)
         self.resume = resume
+        self.overwrite = overwrite
         self.settings = as_json("Checkpoints: settings", settings or {})
         self._last_step = 0
         self._last_time = time.monotonic()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other trainings out of the folder for the ``with`` block.
+
+        Raises
+        ------
+        CheckpointError
+            If one is there already.
+        DataError
+            If the folder cannot be written to.
+        """
+        # Few who import xbp need it.
+        import filelock  # noqa: PLC0415
+
+        prepare_folder(self.folder)
+        lock = filelock.FileLock(self.folder / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise CheckpointError(
+                f"{self.folder} is in use by another training: wait for its end, or choose another "
+                "folder"
+            ) from None
+        except (OSError, NotImplementedError):
+            pass  # on a file system that has no locks
+        try:
+            yield
+        finally:
+            lock.release()
 
     def start(self) -> Checkpoint | None:
         """Return what to go on from; None for a new training.
@@ -85,16 +122,19 @@ class Checkpoints:
         DataError
             If the folder cannot be written to.
         CheckpointError
-            If it holds checkpoints and `resume` is off, or if all of them are damaged.
+            If it holds checkpoints, and neither `resume` nor `overwrite` is on, or as `latest`.
         """
         prepare_folder(self.folder)
         remove_unfinished(self.folder)
         found = self._paths()
-        if found and not self.resume:
+        if found and not self.resume and not self.overwrite:
             raise CheckpointError(
                 f"{self.folder} holds checkpoints of another training: go on with it "
                 "(resume=True), or choose another folder"
             )
+        if not self.resume:
+            for path in found:
+                path.unlink(missing_ok=True)
         last = self.latest()
         self._last_step = last.step if last else 0
         self._last_time = time.monotonic()
@@ -108,18 +148,27 @@ class Checkpoints:
         Raises
         ------
         CheckpointError
-            If all are damaged.
+            If all are damaged, or the last is of another version of xbp.
+        DataError
+            If it cannot be read now.
         """
         paths = self._paths()
         for path in reversed(paths):
             try:
-                return Checkpoint.from_bytes(path.read_bytes())
-            except (CheckpointError, OSError) as error:
-                aside = path.with_name(f"{path.name}.damaged")
-                path.replace(aside)
+                content = path.read_bytes()
+            except (OSError, MemoryError) as error:
+                reason = getattr(error, "strerror", None) or "it is larger than the memory"
+                raise DataError(
+                    f"{path}: cannot be read ({reason}): see that it can, and go on then"
+                ) from error
+            try:
+                return Checkpoint.from_bytes(content)
+            except OtherFormatError as error:
+                raise CheckpointError(f"{path}: {error}: go on with that version") from error
+            except CheckpointError as error:
                 warnings.warn(
-                    f"{path} is damaged: {error}. It is set aside as {aside.name}, and the "
-                    "checkpoint before it is taken",
+                    f"{path} is damaged: {error}. {_set_aside(path)}, and the checkpoint before it "
+                    "is taken",
                     RuntimeWarning,
                     stacklevel=2,
                 )
@@ -152,10 +201,23 @@ class Checkpoints:
         for old in self._paths()[: -self.keep]:
             old.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Remove all of them."""
-        for path in self._paths():
-            path.unlink(missing_ok=True)
-
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob(_PATTERN))
+        try:
+            found = sorted(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: cannot be read ({error.strerror}): give a folder that can"
+            ) from error
+        return [path for path in found if _NAME.fullmatch(path.name) and path.is_file()]
+
+
+def _set_aside(path: Path) -> str:
+    """Rename a damaged file, and tell so; it may lie where nothing can be written."""
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        path.replace(aside)
+    except OSError:
+        return "It stays where it is"
+    return f"It is set aside as {aside.name}"

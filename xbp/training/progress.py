@@ -4,6 +4,7 @@ All of it goes to standard error: standard output is for results.
 """
 
 import time
+from math import inf
 from types import TracebackType
 from typing import Self
 
@@ -87,9 +88,14 @@ class TrainingProgress:
         figures = f"loss {history.loss[-1]:.4f}{self._accuracy}{self._speed(step)}"
         if not self._bar.disable:
             self._bar.update(self._task, completed=step, figures=figures)
-        elif step >= self._next_line or step == self._steps or history.interrupted:
+        elif self._next_line < inf and (
+            step >= self._next_line or step == self._steps or history.interrupted
+        ):
             self._next_line = step + self._steps / _PLAIN_LINES
-            self._console.print(f"step {step:>6}  {figures}", highlight=False)
+            try:
+                self._console.print(f"step {step:>6}  {figures}", highlight=False)
+            except OSError:
+                self._next_line = inf  # nobody reads it any more, and the training goes on
 
     def _speed(self, step: int) -> str:
         if self._began is None or step == self._began[1]:

@@ -1,6 +1,7 @@
 """Training: a mini-batch, its gradient, an update, again."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from math import ceil
 from typing import Any
 
@@ -11,7 +12,7 @@ from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.settings import positive_integer
-from xbp.training.checkpoint import Checkpoint, pack, unpack
+from xbp.training.checkpoint import Checkpoint, history_in, pack, unpack
 from xbp.training.checkpoints import Checkpoints
 from xbp.training.data import checked_data
 from xbp.training.divergence import Watch
@@ -130,7 +131,8 @@ class Trainer:
             if steps is None:
                 steps = per_epoch * positive_integer("epochs", epochs)
             steps = positive_integer("steps", steps)
-            return self._run(x, t, test, steps, per_epoch, progress, checkpoints)
+            with checkpoints.in_use() if checkpoints else nullcontext():
+                return self._run(x, t, test, steps, per_epoch, progress, checkpoints)
 
     def _run(
         self,
@@ -148,7 +150,7 @@ class Trainer:
         self.optimizer.prepare(params)
         history, step = History(), 0
         if checkpoints:
-            history, step = self._resumed(checkpoints, x.shape[0])
+            history, step = self._resumed(checkpoints, x.shape[0], test is not None)
         learner = Learner(self.network, self.optimizer, check_finite=self.check_finite)
         watch = Watch(learner, x, t, step)
         learn = backend.loop(learner)
@@ -215,7 +217,7 @@ class Trainer:
         layers = [type(layer).__name__ for layer in (*network.layers.values(), network.last_layer)]
         return {"samples": count, "batch_size": self.batch_size, "layers": layers}
 
-    def _resumed(self, checkpoints: Checkpoints, count: int) -> tuple[History, int]:
+    def _resumed(self, checkpoints: Checkpoints, count: int, has_test: bool) -> tuple[History, int]:
         """Return what was seen, and how many steps were done, before a training was stopped."""
         if self.optimizer.state is None:
             raise SettingError(
@@ -229,9 +231,13 @@ class Trainer:
         before = self._random.bit_generator.state
         try:
             self._random.bit_generator.state = last.state["random"]
-            History(**{**last.state["history"], "loss": []})  # before anything is changed
-            seen = unpack(last, self.network, self.optimizer, self._position(count))
-            return History(**seen), last.step
+            history = history_in(
+                last,
+                classifies=self.network.last_layer.classifies,
+                has_test=has_test,
+            )
+            unpack(last, self.network, self.optimizer, self._position(count))
+            return history, last.step
         except Exception as error:  # whatever somebody else may have written there
             self._random.bit_generator.state = before
             if isinstance(error, XbpError):
