@@ -158,6 +158,9 @@ def test_a_command(row: dict[str, Any]) -> None:
     np.savez("text.npz", x_train=np.array([["a"], ["b"]]), t_train=np.array([0, 1]))
     np.savez("gap.npz", x_train=np.ones((2, 2)), t_train=np.array([0, 10**9]))
     np.savez("nan.npz", x_train=np.full((2, 2), np.nan), t_train=np.array([0, 1]))
+    np.savez("counts.npz", x_train=np.ones((0, 10**6)), t_train=np.array([0, 1]))
+    np.savez("negative.npz", x_train=np.ones((2, 2)), t_train=np.array([0, -1]))
+    np.savez("objects.npz", x_train=np.array([{}, {}]), t_train=np.array([0, 1]))
     Path("file").write_text("in the way")
     _, *arguments = shlex.split(row["line"])
     with warnings.catch_warnings():

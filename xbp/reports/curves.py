@@ -94,7 +94,7 @@ _CURVES = {"loss": _draw_loss, "accuracy": _draw_accuracy}
 
 def loss_in_terminal(history: History, width: int) -> str:
     """Return the curve of the loss as text, so many characters wide."""
-    steps, losses, _ = thinned(history.loss, 2 * width)
+    steps, losses, _ = thinned(history.loss, 2 * max(width, 1))
     finite = np.isfinite(losses)
     figure = plotille.Figure()
     figure.width, figure.height = max(width - _MARGIN, 20), 10

@@ -93,7 +93,8 @@ class TrainingProgress:
         ):
             self._next_line = step + self._steps / _PLAIN_LINES
             try:
-                self._console.print(f"step {step:>6}  {figures}", highlight=False)
+                # Not by the console: it ends the process when nobody reads.
+                print(f"step {step:>6}  {figures}", file=self._console.file, flush=True)
             except OSError:
                 self._next_line = inf  # nobody reads it any more, and the training goes on
 
