@@ -78,12 +78,13 @@ def evaluate(network: Network, x: Any, t: Any) -> Evaluation:
         labels = targets.argmax(axis=1) if targets.ndim > 1 else targets.astype(np.int64)
         predicted, probabilities, certainties = [], [], []
         for start in range(0, len(labels), _BATCH):
-            scores = network.predict(samples[start : start + _BATCH, ...])
+            stop = min(start + _BATCH, len(labels))
+            scores = network.predict(samples[start:stop, ...])
             rows = backend.to_numpy(softmax(scores))
             each = np.arange(len(rows))
             predicted.append(rows.argmax(axis=1))
             certainties.append(rows[each, predicted[-1]])
-            probabilities.append(rows[each, labels[start : start + _BATCH]])
+            probabilities.append(rows[each, labels[start:stop]])
     return Evaluation(
         labels,
         np.concatenate(predicted),
