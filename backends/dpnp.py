@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any, ClassVar
 
 
@@ -30,6 +30,39 @@ from xbp.namespace import Array, DType  # noqa: E402
 from xbp.recording import ELEMENTWISE  # noqa: E402
 
 from .writers import writers_of  # noqa: E402
+
+
+class _VectorMath:
+    """The elementwise functions of oneMKL that dpnp calls, but none on a CPU.
+
+    There they wait, and hold Python's lock meanwhile, for work that is queued behind what waits for
+    this lock: with dpnp 0.20 a training hung after some thousand steps. dpnp's own kernels do not
+    wait, and are no slower.
+    """
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._library, name)
+        if not name.startswith("_mkl_"):
+            return member
+
+        # dpnp asks so whether to call oneMKL.
+        def is_called(queue: Any, *arrays: Any) -> bool:
+            return not queue.sycl_device.is_cpu and bool(member(queue, *arrays))
+
+        setattr(self, name, is_called)
+        return is_called
+
+
+def _avoid_what_hangs() -> None:
+    common: Any = import_module("dpnp.dpnp_algo.dpnp_elementwise_common")
+    if hasattr(common, "vmi") and not isinstance(common.vmi, _VectorMath):
+        common.vmi = _VectorMath(common.vmi)
+
+
+_avoid_what_hangs()
 
 
 def _astype(x: Array, dtype: DType, *, out: Array) -> Callable[[], object]:

@@ -1,5 +1,7 @@
 """The backend under test: it passes the suite for backends, and has its own ways besides."""
 
+import importlib
+
 import numpy as np
 import pytest
 from support import backend, dtype_of
@@ -68,6 +70,17 @@ def test_jax_without_64_bit_mode() -> None:
         assert report.dtype == "float32"
         assert report.passed, str(report)
     assert backend.has_float64
+
+
+@pytest.mark.skipif(backend.name != "dpnp", reason="is about oneMKL's vector functions")
+def test_dpnp_calls_nothing_that_waits_with_pythons_lock() -> None:
+    common = importlib.import_module("dpnp.dpnp_algo.dpnp_elementwise_common")
+    x = backend.asarray([1.0, 2.0], "float32")
+    native = x.get_array()
+    asked = {name for name in dir(common.vmi._library) if name.startswith("_mkl_")}
+    assert "_mkl_exp_to_call" in asked
+    assert common.vmi._mkl_exp_to_call(x.sycl_queue, native, native) == (not x.sycl_device.is_cpu)
+    np.testing.assert_allclose(backend.to_numpy(backend.xp.exp(x)), np.exp([1.0, 2.0]), rtol=1e-6)
 
 
 @pytest.mark.skipif(backend.name != "torch", reason="is about PyTorch's autograd")
