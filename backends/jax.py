@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy
@@ -12,6 +12,7 @@ import numpy
 from xbp.backend import Backend, Function, Work
 from xbp.errors import DTypeError
 from xbp.namespace import Array
+from xbp.recording import untraceable
 
 
 class JaxBackend(Backend):
@@ -82,8 +83,15 @@ class JaxBackend(Backend):
 
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
         """Return the function under `jax.jit`."""
-        compiled: Function = jax.jit(function, donate_argnums=tuple(donate))
-        return compiled
+        compiled = jax.jit(function, donate_argnums=tuple(donate))
+
+        def call(*args: Any) -> Any:
+            try:
+                return compiled(*args)
+            except jax.errors.JAXTypeError as error:
+                raise untraceable(error) from error
+
+        return cast(Function, call)
 
     @property
     def loop_length(self) -> int:

@@ -14,6 +14,7 @@ TABLE = {
     "DataError": ValueError,
     "DivergenceError": ArithmeticError,
     "SettingError": ValueError,
+    "TracingError": TypeError,
     "CheckpointError": ValueError,
     "CallOrderError": RuntimeError,
 }

@@ -67,15 +67,17 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     Raises
     ------
     DTypeError
-        If x is not an array, or holds complex numbers.
+        If x is not an array, or holds complex numbers, or f returns no number.
     SettingError
-        If h is not positive.
+        If f is no function, or h is not positive.
 
     Notes
     -----
     Chapter 4 of the book; the step of the default is its choice.
     """
     require_step(h)
+    if not callable(f):
+        raise SettingError(f"numerical_gradient: first a function of an array, not {f!r}")
     xp = namespace_of(x, where="numerical_gradient")
     probe = Probe(f, x)
     step = step_for(probe.x, h)
@@ -108,12 +110,22 @@ class Probe:
         kept = self.x[index] * 1  # a copy, not a view
         try:
             self.x[index] = kept + step
-            return float(self.f(self.x))
+            return _as_number(self.f(self.x))
         finally:
             self.x[index] = kept
 
     def _on_a_copy(self, i: int, step: float) -> float:
-        return float(self.f(moved(self.x, i, step)))
+        return _as_number(self.f(moved(self.x, i, step)))
+
+
+def _as_number(result: Any) -> float:
+    try:
+        return float(result)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(
+            "numerical_gradient: the function is to return a number or a 0-d array, not "
+            f"{type(result).__name__} ({error})"
+        ) from error
 
 
 def moved(x: Array, i: int, step: float) -> Array:

@@ -48,6 +48,10 @@ class SettingError(XbpError, ValueError):
     """A setting has a value that makes no sense."""
 
 
+class TracingError(XbpError, TypeError):
+    """What says that it can be traced does what cannot be traced."""
+
+
 class CheckpointError(XbpError, ValueError):
     """A saved model cannot be read, or does not fit."""
 

@@ -175,6 +175,8 @@ def gradient_check(
     DataError
         If the loss is not finite.
     """
+    if not all(hasattr(network, name) for name in ("params", "backend", "loss_and_gradient")):
+        raise SettingError(f"gradient_check: first a network, not {network!r}")
     elements = None if elements is None else positive_integer("elements", elements)
     directions = None if directions is None else positive_integer("directions", directions)
     positive_number("memory", memory)

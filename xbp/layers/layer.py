@@ -38,7 +38,7 @@ class Layer:
     traceable: ClassVar[bool] = False
     samplewise: ClassVar[bool] = False
     takes_integers: ClassVar[bool] = False
-    name: str
+    name: str = "Layer"
     symbol: ClassVar[str] = ""
     output_shape: tuple[int, ...] | None = None
 

@@ -10,7 +10,7 @@ from xbp.recording.nested import flatten
 from xbp.recording.recorded import Recorded
 from xbp.recording.recording import Capture, Writer
 from xbp.recording.rewriting import FUSED, Fuse, fuse_elementwise
-from xbp.recording.tracing import ELEMENTWISE, Note, Traced, is_array, values
+from xbp.recording.tracing import ELEMENTWISE, Note, Traced, is_array, untraceable, values
 
 __all__ = [
     "ELEMENTWISE",
@@ -24,5 +24,6 @@ __all__ = [
     "flatten",
     "fuse_elementwise",
     "is_array",
+    "untraceable",
     "values",
 ]

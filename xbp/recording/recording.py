@@ -6,10 +6,19 @@ from functools import partial
 from math import inf
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from xbp.errors import XbpError
 from xbp.namespace import Array, Namespace
 from xbp.recording.nested import flatten
 from xbp.recording.rewriting import Fuse, fused, with_early_updates
-from xbp.recording.tracing import Note, Trace, Traced, is_array, traced_among, values
+from xbp.recording.tracing import (
+    Note,
+    Trace,
+    Traced,
+    is_array,
+    traced_among,
+    untraceable,
+    values,
+)
 
 Result = TypeVar("Result")
 
@@ -75,9 +84,11 @@ class Recording(Generic[Result]):
         before = {i: self._copy(places[i]) for i in donated if is_array(places[i])}
         try:
             result = function(*rebuild(self.inputs))
-        except Exception:
+        except Exception as error:
             _restore(places, before)
-            raise
+            if isinstance(error, XbpError) or Traced.__name__ not in str(error):
+                raise
+            raise untraceable(error) from error
         self.outputs, self._rebuild_result = flatten(result)
         # What is found at the same place by every replay.
         given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}

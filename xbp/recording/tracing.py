@@ -4,9 +4,14 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, ClassVar
 
+from xbp.errors import TracingError
 from xbp.namespace import Namespace
+
+_XBP = Path(__file__).parents[1]
 
 # The standard's function behind each operator of Python.
 BINARY = {
@@ -59,15 +64,10 @@ class Traced:
         return self.namespace
 
     def __array__(self, *args: object, **kwargs: object) -> Any:
-        raise TypeError(
-            "what is compiled calls the functions of its arrays' own namespace: "
-            "xp = xbp.namespace.namespace_of(x)"
-        )
+        raise TypeError("a Traced array is made no array of NumPy")
 
     def _no_value(self) -> Any:
-        raise TypeError(
-            "what is compiled may not ask for the values of its arrays: use xp.where(...)"
-        )
+        raise TypeError("a Traced array has no value yet: xp.where(...) chooses without one")
 
     __bool__ = __float__ = __int__ = __index__ = _no_value
 
@@ -234,6 +234,26 @@ class Trace:
     def _noted(self, note: Note) -> Traced:
         self.notes.append(note)
         return note.output
+
+
+def untraceable(error: Exception) -> TracingError:
+    """Return an error that says what the author of a layer or an optimizer is to do."""
+    frames = extract_tb(error.__traceback__)
+    # The innermost that is somebody else's than xbp's and the libraries'.
+    own = [frame for frame in frames if _is_of_an_author(frame.filename)]
+    frame = (own or list(frames))[-1]
+    reason = str(error).partition("\n")[0]
+    return TracingError(
+        f"{frame.filename}, line {frame.lineno}, in {frame.name}: cannot be traced ({reason}). "
+        "Call functions of the array's namespace, xp = xbp.namespace.namespace_of(x), and ask for no "
+        "values; or do not say that it can: traceable = False of a layer, state_names = None of an "
+        "optimizer"
+    )
+
+
+def _is_of_an_author(filename: str) -> bool:
+    path = Path(filename)
+    return _XBP not in path.parents and "site-packages" not in path.parts
 
 
 def traced_among(arguments: Any) -> Iterator[Traced]:

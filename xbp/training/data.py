@@ -31,6 +31,11 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         If they are not; see `Trainer.fit`.
     """
     backend = network.backend
+    if isinstance(x, tuple) and len({getattr(part, "shape", None) for part in x}) > 1:
+        raise DataError(
+            f"{kind} data: x is a tuple of arrays of several shapes: unpack it, as in "
+            "(x, t), (x_test, t_test) = load_digits()"
+        )
     try:
         x, t = network.as_samples(x), backend.asarray(t)
         if kind_of(t) == "integral" or (kind_of(t) == "bool" and t.ndim > 1):
