@@ -245,9 +245,9 @@ def untraceable(error: Exception) -> TracingError:
     reason = str(error).partition("\n")[0]
     return TracingError(
         f"{frame.filename}, line {frame.lineno}, in {frame.name}: cannot be traced ({reason}). "
-        "Call functions of the array's namespace, xp = xbp.namespace.namespace_of(x), and ask for no "
-        "values; or do not say that it can: traceable = False of a layer, state_names = None of an "
-        "optimizer"
+        "Call functions of the array's namespace, xp = xbp.namespace.namespace_of(x), and ask for "
+        "no values. Or do not say that it can: traceable = False of a layer, state_names = None of "
+        "an optimizer"
     )
 
 

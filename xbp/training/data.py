@@ -31,9 +31,12 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         If they are not; see `Trainer.fit`.
     """
     backend = network.backend
-    if isinstance(x, tuple) and len({getattr(part, "shape", None) for part in x}) > 1:
+    if isinstance(x, tuple) and (
+        len({getattr(part, "shape", None) for part in x}) > 1
+        or any(isinstance(part, tuple) for part in x)
+    ):
         raise DataError(
-            f"{kind} data: x is a tuple of arrays of several shapes: unpack it, as in "
+            f"{kind} data: x is a tuple of several things: unpack it, as in "
             "(x, t), (x_test, t_test) = load_digits()"
         )
     try:
