@@ -19,6 +19,11 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 STRICT = ["array-api-strict:device1", "array-api-strict:no_float64"]
 SPECS = [*(name for name in BACKENDS if name != "array-api-strict"), *STRICT]
 
+# Tests that start processes of their own, or read files: their calls are not recorded.
+WITHOUT_CALLS = [
+    f"--ignore=tests/test_{name}.py" for name in ("examples", "fuzz", "house", "streams")
+]
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 WHY_NOT_USABLE = "import sys, xbp; print(xbp.available_backends()[sys.argv[1]].reason, end='')"
@@ -70,10 +75,17 @@ def tests(session: nox.Session, spec: str) -> None:
         session.warn(f"nothing runs on CuPy, its signatures are checked: {reason}")
         with TemporaryDirectory() as calls:
             on_numpy = {"XBP_BACKEND": "numpy"}
-            session.run("pytest", "-n2", f"--record-calls={calls}", env=on_numpy)
+            session.run("pytest", "-n2", f"--record-calls={calls}", *WITHOUT_CALLS, env=on_numpy)
             session.run("pytest", "tests/test_cupy.py", f"--calls={calls}", env=on_numpy)
     else:
-        session.run("pytest", "-n2", *session.posargs, env={"XBP_BACKEND": spec})
+        cache = Path(session.create_tmp()) / "jax"  # what was compiled once is not again
+        environment = {
+            "XBP_BACKEND": spec,
+            "JAX_COMPILATION_CACHE_DIR": str(cache.resolve()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        session.run("pytest", "-n2", *session.posargs, env=environment)
 
 
 @nox.session(default=bool(CHROMIUM))

@@ -24,6 +24,9 @@ from xbp.reports.curves import draw_curves, metrics_csv, thinned
 from xbp.training import History
 
 SPEC = f"{backend.name}:{backend.device}"
+about_pages = pytest.mark.skipif(
+    backend.name in ("dpnp", "jax"), reason="is about pages: the faster libraries are enough"
+)
 HISTORY = History(
     loss=[2.0, 1.0, 0.5], evaluated=[2, 3], train_accuracy=[0.25, 0.75], test_accuracy=[0.2, 0.6]
 )
@@ -184,6 +187,7 @@ def test_the_page_shows_what_was_learned(trained: Path) -> None:
     assert "355 samples" in page.text
 
 
+@about_pages
 def test_samples_that_are_no_images_are_listed() -> None:
     page = page_of(unchanged(2), [[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]], [0, 1, 1])
     assert "1 1 0.047 0 0.95" in page.text
@@ -195,6 +199,7 @@ def test_samples_that_are_no_images_are_listed() -> None:
     assert "<some>" in page.text
 
 
+@about_pages
 def test_images_are_told_by_their_shape(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for shape, images in (((40, 5, 4), 4), ((40, 1, 5, 4), 4), ((40, 20), 0), ((40, 3, 5, 4), 0)):
@@ -208,12 +213,14 @@ def test_images_are_told_by_their_shape(tmp_path: Path) -> None:
         assert bool(page.images("Sample")) == bool(images)
 
 
+@about_pages
 def test_without_mistakes_and_with_many_classes() -> None:
     page = page_of(unchanged(31), np.eye(31), np.arange(31))
     assert "None: each sample was taken for what it is." in page.text
     assert "There are 31 classes: too many to show." in page.text
 
 
+@about_pages
 def test_a_network_that_diverged_has_a_page_too() -> None:
     network = unchanged(2)
     network.params["b1"] = network.params["b1"] + float("nan")
