@@ -158,9 +158,19 @@ def test_a_training_goes_on_with_the_layers_that_it_had(tmp_path: Path) -> None:
     fit(relu, checkpoints=Checkpoints(tmp_path))
     sigmoid = Network.fully_connected(sizes, activation=xbp.layers.Sigmoid, dtype=widest, seed=1)
     before = values_of(sigmoid)
-    with pytest.raises(CheckpointError, match=r"had layers .*'Relu'.*, this one has .*'Sigmoid'"):
+    with pytest.raises(CheckpointError, match=r"had layers .*<Relu1>.*, this one has .*<Sigmoid1>"):
         fit(sigmoid, checkpoints=Checkpoints(tmp_path, resume=True))
     assert_unchanged(sigmoid, before)
+
+
+def test_a_training_goes_on_with_the_divisor_that_it_had(tmp_path: Path) -> None:
+    networks = [
+        Network.fully_connected([2, 3, 2], divisor=divisor, dtype=widest, seed=0)
+        for divisor in (1, 1000)
+    ]
+    fit(networks[0], checkpoints=Checkpoints(tmp_path))
+    with pytest.raises(CheckpointError, match=r"divides by 1>.*this one has .*divides by 1000>"):
+        fit(networks[1], checkpoints=Checkpoints(tmp_path, resume=True))
 
 
 @pytest.mark.parametrize("numbers", [{"optimizer.steps": "a"}, {}, [], {"optimizer.steps": True}])

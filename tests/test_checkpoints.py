@@ -204,6 +204,9 @@ def test_when_all_are_damaged(stopped: Path) -> None:
         fit(trainer, checkpoints=Checkpoints(stopped, resume=True))
     for key, value in params_of(trainer).items():
         np.testing.assert_array_equal(value, before[key])
+    # Nor does it begin anew, as if there had been nothing, when it is started again.
+    with pytest.raises(CheckpointError, match="all checkpoints are damaged"):
+        fit(trainer, checkpoints=Checkpoints(stopped, resume=True))
 
 
 @given(st.data())
@@ -290,6 +293,37 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
                 checkpoints=Checkpoints(tmp_path, resume=True),
                 progress=Intruder(0),
             )
+
+
+@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+def test_the_command_says_that_a_folder_is_in_use(tmp_path: Path) -> None:
+    arguments = [f"--out={tmp_path}", "--steps=5", f"--backend={SPEC}"]
+    with Checkpoints(tmp_path / "checkpoints").in_use():
+        for place in (arguments, [f"--resume={tmp_path}"]):
+            result = run(*place)
+            assert result.exit_code == 1
+            assert "checkpoints is in use by another training: wait" in result.stderr
+    assert run(*arguments).exit_code == 0
+
+
+def test_locks_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    error: OSError = PermissionError(13, "Permission denied")
+    with pytest.raises(CheckpointError, match="is another user's, who may be using it"):
+        fit(trainer_of(xbp.SGD(0.1)), checkpoints=Checkpoints(tmp_path))
+    error = OSError(37, "No locks available")
+    with pytest.warns(RuntimeWarning, match="on a file system without locks .*No locks available"):
+        fit(trainer_of(xbp.SGD(0.1)), checkpoints=Checkpoints(tmp_path), steps=5)
+
+
+def test_a_training_that_has_done_more_is_not_taken_for_less(stopped: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"holds a training of \d+ steps, and 20 are asked for"
+    ):
+        fit(trainer_of(xbp.SGD(0.1)), steps=20, checkpoints=Checkpoints(stopped, resume=True))
 
 
 def test_a_training_replaces_another_once_it_has_begun(stopped: Path) -> None:
@@ -470,7 +504,13 @@ def test_train_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     ours, theirs = json.loads(result.stdout), json.loads((whole / "result.json").read_text())
     assert ours["history"] == theirs["history"]
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    # What is finished may be done again.
+    # What is finished may be made longer, or be done again.
+    longer = tmp_path / "longer"
+    assert run("--steps=75", *arguments[1:], f"--out={longer}").exit_code == 0
+    assert run(f"--resume={folder}", "--steps=75").exit_code == 0
+    assert (folder / "model.safetensors").read_bytes() == (
+        longer / "model.safetensors"
+    ).read_bytes()
     assert run(*arguments, f"--out={folder}").exit_code == 0
 
 
@@ -513,7 +553,9 @@ def test_the_command_goes_on_with_the_same_data(tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert "holds other data than those that the training in" in result.stderr
     data.unlink()
-    assert run(f"--resume={folder}").exit_code == 1
+    result = run(f"--resume={folder}")
+    assert result.exit_code == 1
+    assert f"If it has moved: xbp train DATA --resume {folder}" in result.stderr
     np.savez(tmp_path / "moved.npz", **good)
     result = run(str(tmp_path / "moved.npz"), f"--resume={folder}")
     assert result.exit_code == 0, result.stderr
@@ -540,8 +582,16 @@ def test_nothing_to_go_on_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *(None, {}, {"steps": "many"}, {"hidden": 3}, {"hidden": ["x"]}, {"hidden": [True]}),
-        *({"more": 1}, {"data_sha256": 3}),
+        *(
+            None,
+            {},
+            {"steps": "many"},
+            {"steps": 0},
+            {"hidden": 3},
+            {"hidden": ["x"]},
+            {"hidden": [True]},
+        ),
+        *({"hidden": [True]}, {"more": 1}, {"data_sha256": 3}),
     ],
     ids=str,
 )
@@ -555,3 +605,16 @@ def test_settings_of_a_stranger_are_refused(change: Any, tmp_path: Path) -> None
     result = run(f"--resume={tmp_path}")
     assert result.exit_code == 1
     assert "holds a training of some program, not of xbp train" in result.stderr
+
+
+@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+def test_a_stranger_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
+    assert run("--steps=5", f"--backend={SPEC}", f"--out={tmp_path}").exit_code == 0
+    (last,) = paths(tmp_path / "checkpoints")
+    read = Checkpoint.from_bytes(last.read_bytes())
+    settings = {**read.state["settings"], "data": "\x1b]0;owned\x07.npz"}
+    last.write_bytes(Checkpoint({**read.state, "settings": settings}, read.arrays).to_bytes())
+    result = run(f"--resume={tmp_path}")
+    assert result.exit_code == 1
+    assert r"\x1b]0;owned\x07.npz: cannot be read" in result.stderr
+    assert "\x1b" not in result.output

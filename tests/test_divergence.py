@@ -153,6 +153,45 @@ def test_check_finite_stops_before_the_update() -> None:
         np.testing.assert_array_equal(value, before[key])
 
 
+@pytest.mark.parametrize("check_finite", [False, True])
+def test_the_last_update_is_looked_at_too(check_finite: bool, tmp_path: Path) -> None:
+    network = network_of()
+    before = params_of(network)
+    # The loss is finite, what one step of this rate makes of the parameters is not.
+    trainer = xbp.Trainer(network, xbp.SGD(3e38), batch_size=60, seed=0, check_finite=check_finite)
+    x, t = data()
+    with pytest.raises(
+        DivergenceError,
+        match=r"in step 1, the update of params\['W\d'\] gave NaN or infinity first\. The network "
+        r"is now as it was after step 0\. Try a smaller learning rate \(SGD\(lr=3e\+38\)\)",
+    ):
+        trainer.fit(x * 100, t, steps=1, checkpoints=Checkpoints(tmp_path, every_steps=1))
+    for key, value in params_of(network).items():
+        np.testing.assert_array_equal(value, before[key])
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("check_finite", [False, True])
+def test_the_message_is_the_same_however_much_is_looked_at(check_finite: bool) -> None:
+    network = network_of()
+    before = params_of(network)
+    trainer = xbp.Trainer(network, xbp.SGD(1e30), batch_size=10, seed=0, check_finite=check_finite)
+    with pytest.raises(
+        DivergenceError,
+        match=r"in step 2, Affine\d.forward gave NaN or infinity first\. The network is now as it "
+        r"was after step 0\. Try a smaller learning rate",
+    ):
+        trainer.fit(*data(), steps=12)
+    for key, value in params_of(network).items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_a_loss_that_has_risen_far_is_pointed_out() -> None:
+    trainer = xbp.Trainer(network_of(), xbp.SGD(1e3), batch_size=10, seed=0)
+    with pytest.warns(RuntimeWarning, match=r"the loss has risen from .* to .*: try a smaller"):
+        trainer.fit(*data(), steps=3)
+
+
 def test_check_finite_learns_what_is_learned_without() -> None:
     one, other = network_of(), network_of()
     for network, check_finite in ((one, False), (other, True)):

@@ -87,14 +87,28 @@ def test_a_full_disk_keeps_the_earlier_result(form: list[str], tmp_path: Path) -
 
 
 @pytest.mark.skipif(backend.name != "numpy", reason="is about files")
-@pytest.mark.filterwarnings("default")
-def test_nothing_to_resume_is_promised_when_not_even_a_checkpoint_has_place(tmp_path: Path) -> None:
+def test_a_disk_without_room_for_a_checkpoint_is_found_out_before_the_training(
+    tmp_path: Path,
+) -> None:
     with largest_file(1_000):
         result = train(f"--out={tmp_path}")
     assert result.exit_code == 1
+    assert "training accuracy" not in result.stdout
+    assert "trial.safetensors: cannot be written (File too large)" in result.stderr
+    assert contents(tmp_path) == {}
+    assert not list((tmp_path / "checkpoints").glob("*.safetensors"))
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about files")
+def test_nothing_to_resume_is_promised_when_no_checkpoint_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xbp.training.Checkpoints.save", lambda *_: None)
+    with largest_file(30_000):
+        result = train(f"--out={tmp_path}")
+    assert result.exit_code == 1
     assert "training accuracy" in result.stdout
-    assert "Warning: no checkpoint: " in result.stderr
-    assert "model.safetensors: cannot be written" in result.stderr
+    assert "cannot be written (File too large)" in result.stderr
     assert "--resume" not in result.stderr
     assert contents(tmp_path) == {}
 

@@ -203,6 +203,8 @@ def _fitting(
     So an update changes all parameters or none.
     """
     kind = type(optimizer).__name__
+    if not isinstance(params, Mapping) or not isinstance(grads, Mapping):
+        raise SettingError(f"{kind}.update takes parameters and gradients by key, as dictionaries")
     fitting = {}
     for key, gradient in grads.items():
         where = f"{kind}.update, the gradient of {key}"

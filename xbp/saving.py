@@ -8,7 +8,7 @@ from typing import Any
 
 import safetensors.numpy
 
-from xbp.errors import CheckpointError
+from xbp.errors import CheckpointError, SettingError
 from xbp.files import as_path, write_file
 from xbp.namespace import dtype_name
 from xbp.networks import Network
@@ -27,6 +27,7 @@ def save_parameters(network: Network, path: str | Path) -> None:
 
 def to_safetensors(network: Network) -> bytes:
     """Return a network's parameters in the safetensors format."""
+    _require_network(network)
     to_numpy = network.backend.to_numpy
     return safetensors.numpy.save({key: to_numpy(value) for key, value in network.params.items()})
 
@@ -41,6 +42,7 @@ def load_parameters(network: Network, path: str | Path) -> None:
     CheckpointError
         If the file cannot be read, or its arrays have other names, shapes or dtypes.
     """
+    _require_network(network)
     try:
         arrays = safetensors.numpy.load(as_path(path).read_bytes())
     except Exception as error:  # whatever a damaged file leads to
@@ -74,6 +76,11 @@ def save_result(result: Mapping[str, Any], path: str | Path) -> None:
 def to_json(result: Mapping[str, Any], indent: int | None = None) -> str:
     """Return figures as JSON; it has no NaN and no infinity, they become null."""
     return json.dumps(_finite(result), indent=indent, allow_nan=False)
+
+
+def _require_network(network: Any) -> None:
+    if not isinstance(network, Network):
+        raise SettingError(f"first a network, then a path: {network!r} is no network")
 
 
 def _finite(value: Any) -> Any:

@@ -42,6 +42,13 @@ def share(what: str, value: Any) -> float:
     return float(value)
 
 
+def true_or_false(what: str, value: Any) -> bool:
+    """Return a setting, or raise `SettingError` unless it is True or False."""
+    if not isinstance(value, bool):
+        raise SettingError(f"{what} is True or False, not {value!r}")
+    return value
+
+
 def as_json(what: str, values: Any) -> Any:
     """Return a dictionary as a file will give it back, or raise `SettingError` if it cannot."""
     try:

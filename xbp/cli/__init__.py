@@ -19,6 +19,7 @@ import xbp
 from xbp.cli.backends import backends
 from xbp.cli.bench import bench
 from xbp.cli.check import check
+from xbp.cli.common import printable
 from xbp.cli.completion import completion
 from xbp.cli.gradcheck import gradcheck
 from xbp.cli.graph import graph
@@ -61,14 +62,14 @@ def _prepare_streams() -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(f"Warning: {printable(str(message))}", err=True)
 
 
 class _Failure(click.ClickException):
     """What is printed of an error: its message alone."""
 
     def __init__(self, message: str, is_usage: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.exit_code = 2 if is_usage else 1  # type: ignore[misc]
 
 

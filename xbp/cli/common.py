@@ -145,6 +145,11 @@ def class_count(t: Any, source: str) -> int:
     return classes
 
 
+def printable(text: str) -> str:
+    """Return text without what a terminal would obey: anybody may have named a file so."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def table(*columns: str) -> Table:
     """Return an empty table with these columns."""
     empty = Table()

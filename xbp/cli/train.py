@@ -24,6 +24,7 @@ from xbp.cli.common import (
     folder_type,
     json_option,
     load,
+    printable,
     seed_option,
     start,
     table,
@@ -85,7 +86,7 @@ _WIDEST_CURVE = 80
     "--resume",
     metavar="DIR",
     type=folder_type,
-    help="Go on with a training that --out DIR had begun, with its settings.",
+    help="Go on with a training that --out DIR had begun; --steps makes it longer.",
 )
 @json_option
 @click.pass_context
@@ -104,7 +105,11 @@ def train(ctx: click.Context, /, resume: str | None, as_json: bool, **settings: 
 
 def _settings_of(folder: str, ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a training that was stopped; some may be others now."""
-    last = Checkpoints(as_path(folder) / CHECKPOINTS).latest()
+    checkpoints = Checkpoints(as_path(folder) / CHECKPOINTS)
+    last = None
+    if checkpoints.folder.is_dir():
+        with checkpoints.in_use():
+            last = checkpoints.latest()
     if last is None:
         raise CheckpointError(
             f"{folder} holds no training to go on with: --resume takes the folder that --out had"
@@ -114,7 +119,7 @@ def _settings_of(folder: str, ctx: click.Context, given: dict[str, Any]) -> dict
         for name in given
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
-    changeable = {"data", "backend", "data_dir", "checkpoint_steps"}
+    changeable = {"data", "steps", "backend", "data_dir", "checkpoint_steps"}
     if unwanted := sorted(from_user - changeable):
         names = ", ".join(map(_option, unwanted))
         raise SettingError(f"--resume goes on with the settings of the training: omit {names}")
@@ -141,6 +146,7 @@ def _checked(checkpoint: Checkpoint, folder: str) -> dict[str, Any]:
         or settings.keys() != _KINDS.keys()
         or not all(isinstance(settings[name], kind) for name, kind in _KINDS.items())
         or not all(map(is_integer, settings["hidden"]))
+        or settings["steps"] < 1
     ):
         raise CheckpointError(
             f"{folder} holds a training of some program, not of xbp train: go on with it there"
@@ -162,7 +168,10 @@ def _checkpoints(
         overwrite=True,
         settings=settings,
     )
-    last = None if resume else checkpoints.latest()
+    last = None
+    if not resume:
+        with checkpoints.in_use():
+            last = checkpoints.latest()
     if last and last.step < _checked(last, str(folder))["steps"]:
         raise CheckpointError(
             f"{folder} holds a training that was stopped after step {last.step:,}: go on with it "
@@ -193,7 +202,11 @@ def _train(
     chosen = start(backend)
     optimizer = xbp.SGD(lr)
     folder = None if out is None else prepare_folder(out)
-    loaded = load(data, data_dir)
+    try:
+        loaded = load(data, data_dir)
+    except DataError as error:
+        hint = f". If it has moved: xbp train DATA --resume {folder}" if resume else ""
+        raise DataError(f"{error}{hint}") from error
     digest = loaded.sha256() if folder else ""
     if data_sha256 not in (None, digest):
         raise CheckpointError(
@@ -234,8 +247,9 @@ def _train(
     checkpoints = _checkpoints(folder, resume, checkpoint_steps, settings) if folder else None
     if not as_json:
         click.echo(
-            f"{data}: {len(x):,} samples to learn from, {len(x_test) if has_test else 0:,} to "
-            f"test on; network {'-'.join(map(str, sizes))} on {chosen.name}:{chosen.device}"
+            f"{printable(data)}: {len(x):,} samples to learn from, "
+            f"{len(x_test) if has_test else 0:,} to test on; network {'-'.join(map(str, sizes))} "
+            f"on {chosen.name}:{chosen.device}"
         )
     began = time.perf_counter()
     with TrainingProgress(steps, batch_size) as progress, warnings.catch_warnings():

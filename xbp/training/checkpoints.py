@@ -10,11 +10,12 @@ from typing import Any
 
 from xbp.errors import CheckpointError, DataError
 from xbp.files import as_path, prepare_folder, remove_unfinished, write_file
-from xbp.settings import as_json, positive_integer, positive_number
+from xbp.settings import as_json, positive_integer, positive_number, true_or_false
 from xbp.training.checkpoint import Checkpoint, OtherFormatError
 
 _NAME = re.compile(r"checkpoint-\d+\.safetensors")
 _LOCK = ".in-use"
+_DAMAGED = ".damaged"
 
 
 class Checkpoints:
@@ -25,7 +26,8 @@ class Checkpoints:
     folder
         For one training. It is made if it is not there.
     every_steps, every_minutes
-        After so many steps, or so many minutes, whichever comes first. None of both is a minute.
+        After so many steps, or a few more where a library takes several at once, or so many
+        minutes, whichever comes first. None of both is a minute.
         At Ctrl-C and at the end a training is saved in any case.
     keep
         How many of the last ones stay.
@@ -78,8 +80,8 @@ class Checkpoints:
         if every_minutes is not None:
             self.every_minutes = positive_number("Checkpoints: every_minutes", every_minutes)
         self.keep = positive_integer("Checkpoints: keep", keep)
-        self.resume = resume
-        self.overwrite = overwrite
+        self.resume = true_or_false("Checkpoints: resume", resume)
+        self.overwrite = true_or_false("Checkpoints: overwrite", overwrite)
         self.settings = as_json("Checkpoints: settings", settings or {})
         self._last_step = 0
         self._last_time = time.monotonic()
@@ -99,7 +101,8 @@ class Checkpoints:
         import filelock  # noqa: PLC0415
 
         prepare_folder(self.folder)
-        lock = filelock.FileLock(self.folder / _LOCK)
+        # Whoever may write to the folder may see whether it is in use.
+        lock = filelock.FileLock(self.folder / _LOCK, mode=0o666)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -107,8 +110,18 @@ class Checkpoints:
                 f"{self.folder} is in use by another training: wait for its end, or choose another "
                 "folder"
             ) from None
-        except (OSError, NotImplementedError):
-            pass  # on a file system that has no locks
+        except PermissionError as error:
+            raise CheckpointError(
+                f"{self.folder} is another user's, who may be using it ({error.strerror}): choose "
+                "another folder"
+            ) from error
+        except (OSError, NotImplementedError) as error:
+            warnings.warn(
+                f"{self.folder} is on a file system without locks ({error}): see yourself that no "
+                "other training uses it",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         try:
             yield
         finally:
@@ -135,7 +148,7 @@ class Checkpoints:
         if not self.resume:
             for path in found:
                 path.unlink(missing_ok=True)
-        last = self.latest()
+        last = self.latest() if self.resume else None
         self._last_step = last.step if last else 0
         self._last_time = time.monotonic()
         return last
@@ -153,7 +166,7 @@ class Checkpoints:
             If it cannot be read now.
         """
         paths = self._paths()
-        for path in reversed(paths):
+        for number, path in reversed(list(enumerate(paths))):
             try:
                 content = path.read_bytes()
             except (OSError, MemoryError) as error:
@@ -166,13 +179,14 @@ class Checkpoints:
             except OtherFormatError as error:
                 raise CheckpointError(f"{path}: {error}: go on with that version") from error
             except CheckpointError as error:
+                instead = ", and the checkpoint before it is taken" if number else ""
                 warnings.warn(
-                    f"{path} is damaged: {error}. {_set_aside(path)}, and the checkpoint before it "
-                    "is taken",
+                    f"{path} is damaged: {error}. {_set_aside(path)}{instead}",
                     RuntimeWarning,
                     stacklevel=2,
                 )
-        if paths:
+        # Also when that was found out earlier: nobody should begin anew without knowing.
+        if paths or any(self.folder.glob(f"*{_DAMAGED}")):
             raise CheckpointError(
                 f"{self.folder}: all checkpoints are damaged: start again in another folder"
             )
@@ -184,6 +198,18 @@ class Checkpoints:
         return (self.every_steps is not None and step - self._last_step >= self.every_steps) or (
             self.every_minutes is not None and minutes >= self.every_minutes
         )
+
+    def try_out(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint and remove it again: there is room for one.
+
+        Raises
+        ------
+        DataError
+            If there is none.
+        """
+        trial = self.folder / "trial.safetensors"
+        write_file(trial, checkpoint.to_bytes())
+        trial.unlink()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, whole or not at all, and forget the oldest.
@@ -215,7 +241,7 @@ class Checkpoints:
 
 def _set_aside(path: Path) -> str:
     """Rename a damaged file, and tell so; it may lie where nothing can be written."""
-    aside = path.with_name(f"{path.name}.damaged")
+    aside = path.with_name(f"{path.name}{_DAMAGED}")
     try:
         path.replace(aside)
     except OSError:

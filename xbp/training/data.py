@@ -55,7 +55,9 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         outputs = trial.predict(x[:1, ...])
         trial.last_layer.forward(outputs, t[:1, ...])
         if is_floating(x) and not _all_finite(x):
-            raise DataError(f"x holds NaN or infinity in {network.dtype}: remove or replace it")
+            raise DataError(
+                f"x holds NaN or infinity in {network.dtype}: remove, replace or scale it"
+            )
         classes = outputs.shape[-1]
         network.last_layer.check_targets(t, classes)
         if network.last_layer.classifies:

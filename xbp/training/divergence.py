@@ -6,7 +6,7 @@ from typing import Any
 from xbp.errors import DivergenceError
 from xbp.namespace import Array, namespace_of
 from xbp.recording import flatten, is_array
-from xbp.training.finite import first_not_finite
+from xbp.training.finite import first_not_finite, parameter_not_finite
 from xbp.training.learner import Learner
 
 
@@ -26,7 +26,7 @@ class Watch:
     def __init__(self, learner: Learner, x: Array, t: Array, step: int) -> None:
         self.learner, self.x, self.t = learner, x, t
         self._step = step
-        self._since: list[tuple[Array, Array]] = []
+        self._since: list[tuple[Array, Array | None]] = []
         self._good = _copy(learner.whole_state)
 
     def note(self, batches: Array, losses: Array) -> None:
@@ -49,15 +49,27 @@ class Watch:
         ).tolist()
         for number, loss in enumerate(losses, start=1):
             if not isfinite(loss):
-                raise self._divergence(number, loss)
+                raise self._divergence(
+                    f"the loss of step {self._step + number:,} is {loss}", number
+                )
+        if where := parameter_not_finite(self.learner.network):
+            last = self._step + len(losses)
+            raise self._divergence(
+                f"after step {last:,} {where} holds NaN or infinity", len(losses)
+            )
         self._step += len(losses)
         self._since.clear()
         self._good = _copy(self.learner.whole_state)
         return losses
 
-    def _divergence(self, number: int, loss: float) -> DivergenceError:
+    def explained(self, error: DivergenceError, batches: Array) -> DivergenceError:
+        """Return an error that says more than that of a learner which looks at everything."""
+        self._since.append((batches, None))
+        count = sum(batches.shape[0] for batches, _ in self._since)
+        return self._divergence(str(error), count)
+
+    def _divergence(self, story: str, number: int) -> DivergenceError:
         xp = namespace_of(self.x)
-        story = f"the loss of step {self._step + number:,} is {loss}"
         if self._good is not None:
             self.learner.state = _copy(self._good)
             if found := self._first_not_finite(number):
@@ -80,6 +92,8 @@ class Watch:
             if where := first_not_finite(learner.network, x, t):
                 return number, where
             learner.learn(x, t)
+            if where := parameter_not_finite(learner.network):
+                return number, f"the update of {where}"
         return None
 
 

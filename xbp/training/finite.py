@@ -29,6 +29,14 @@ def first_not_finite(network: Network, x: Array, t: Array) -> str | None:
     return None
 
 
+def parameter_not_finite(network: Network) -> str | None:
+    """Return which parameter holds NaN or infinity, ``"params['W1']"``; None if none does."""
+    for key, value in network.params.items():
+        if not _is_finite(value):
+            return f"params[{key!r}]"
+    return None
+
+
 def _everything(network: Network, x: Array, t: Array) -> Iterator[tuple[str, Array]]:
     """Yield each array of a step, in the order in which they are computed."""
     yield "x", x

@@ -6,7 +6,7 @@ from xbp.errors import DivergenceError
 from xbp.namespace import Array, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
-from xbp.training.finite import first_not_finite
+from xbp.training.finite import first_not_finite, parameter_not_finite
 
 
 class Learner:
@@ -63,7 +63,9 @@ class Learner:
     def learn(self, x: Array, t: Array) -> Array:
         """Learn from a mini-batch, and return its loss."""
         if self.check_finite and (where := first_not_finite(self.network, x, t)):
-            raise DivergenceError(f"{where} gave NaN or infinity, before this step's update")
+            raise DivergenceError(f"{where} gave NaN or infinity")
         loss = self.network.loss(x, t)
         self.optimizer.update(self.network.params, self.network.backward())
+        if self.check_finite and (where := parameter_not_finite(self.network)):
+            raise DivergenceError(f"the update of {where} gave NaN or infinity")
         return loss

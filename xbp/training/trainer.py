@@ -1,17 +1,18 @@
 """Training: a mini-batch, its gradient, an update, again."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from math import ceil
 from typing import Any
 
 from xbp.backend import Backend
-from xbp.errors import CheckpointError, SettingError, XbpError
+from xbp.errors import CheckpointError, DivergenceError, SettingError, XbpError
 from xbp.initialization import random_generator
 from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
-from xbp.settings import positive_integer
+from xbp.settings import positive_integer, true_or_false
 from xbp.training.checkpoint import Checkpoint, history_in, pack, unpack
 from xbp.training.checkpoints import Checkpoints
 from xbp.training.data import checked_data
@@ -22,6 +23,9 @@ from xbp.training.learner import Learner
 
 # How many samples a network sees at once when its accuracy is measured: few enough for a cache.
 _EVALUATION_BATCH = 1_000
+
+# How many times the first loss the last one is when a training has surely gone astray.
+_FAR = 1_000
 
 
 class Trainer:
@@ -64,7 +68,7 @@ class Trainer:
         self.network = network
         self.optimizer = optimizer
         self.batch_size = positive_integer("batch_size", batch_size)
-        self.check_finite = check_finite
+        self.check_finite = true_or_false("check_finite", check_finite)
         self._random = random_generator(seed)
 
     def fit(
@@ -150,13 +154,16 @@ class Trainer:
         self.optimizer.prepare(params)
         history, step = History(), 0
         if checkpoints:
-            history, step = self._resumed(checkpoints, x.shape[0], test is not None)
+            history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
         learner = Learner(self.network, self.optimizer, check_finite=self.check_finite)
         watch = Watch(learner, x, t, step)
         learn = backend.loop(learner)
         with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
-                losses = learn(batches, x, t)
+                try:
+                    losses = learn(batches, x, t)
+                except DivergenceError as error:
+                    raise watch.explained(error, batches) from error
                 watch.note(batches, losses)
                 step += batches.shape[0]
                 if progress:
@@ -176,6 +183,7 @@ class Trainer:
                         history.loss += watch.losses()
                         self._evaluate(history, step, (x, t), test, progress)
                     break
+        _warn_of_a_loss_that_rose(history.loss)
         return history
 
     def _batches(self, count: int, done: int, steps: int, backend: Backend) -> Iterator[Array]:
@@ -214,10 +222,16 @@ class Trainer:
     def _position(self, count: int) -> dict[str, Any]:
         """Return what must be the same when a training goes on."""
         network = self.network
-        layers = [type(layer).__name__ for layer in (*network.layers.values(), network.last_layer)]
+        # The shapes of parameters are compared apart, and say more.
+        layers = [
+            type(layer).__name__ if layer.param_names else repr(layer)
+            for layer in (*network.layers.values(), network.last_layer)
+        ]
         return {"samples": count, "batch_size": self.batch_size, "layers": layers}
 
-    def _resumed(self, checkpoints: Checkpoints, count: int, has_test: bool) -> tuple[History, int]:
+    def _resumed(
+        self, checkpoints: Checkpoints, count: int, steps: int, has_test: bool
+    ) -> tuple[History, int]:
         """Return what was seen, and how many steps were done, before a training was stopped."""
         if self.optimizer.state is None:
             raise SettingError(
@@ -226,8 +240,14 @@ class Trainer:
         last = checkpoints.start()
         if last is None:
             # What cannot be saved is found out now, rather than when there is something to lose.
-            pack(self.network, self.optimizer, vars(History()), {})
+            self._at_epoch = self._random.bit_generator.state
+            checkpoints.try_out(self._checkpoint(checkpoints, History(), 0, count))
             return History(), 0
+        if last.step > steps:
+            raise CheckpointError(
+                f"{checkpoints.folder} holds a training of {last.step:,} steps, and {steps:,} are "
+                "asked for: ask for more, or choose another folder"
+            )
         before = self._random.bit_generator.state
         try:
             self._random.bit_generator.state = last.state["random"]
@@ -270,6 +290,16 @@ class Trainer:
             accuracy = self.network.accuracy(x[start:stop, ...], t[start:stop, ...])
             hits += round(accuracy * (stop - start))
         return hits / count
+
+
+def _warn_of_a_loss_that_rose(losses: list[float]) -> None:
+    if losses and losses[-1] > _FAR * max(losses[0], 1):
+        warnings.warn(
+            f"the loss has risen from {losses[0]:.4g} to {losses[-1]:.4g}: try a smaller learning "
+            "rate",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _check_helpers(progress: Any, checkpoints: Any) -> None:
