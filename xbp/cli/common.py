@@ -16,6 +16,7 @@ from xbp.datasets import load_digits, load_mnist, load_npz
 from xbp.datasets.digits import DARKEST
 from xbp.datasets.mnist import BRIGHTEST
 from xbp.errors import DataError, SettingError
+from xbp.files import as_path
 
 MOST_CLASSES = 100_000
 
@@ -100,6 +101,8 @@ def load(name: str, data_dir: str | None) -> Data:
     if name == "digits":
         return Data(*load_digits(normalize=False, backend="numpy"), DARKEST, (8, 8))
     if name == "mnist":
+        if data_dir is not None:
+            as_path(data_dir)
         loaded = load_mnist(normalize=False, backend="numpy", data_dir=data_dir)
         return Data(*loaded, BRIGHTEST, (28, 28))
     if Path(name).suffix == ".npz":
