@@ -278,6 +278,16 @@ def test_training_in_a_thread_leaves_signals_alone() -> None:
     assert len(histories[0].loss) == 2
 
 
+def test_a_batch_larger_than_the_data_is_all_of_them() -> None:
+    x, t = blobs()
+    networks = [net(), net()]
+    for network, size in zip(networks, (len(x), 2**70), strict=True):
+        Trainer(network, SGD(0.1), batch_size=size, seed=0).fit(x, t, steps=3)
+    expected = parameters(networks[0])
+    for key, value in parameters(networks[1]).items():
+        np.testing.assert_array_equal(value, expected[key])
+
+
 # Mistakes ----------------------------------------------------------------------------------------
 
 X, T = blobs(6)

@@ -198,8 +198,9 @@ class Trainer:
         while step < steps:
             self._at_epoch = self._random.bit_generator.state
             order = backend.asarray(self._random.permutation(count))
-            whole = count - count % self.batch_size
-            rows = backend.xp.reshape(order[:whole], (-1, self.batch_size))
+            size = min(self.batch_size, count)
+            whole = count - count % size
+            rows = backend.xp.reshape(order[:whole], (-1, size))
             for block in (rows, order[whole:][None, :]):
                 for start in range(0, block.shape[0] if block.shape[1] else 0, backend.loop_length):
                     stop = min(start + backend.loop_length, block.shape[0])
