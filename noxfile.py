@@ -36,7 +36,7 @@ def dependencies(group: str) -> list[str]:
 
 def install(session: nox.Session, *extras: str, more: Sequence[str] = ()) -> None:
     """Install xbp as a user would, and what the session needs beside it."""
-    package = f".[{','.join(extras)}]"
+    package = f".[{','.join(extras)}]" if extras else "."
     session.install("-c", "tests/constraints.txt", package, *more)
 
 
@@ -172,7 +172,7 @@ def fuzz(session: nox.Session) -> None:
 def audit(session: nox.Session) -> None:
     """Look the dependencies up in the database of known vulnerabilities: it needs a network."""
     install(session, more=dependencies("audit"))
-    session.run("pip-audit", "--skip-editable")
+    session.run("pip-audit", "--skip-editable", *session.posargs)
 
 
 @nox.session(default=False)
