@@ -1,28 +1,66 @@
 """Optimizers: how a gradient becomes an update."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from operator import attrgetter, iadd, isub
+from types import BuiltinFunctionType, FunctionType, NoneType
 from typing import Any, ClassVar, Self
 
 from xbp.errors import SettingError, ShapeError
-from xbp.namespace import Array, cast_like, namespace_of
+from xbp.namespace import Array, DType, cast_like, is_floating, namespace_of
+from xbp.registry import backend_of
 from xbp.settings import positive_number, share
 
 
 class Optimizer:
     """Changes parameters so that the loss becomes smaller.
 
-    A subclass writes `update`. If it also names in `state_names` what `update` reads and changes of
-    itself, and does not branch on values there, a library with a compiler compiles the whole step.
+    A subclass writes `update`. If it also names in `state_names` the attributes that `update` reads
+    and changes, numbers and arrays and dictionaries and lists of them, and does not branch on their
+    values, then a training is saved with them, and a library with a compiler compiles whole steps.
+
+    Attributes
+    ----------
+    state_names : tuple of str or None
+        Each class says so for itself: what a base class changes is not all that this class does.
+        None: it is not known. Then each step is done as it is written, and nothing is saved.
     """
 
     state_names: ClassVar[tuple[str, ...] | None] = None
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.state_names = cls.__dict__.get("state_names")
+        if isinstance(cls.state_names, str):
+            raise SettingError(
+                f"{cls.__name__}: state_names is a tuple, ({cls.state_names!r},) with a comma"
+            )
+
     @property
     def state(self) -> dict[str, Any] | None:
-        """Settings and what is remembered, by name; None if it is not known."""
-        if self.state_names is None:
+        """What `update` reads and changes, by name; None if it is not known.
+
+        It is not known without `state_names`, or if another attribute is a list, an array, or
+        whatever else may change unseen.
+        """
+        if self.state_names is None or self.unseen:
             return None
+        if missing := [name for name in self.state_names if not hasattr(self, name)]:
+            raise SettingError(
+                f"{type(self).__name__}: state_names names {missing[0]!r}, and there is no such "
+                "attribute"
+            )
         return {name: getattr(self, name) for name in self.state_names}
+
+    @property
+    def unnamed(self) -> dict[str, Any]:
+        """The attributes that `state_names` does not name."""
+        named = self.state_names or ()
+        return {name: value for name, value in vars(self).items() if name not in named}
+
+    @property
+    def unseen(self) -> list[str]:
+        """Which of these may change without another taking their place."""
+        return [name for name, value in self.unnamed.items() if not _is_constant(value)]
 
     def bound_to(self, state: Mapping[str, Any]) -> Self:
         """Return a copy of the optimizer with another state."""
@@ -31,10 +69,9 @@ class Optimizer:
         return copy
 
     def remember(self, state: Mapping[str, Any]) -> None:
-        """Take over another state, but for the settings: a float is one, and stays as it is."""
+        """Take over another state."""
         for name, value in state.items():
-            if not isinstance(getattr(self, name), float):
-                setattr(self, name, value)
+            setattr(self, name, value)
 
     def prepare(self, params: Mapping[str, Array]) -> None:
         """Make room for what is to be remembered of each parameter."""
@@ -45,7 +82,8 @@ class Optimizer:
         Parameters
         ----------
         params
-            Arrays by key. They are updated in place where the library allows it, else replaced.
+            Arrays by key. They are updated in place where the library allows it, else (read-only,
+            immutable, or recorded by PyTorch's autograd) replaced.
         grads
             Gradients by key; they are not changed.
 
@@ -83,7 +121,7 @@ class SGD(Optimizer):
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step against the gradient."""
         for key, gradient in _fitting(self, params, grads).items():
-            params[key] -= self.lr * gradient
+            _change(params, key, isub, self.lr * gradient)
 
 
 class Momentum(Optimizer):
@@ -123,7 +161,11 @@ class Momentum(Optimizer):
         for key, gradient in grads.items():
             self.velocity[key] *= self.momentum
             self.velocity[key] -= self.lr * gradient
-            params[key] += self.velocity[key]
+            _change(params, key, iadd, self.velocity[key])
+
+
+# Smaller ones are 0 on some devices.
+_SMALLEST_FLOAT32 = 2.0**-126
 
 
 class Adam(Optimizer):
@@ -144,6 +186,10 @@ class Adam(Optimizer):
     ------
     SettingError
         If a setting is out of its range.
+
+    Notes
+    -----
+    The means are kept in float32 at least: the square of a gradient in float16 is soon 0.
     """
 
     state_names = ("lr", "beta1", "beta2", "epsilon", "steps", "mean", "mean_square")
@@ -155,6 +201,8 @@ class Adam(Optimizer):
         self.beta1 = share("beta1", beta1)
         self.beta2 = share("beta2", beta2)
         self.epsilon = positive_number("epsilon", epsilon)
+        if self.epsilon < _SMALLEST_FLOAT32:
+            raise SettingError(f"epsilon is at least {_SMALLEST_FLOAT32:.2g}, not {epsilon!r}")
         self.steps = 0
         self.mean: dict[str, Array] = {}
         self.mean_square: dict[str, Array] = {}
@@ -164,32 +212,72 @@ class Adam(Optimizer):
 
     def prepare(self, params: Mapping[str, Array]) -> None:
         """Let the means of every parameter that has none yet be 0."""
-        _fill(self.mean, params)
-        _fill(self.mean_square, params)
+        _fill(self.mean, params, _at_least_float32)
+        _fill(self.mean_square, params, _at_least_float32)
 
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Step against the mean gradient, over the root of the mean square."""
-        grads = _fitting(self, params, grads, self.mean)
-        _fill(self.mean, grads)
-        _fill(self.mean_square, grads)
+        grads = _fitting(self, params, grads, self.mean, _at_least_float32)
+        _fill(self.mean, grads, _at_least_float32)
+        _fill(self.mean_square, grads, _at_least_float32)
         self.steps += 1
         unbias1 = 1 - self.beta1**self.steps
         unbias2 = 1 - self.beta2**self.steps
-        for key, gradient in grads.items():
-            xp = namespace_of(gradient)
+        for key, narrow in grads.items():
+            xp = namespace_of(narrow)
+            gradient = cast_like(narrow, like=self.mean[key])
             self.mean[key] *= self.beta1
             self.mean[key] += (1 - self.beta1) * gradient
             self.mean_square[key] *= self.beta2
             self.mean_square[key] += (1 - self.beta2) * gradient * gradient
             step = self.lr / unbias1 * self.mean[key]
             step /= xp.sqrt(self.mean_square[key] / unbias2) + self.epsilon
-            params[key] -= step
+            _change(params, key, isub, cast_like(step, like=params[key]))
 
 
-def _fill(memory: dict[str, Array], likes: Mapping[str, Array]) -> None:
+# What an attribute may be that nobody names: it cannot change but by another taking its place.
+_CONSTANTS = (int, float, complex, str, bytes, NoneType, type, FunctionType, BuiltinFunctionType)
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, _CONSTANTS) or (
+        isinstance(value, tuple | frozenset) and all(map(_is_constant, value))
+    )
+
+
+def _change(
+    params: MutableMapping[str, Array],
+    key: str,
+    operator: Callable[[Array, Array], Array],
+    step: Array,
+) -> None:
+    """Change a parameter by an operator that works in place, or replace it where that is refused.
+
+    NumPy refuses where an array is read-only, PyTorch where its autograd records.
+    """
+    parameter = params[key]
+    try:
+        params[key] = operator(parameter, step)
+    except (ValueError, RuntimeError):
+        with backend_of(parameter).scope():
+            copy = namespace_of(parameter).astype(parameter, parameter.dtype)
+            params[key] = operator(copy, step)
+
+
+def _fill(
+    memory: dict[str, Array],
+    likes: Mapping[str, Array],
+    dtype: Callable[[Array], DType] = attrgetter("dtype"),
+) -> None:
     for key, like in likes.items():
         if key not in memory:
-            memory[key] = namespace_of(like).zeros_like(like)
+            memory[key] = namespace_of(like).zeros_like(like, dtype=dtype(like))
+
+
+def _at_least_float32(like: Array) -> DType:
+    xp = namespace_of(like)
+    is_half = is_floating(like) and xp.finfo(like.dtype).bits < xp.finfo(xp.float32).bits
+    return xp.float32 if is_half else like.dtype
 
 
 def _fitting(
@@ -197,6 +285,7 @@ def _fitting(
     params: Mapping[str, Array],
     grads: Mapping[str, Array],
     memory: Mapping[str, Array] | None = None,
+    memory_dtype: Callable[[Array], DType] = attrgetter("dtype"),
 ) -> dict[str, Array]:
     """Return the gradients in the dtypes of their parameters, once all are seen to fit.
 
@@ -220,7 +309,7 @@ def _fitting(
         if kept is not None and (
             type(kept) is not type(parameter)
             or kept.shape != parameter.shape
-            or kept.dtype != parameter.dtype
+            or kept.dtype != memory_dtype(parameter)
         ):
             raise SettingError(
                 f"this {kind} remembers another network's {key}: make one for each network"

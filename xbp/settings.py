@@ -8,10 +8,15 @@ from typing import Any
 from xbp.errors import SettingError
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a real number, of Python or of NumPy; a bool is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def is_finite_number(value: Any) -> bool:
     """Tell whether a value is a finite real number, of Python or of NumPy; a bool is none."""
     try:
-        return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+        return is_number(value) and isfinite(value)
     except OverflowError:  # of an integer that is too large for a float
         return False
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from xbp.errors import CheckpointError
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
-from xbp.settings import as_json, is_finite_number, is_integer
+from xbp.settings import as_json, is_finite_number, is_integer, is_number
 from xbp.training.history import History
 
 HostArray = np.ndarray[Any, Any]
@@ -114,27 +115,34 @@ def pack(
         What else is to be restored: JSON must be able to hold it.
     """
     to_numpy = network.backend.to_numpy
-    owned = {"params": network.params, "optimizer": optimizer.state or {}}
-    values = dict(_flat("", owned))
-    arrays = {name: to_numpy(value) for name, value in values.items() if hasattr(value, "dtype")}
-    # A compiled step makes arrays of numbers.
-    scalars = {name: array.item() for name, array in arrays.items() if array.ndim == 0}
-    numbers = {name: value for name, value in values.items() if name not in arrays} | scalars
-    numbers = as_json(f"what {optimizer!r} remembers beside arrays", numbers)
-    arrays = {name: array for name, array in arrays.items() if name not in scalars}
+    values = {"params": network.params, "optimizer": optimizer.state or {}}
+    arrays = {name: to_numpy(value) for name, value in _flat("", values) if hasattr(value, "dtype")}
     arrays["loss"] = np.asarray(history["loss"], dtype=np.float64)
     spec = f"{network.backend.name}:{network.backend.device}"
     return Checkpoint(
         {
             **position,
             "optimizer": type(optimizer).__name__,
-            "numbers": numbers,
+            "numbers": numbers_of(optimizer),
             "history": {name: value for name, value in history.items() if name != "loss"},
             "backend": spec,
             "versions": {spec: network.backend.library.__version__},
         },
         arrays,
     )
+
+
+def numbers_of(optimizer: Optimizer) -> dict[str, Any]:
+    """Return what an optimizer remembers beside arrays, by the way to it: ``optimizer.lr``.
+
+    Raises
+    ------
+    SettingError
+        If JSON cannot hold it.
+    """
+    found = dict(_flat("", {"optimizer": optimizer.state or {}}))
+    numbers = {name: value for name, value in found.items() if not hasattr(value, "dtype")}
+    return dict(as_json(f"what {optimizer!r} remembers beside arrays", numbers))
 
 
 def unpack(
@@ -172,7 +180,7 @@ def unpack(
         )
     backend = network.backend
     values = {name: backend.asarray(array) for name, array in checkpoint.arrays.items()}
-    values |= _checked_numbers(checkpoint.state["numbers"], here.state["numbers"])
+    values |= _numbers(checkpoint.state, here.state["numbers"], repr(optimizer))
     memory = _filled("optimizer", optimizer.state or {}, values)
     # From here on nothing can fail.
     network.params.update({key: values[f"params.{key}"] for key in network.params})
@@ -216,30 +224,59 @@ def history_in(checkpoint: Checkpoint, *, classifies: bool, has_test: bool) -> H
     return history
 
 
-def _checked_numbers(found: Any, here: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers that an optimizer remembers, if these are some: anybody may have said."""
-    if found.keys() != here.keys() or not all(map(is_finite_number, found.values())):
-        raise CheckpointError(f"the optimizer's numbers are {found}, but {here} here")
-    return dict(found)
+def _numbers(state: Mapping[str, Any], here: Mapping[str, Any], optimizer: str) -> dict[str, Any]:
+    """Return the numbers that an optimizer goes on with.
+
+    What the training had changed goes on from there. What it had not is a setting, and may be
+    another now. Both at once make no sense.
+    """
+    saved, given = state["numbers"], state.get("given")
+    if saved.keys() != here.keys() or not all(_is_like(saved[name], here[name]) for name in here):
+        raise CheckpointError(f"the optimizer's numbers are {saved}, but {here} here")
+    if given is None:  # written before what was given was written down
+        given = {name: value for name, value in saved.items() if isinstance(value, float)}
+    numbers = {}
+    for name, now in here.items():
+        changed = given.get(name, now) != saved[name]
+        if changed and now not in (saved[name], given.get(name, now)):
+            raise CheckpointError(
+                f"the training that was saved began with {name} {given[name]} and had changed it "
+                f"to {saved[name]}, this one has {now}, in {optimizer}: begin with the same"
+            )
+        numbers[name] = saved[name] if changed else now
+    return numbers
 
 
-def _flat(path: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what is in nested dictionaries, named by the way to it: ``params.W1``."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(f"{path}{name}.", value)
-        else:
+def _is_like(saved: Any, here: Any) -> bool:
+    """Tell whether a value in a file can stand for one here: anybody may have written it."""
+    if is_number(here):
+        return is_number(saved) and (isfinite(saved) or not isfinite(here))
+    return type(saved) is type(here)
+
+
+def _parts(value: Any) -> Iterator[tuple[Any, Any]] | None:
+    """Return the names and values in a dictionary or a list; None for anything else."""
+    if isinstance(value, Mapping):
+        return iter(value.items())
+    return iter(enumerate(value)) if isinstance(value, list | tuple) else None
+
+
+def _flat(path: str, values: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what is in nested dictionaries and lists, named by the way to it: ``params.W1``."""
+    for name, value in _parts(values) or ():
+        if _parts(value) is None:
             yield f"{path}{name}", value
+        else:
+            yield from _flat(f"{path}{name}.", value)
 
 
-def _filled(path: str, like: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested dictionaries like others, with values named by the way to them."""
-    return {
-        name: _filled(f"{path}.{name}", value, values)
-        if isinstance(value, Mapping)
-        else values[f"{path}.{name}"]
-        for name, value in like.items()
-    }
+def _filled(path: str, like: Any, values: Mapping[str, Any]) -> Any:
+    """Return nested dictionaries and lists like others, with values named by the way to them."""
+    parts = _parts(like)
+    if parts is None:
+        return values[path]
+    filled = {name: _filled(f"{path}.{name}", value, values) for name, value in parts}
+    return filled if isinstance(like, Mapping) else type(like)(filled.values())
 
 
 def _described(arrays: Mapping[str, HostArray]) -> dict[str, str]:

@@ -5,9 +5,8 @@ from typing import Any
 
 from xbp.errors import DivergenceError
 from xbp.namespace import Array, namespace_of
-from xbp.recording import flatten, is_array
 from xbp.training.finite import first_not_finite, parameter_not_finite
-from xbp.training.learner import Learner
+from xbp.training.learner import Learner, copied
 
 
 class Watch:
@@ -16,18 +15,22 @@ class Watch:
     Parameters
     ----------
     learner
-        Whose state is kept each time that the losses are read and good.
+        Of which a snapshot is kept each time that the losses are read and good.
     x, t
         All samples and targets.
     step
         How many steps were done before.
+    snapshot
+        Of the learner, as it was then.
     """
 
-    def __init__(self, learner: Learner, x: Array, t: Array, step: int) -> None:
+    def __init__(
+        self, learner: Learner, x: Array, t: Array, step: int, snapshot: dict[str, Any]
+    ) -> None:
         self.learner, self.x, self.t = learner, x, t
         self._step = step
         self._since: list[tuple[Array, Array | None]] = []
-        self._good = _copy(learner.whole_state)
+        self._good = snapshot
 
     def note(self, batches: Array, losses: Array) -> None:
         """Take note of steps: the samples of each, by number, and its loss."""
@@ -59,8 +62,13 @@ class Watch:
             )
         self._step += len(losses)
         self._since.clear()
-        self._good = _copy(self.learner.whole_state)
+        self.learner.settle()
+        self._good = self.learner.snapshot()
         return losses
+
+    def go_back(self) -> None:
+        """Let all be as it was when the losses were last read and good."""
+        self.learner.go_back(self._good)
 
     def explained(self, error: DivergenceError, batches: Array) -> DivergenceError:
         """Return an error that says more than that of a learner which looks at everything."""
@@ -70,12 +78,12 @@ class Watch:
 
     def _divergence(self, story: str, number: int) -> DivergenceError:
         xp = namespace_of(self.x)
-        if self._good is not None:
-            self.learner.state = _copy(self._good)
-            if found := self._first_not_finite(number):
-                step, where = self._step + found[0], found[1]
-                story += f": in step {step:,}, {where} gave NaN or infinity first"
-            story += f". The network is now as it was after step {self._step:,}"
+        self.go_back()
+        # To do steps again, it must be known what they change.
+        if self.learner.optimizer.state is not None and (found := self._first_not_finite(number)):
+            step, where = self._step + found[0], found[1]
+            story += f": in step {step:,}, {where} gave NaN or infinity first"
+        story += f". The network is now as it was after step {self._step:,}"
         largest = max(float(xp.max(self.x)), -float(xp.min(self.x)))
         return DivergenceError(
             f"{story}. Try a smaller learning rate ({self.learner.optimizer!r}), data of the size "
@@ -84,7 +92,8 @@ class Watch:
 
     def _first_not_finite(self, count: int) -> tuple[int, str] | None:
         """Do the steps again, with a look at all that they compute."""
-        learner = self.learner.bound_to(_copy(self._good))
+        learner = self.learner.bound_to(copied(self._good))
+        learner.optimizer.prepare(learner.network.params)
         xp = namespace_of(self.x)
         rows = (batches[i, ...] for batches, _ in self._since for i in range(batches.shape[0]))
         for number, row in zip(range(1, count + 1), rows, strict=False):
@@ -95,12 +104,3 @@ class Watch:
             if where := parameter_not_finite(learner.network):
                 return number, f"the update of {where}"
         return None
-
-
-def _copy(state: dict[str, Any] | None) -> Any:
-    if state is None:
-        return None
-    leaves, rebuild = flatten(state)
-    return rebuild(
-        [namespace_of(leaf).asarray(leaf, copy=True) if is_array(leaf) else leaf for leaf in leaves]
-    )

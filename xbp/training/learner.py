@@ -1,11 +1,13 @@
 """One step of learning: mini-batch, gradient, update."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
-from xbp.errors import DivergenceError
+from xbp.errors import DivergenceError, TracingError
 from xbp.namespace import Array, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
+from xbp.recording import flatten, is_array
 from xbp.training.finite import first_not_finite, parameter_not_finite
 
 
@@ -32,17 +34,14 @@ class Learner:
         self.network = network
         self.optimizer = optimizer
         self.check_finite = check_finite
-
-    @property
-    def whole_state(self) -> dict[str, Any] | None:
-        """The parameters and what the optimizer remembers; None if it does not say what that is."""
-        memory = self.optimizer.state
-        return memory and {"params": dict(self.network.params), "memory": memory}
+        self._numbers = optimizer.state or {}
 
     @property
     def state(self) -> dict[str, Any] | None:  # noqa: D102
-        traceable = self.network.traceable and not self.check_finite
-        return self.whole_state if traceable else None
+        memory = self.optimizer.state
+        if memory is None or self.check_finite or not self.network.traceable:
+            return None
+        return {"params": dict(self.network.params), "memory": memory}
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
@@ -55,6 +54,25 @@ class Learner:
             self.network.bound_to(state["params"]), self.optimizer.bound_to(state["memory"])
         )
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return a copy of all that a step may change, whether the optimizer names it or not."""
+        everything = {"params": dict(self.network.params), "memory": vars(self.optimizer)}
+        return dict(copied(everything))
+
+    def go_back(self, snapshot: dict[str, Any]) -> None:
+        """Let all be as it was when a snapshot was taken."""
+        self.network.params.update(snapshot["params"])
+        vars(self.optimizer).clear()
+        vars(self.optimizer).update(snapshot["memory"])
+
+    def settle(self) -> None:
+        """Let what was a Python number be one again: a compiled step makes arrays of numbers.
+
+        This waits for the device.
+        """
+        if (memory := self.optimizer.state) is not None:
+            self.optimizer.remember(_settled(memory, self._numbers))
+
     def step(self, batch: Array, x: Array, t: Array) -> Array:
         """Learn from the samples of a batch, given by their numbers, and return the loss."""
         xp = namespace_of(x, t, batch, where=type(self).__name__)
@@ -65,7 +83,45 @@ class Learner:
         if self.check_finite and (where := first_not_finite(self.network, x, t)):
             raise DivergenceError(f"{where} gave NaN or infinity")
         loss = self.network.loss(x, t)
+        unnamed = None if self.optimizer.state is None else self.optimizer.unnamed
         self.optimizer.update(self.network.params, self.network.backward())
+        if unnamed is not None:
+            _require_same(unnamed, self.optimizer)
         if self.check_finite and (where := parameter_not_finite(self.network)):
             raise DivergenceError(f"the update of {where} gave NaN or infinity")
         return loss
+
+
+def copied(tree: Any) -> Any:
+    """Return nested dictionaries, lists and tuples with copies of the arrays in them."""
+    leaves, rebuild = flatten(tree)
+    return rebuild(
+        [namespace_of(leaf).asarray(leaf, copy=True) if is_array(leaf) else leaf for leaf in leaves]
+    )
+
+
+def _settled(value: Any, before: Any) -> Any:
+    if isinstance(value, Mapping):
+        known = before if isinstance(before, Mapping) else {}
+        return {name: _settled(part, known.get(name)) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        others = before if isinstance(before, list | tuple) else ()
+        pairs = zip(value, [*others, *[None] * len(value)], strict=False)
+        return type(value)([_settled(part, other) for part, other in pairs])
+    if not isinstance(before, int | float) or not hasattr(value, "dtype"):
+        return value
+    # One that has not changed has not lost digits either.
+    return before if bool(value == before) else type(before)(value)
+
+
+def _require_same(before: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Raise `TracingError` if an optimizer that says what it changes has changed something else."""
+    for name, value in optimizer.unnamed.items():
+        if name not in before or (
+            value is not before[name] and (hasattr(value, "dtype") or value != before[name])
+        ):
+            kind = type(optimizer).__name__
+            raise TracingError(
+                f"{kind}.update changes self.{name}, which state_names does not name: name it "
+                "there, so that it is traced and saved, or say state_names = None"
+            )

@@ -1,8 +1,9 @@
 """Training: a mini-batch, its gradient, an update, again."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -13,13 +14,13 @@ from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.settings import positive_integer, true_or_false
-from xbp.training.checkpoint import Checkpoint, history_in, pack, unpack
+from xbp.training.checkpoint import Checkpoint, history_in, numbers_of, pack, unpack
 from xbp.training.checkpoints import Checkpoints
 from xbp.training.data import checked_data
 from xbp.training.divergence import Watch
 from xbp.training.history import History, Progress
 from xbp.training.interruption import interruptible
-from xbp.training.learner import Learner
+from xbp.training.learner import Learner, copied
 
 # How many samples a network sees at once when its accuracy is measured: few enough for a cache.
 _EVALUATION_BATCH = 1_000
@@ -117,10 +118,17 @@ class Trainer:
             If samples and targets differ in number, a value is not finite, or a label is outside
             the network's outputs.
         ShapeError, DTypeError
-            If the data do not fit the network. Whatever is raised so far, the network is as it was.
+            If the data do not fit the network.
+        TracingError
+            If a layer or the optimizer cannot do what it says of itself.
         DivergenceError
-            If a loss is NaN or infinite. The network then has the parameters of the last epoch (or
-            checkpoint) that was good, if the optimizer says what it remembers.
+            If a loss is NaN or infinite.
+
+        Notes
+        -----
+        Whatever is raised, by `progress` or a second Ctrl-C, too: network and optimizer are as
+        they were after the last epoch, or checkpoint, that was good; as they were before `fit`, if
+        there was none.
         """
         if (steps is None) == (epochs is None):
             raise SettingError("say how long to train: either steps or epochs")
@@ -131,12 +139,12 @@ class Trainer:
         with backend.scope():
             x, t = checked_data(self.network, "training", x, t)
             test = None if x_test is None else checked_data(self.network, "test", x_test, t_test)
-            per_epoch = ceil(x.shape[0] / self.batch_size)
             if steps is None:
+                per_epoch = ceil(x.shape[0] / self.batch_size)
                 steps = per_epoch * positive_integer("epochs", epochs)
             steps = positive_integer("steps", steps)
             with checkpoints.in_use() if checkpoints else nullcontext():
-                return self._run(x, t, test, steps, per_epoch, progress, checkpoints)
+                return self._run(x, t, test, steps, progress, checkpoints)
 
     def _run(
         self,
@@ -144,20 +152,42 @@ class Trainer:
         t: Array,
         test: tuple[Array, Array] | None,
         steps: int,
-        per_epoch: int,
         progress: Progress | None,
         checkpoints: Checkpoints | None,
     ) -> History:
         backend, params = self.network.backend, self.network.params
-        # Steps change arrays in place, and these may be another network's, too, or read-only.
-        params.update({key: backend.xp.astype(W, W.dtype) for key, W in params.items()})
-        self.optimizer.prepare(params)
-        history, step = History(), 0
-        if checkpoints:
-            history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
         learner = Learner(self.network, self.optimizer, check_finite=self.check_finite)
-        watch = Watch(learner, x, t, step)
-        learn = backend.loop(learner)
+        before = {"params": dict(params), "memory": copied(vars(self.optimizer))}
+        go_back: Callable[[], None] = partial(learner.go_back, before)
+        try:
+            # Steps change arrays in place, and these may be another network's, too, or read-only.
+            params.update({key: backend.xp.astype(W, W.dtype) for key, W in params.items()})
+            self.optimizer.prepare(params)
+            history, step = History(), 0
+            if checkpoints:
+                history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
+            watch = Watch(learner, x, t, step, learner.snapshot() if step else before)
+            go_back = watch.go_back
+            self._learn(watch, history, step, steps, test, progress, checkpoints)
+        except BaseException:
+            go_back()
+            raise
+        _warn_of_a_loss_that_rose(history.loss)
+        return history
+
+    def _learn(
+        self,
+        watch: Watch,
+        history: History,
+        step: int,
+        steps: int,
+        test: tuple[Array, Array] | None,
+        progress: Progress | None,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        x, t, backend = watch.x, watch.t, self.network.backend
+        per_epoch = ceil(x.shape[0] / self.batch_size)
+        learn = backend.loop(watch.learner)
         with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
                 try:
@@ -183,8 +213,6 @@ class Trainer:
                         history.loss += watch.losses()
                         self._evaluate(history, step, (x, t), test, progress)
                     break
-        _warn_of_a_loss_that_rose(history.loss)
-        return history
 
     def _batches(self, count: int, done: int, steps: int, backend: Backend) -> Iterator[Array]:
         """Yield the samples of the mini-batches, as numbers on the device, a batch in each row.
@@ -216,6 +244,7 @@ class Trainer:
             **self._position(count),
             "step": step,
             "random": self._at_epoch,
+            "given": self._given,
             "settings": checkpoints.settings,
         }
         return pack(self.network, self.optimizer, vars(history), position)
@@ -235,9 +264,12 @@ class Trainer:
     ) -> tuple[History, int]:
         """Return what was seen, and how many steps were done, before a training was stopped."""
         if self.optimizer.state is None:
+            unseen = [f"self.{name}" for name in self.optimizer.unseen]
             raise SettingError(
                 f"{self.optimizer!r} cannot be saved: name in state_names what it remembers"
+                + (f", {', '.join(unseen)} too" if self.optimizer.state_names else "")
             )
+        self._given = numbers_of(self.optimizer)
         last = checkpoints.start()
         if last is None:
             # What cannot be saved is found out now, rather than when there is something to lose.

@@ -1,0 +1,386 @@
+"""What an optimizer changes of itself: it counts in the next step, is saved, and goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import arr, backend, dtype_of, host, widest
+
+import xbp
+from xbp import SGD, Adam, Momentum, Network, Optimizer, Trainer, TwoLayerNet
+from xbp.errors import CheckpointError, SettingError, TracingError, XbpError
+from xbp.layers import Affine, Layer, SoftmaxWithLoss
+from xbp.namespace import Array, namespace_of
+from xbp.training import Checkpoints
+
+# The sums of a batch are made in another order.
+TOLERANCE = 1e-9 if widest == "float64" else 1e-3
+
+X = np.random.default_rng(0).standard_normal((60, 5))
+T = np.arange(60) % 3
+
+
+def net() -> TwoLayerNet:
+    return TwoLayerNet(5, 7, 3, weight_init_std=0.5, dtype=widest, seed=0)
+
+
+def values_of(network: Network) -> dict[str, Any]:
+    return {key: host(value) for key, value in network.params.items()}
+
+
+def fit(optimizer: Optimizer, steps: int, network: Network | None = None, **more: Any) -> Network:
+    network = network or net()
+    Trainer(network, optimizer, batch_size=60, seed=0).fit(X, T, steps=steps, **more)
+    return network
+
+
+def assert_same(first: Network, second: Network, rtol: float = 0) -> None:
+    for key, value in values_of(first).items():
+        np.testing.assert_allclose(value, values_of(second)[key], rtol=rtol, err_msg=key)
+
+
+class Halving(SGD):
+    """Halves its learning rate after each step, and tells nobody."""
+
+    def update(self, params: Any, grads: Any) -> None:
+        super().update(params, grads)
+        self.lr *= 0.5
+
+
+class NamedHalving(Halving):
+    """Says that it does."""
+
+    state_names = ("lr",)
+
+
+class Slowing(Optimizer):
+    """Counts its steps, and looks back on numbers in a dictionary and a list."""
+
+    state_names = ("steps", "rates", "last")
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.rates = {"first": 0.5}
+        self.last = [0.0]
+
+    def update(self, params: Any, grads: Any) -> None:
+        self.steps += 1
+        self.last[0] = self.rates["first"] / self.steps
+        for key, gradient in grads.items():
+            params[key] -= self.last[0] * gradient
+
+
+def by_hand(rates: list[float]) -> Network:
+    """Return the network after one step at each of the rates."""
+    network = net()
+    x, t = arr(X, widest), arr(T)
+    for rate in rates:
+        for key, gradient in network.gradient(x, t).items():
+            network.params[key] -= rate * gradient
+    return network
+
+
+# In each step ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Halving, NamedHalving])
+def test_a_learning_rate_that_an_optimizer_changes_is_changed(kind: type[SGD]) -> None:
+    optimizer = kind(0.5)
+    network = fit(optimizer, 4)
+    assert type(optimizer.lr) is float
+    assert optimizer.lr == 0.5**5
+    assert_same(network, by_hand([0.5, 0.25, 0.125, 0.0625]), rtol=TOLERANCE)
+
+
+def test_counts_and_numbers_in_dictionaries_and_lists_are_changed() -> None:
+    optimizer = Slowing()
+    network = fit(optimizer, 4)
+    assert (optimizer.steps, optimizer.rates, optimizer.last) == (4, {"first": 0.5}, [0.125])
+    assert type(optimizer.steps) is int
+    assert type(optimizer.last[0]) is float
+    assert_same(network, by_hand([0.5, 0.25, 0.5 / 3, 0.125]), rtol=TOLERANCE)
+
+
+def test_what_does_not_change_loses_no_digits() -> None:
+    optimizer = Adam(lr=0.1)
+    fit(optimizer, 3)
+    assert (optimizer.lr, optimizer.beta2, optimizer.epsilon) == (0.1, 0.999, 1e-8)
+    assert type(optimizer.lr) is float
+    assert type(optimizer.steps) is int
+    assert optimizer.steps == 3
+
+
+def test_state_names_are_not_inherited() -> None:
+    class Counting(SGD):
+        def __init__(self) -> None:
+            super().__init__(0.1)
+            self.calls = 0
+
+        def update(self, params: Any, grads: Any) -> None:
+            super().update(params, grads)
+            self.calls += 1
+
+    optimizer = Counting()
+    assert optimizer.state is None
+    assert_same(fit(optimizer, 5), fit(SGD(0.1), 5), rtol=TOLERANCE)
+    assert optimizer.calls == 5
+
+
+@pytest.mark.parametrize("value", [0, 1.5, None, "a", (1, 2)])
+def test_a_change_that_is_not_named_is_an_error_that_names_it(value: Any) -> None:
+    class Forgetful(SGD):
+        state_names = ("lr",)
+
+        def __init__(self) -> None:
+            super().__init__(0.1)
+            self.calls = value
+
+        def update(self, params: Any, grads: Any) -> None:
+            super().update(params, grads)
+            self.calls = (self.calls, 1)
+
+    network, before, optimizer = net(), values_of(net()), Forgetful()
+    with pytest.raises(TracingError, match=r"Forgetful.update changes self.calls, which state_nam"):
+        fit(optimizer, 3, network)
+    assert optimizer.calls == value
+    for key, array in values_of(network).items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+def test_an_attribute_that_is_new_is_a_change_too() -> None:
+    class Late(SGD):
+        state_names = ("lr",)
+
+        def update(self, params: Any, grads: Any) -> None:
+            super().update(params, grads)
+            self.last = grads["b1"]
+
+    with pytest.raises(TracingError, match=r"Late.update changes self.last"):
+        fit(Late(0.1), 2)
+
+
+@pytest.mark.parametrize("make", [list, dict, set, object, lambda: iter([0.5, 0.25, 0.125])])
+def test_what_may_change_unseen_is_not_traced(make: Any, tmp_path: Path) -> None:
+    class Unseen(SGD):
+        state_names = ("lr",)
+
+        def __init__(self) -> None:
+            super().__init__(0.1)
+            self.memory = make()
+
+        def update(self, params: Any, grads: Any) -> None:
+            if isinstance(self.memory, list):
+                self.memory.append(len(self.memory))
+            super().update(params, grads)
+
+    optimizer = Unseen()
+    fit(optimizer, 3)
+    assert not isinstance(optimizer.memory, list) or optimizer.memory == [0, 1, 2]
+    assert optimizer.state is None
+    with pytest.raises(SettingError, match=r"cannot be saved: .* self.memory"):
+        fit(optimizer, 3, checkpoints=Checkpoints(tmp_path))
+
+
+def test_a_branch_on_a_value_is_an_error_that_names_the_line() -> None:
+    class Branching(Optimizer):
+        state_names = ("steps",)
+
+        def __init__(self) -> None:
+            self.steps = 0
+
+        def update(self, params: Any, grads: Any) -> None:
+            self.steps += 1
+            if self.steps > 2:
+                raise AssertionError("is never reached")
+
+    network, before, optimizer = net(), values_of(net()), Branching()
+    if backend.writers or backend.name == "jax":  # else nothing is traced
+        with pytest.raises(TracingError, match=r"test_optimizer_state.py, line \d+, in update"):
+            fit(optimizer, 2, network)
+        assert optimizer.steps <= 1  # an epoch is one step
+    for key, array in values_of(network).items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [("lr", r"state_names is a tuple, \('lr',\)"), (("lr", "nothing"), "names 'nothing', and th")],
+)
+def test_names_that_make_no_sense(names: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        fit(type("Odd", (SGD,), {"state_names": names})(0.1), 1)
+
+
+@pytest.mark.skipif(backend.name != "jax", reason="is about JAX's 64-bit mode")
+def test_numbers_keep_their_digits_without_64_bits() -> None:
+    with backend.library.enable_x64(False):
+        network = TwoLayerNet(5, 7, 3, dtype="float32", seed=0)
+        optimizer, halving = Adam(lr=0.1), NamedHalving(0.1)
+        fit(optimizer, 3, network)
+        fit(halving, 3, network)
+    assert (optimizer.lr, optimizer.epsilon, optimizer.steps) == (0.1, 1e-8, 3)
+    assert halving.lr == pytest.approx(0.0125)
+
+
+# When a training goes on -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lambda: NamedHalving(0.5), Slowing, lambda: Adam(0.1)])
+def test_a_training_that_goes_on_has_the_numbers_that_it_had(make: Any, tmp_path: Path) -> None:
+    whole, stopped = make(), make()
+    expected = fit(whole, 6)
+    fit(stopped, 3, checkpoints=Checkpoints(tmp_path))
+    goes_on = make()
+    network = fit(goes_on, 6, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert_same(network, expected)
+    assert goes_on.state.keys() == whole.state.keys()
+    for name, value in whole.state.items():
+        if not isinstance(value, dict):
+            assert goes_on.state[name] == value
+    # Twice, and with the optimizer that has learned already.
+    assert_same(fit(goes_on, 6, checkpoints=Checkpoints(tmp_path, resume=True)), expected)
+
+
+def test_a_setting_may_be_another_when_a_training_goes_on(tmp_path: Path) -> None:
+    fit(Adam(0.1), 3, checkpoints=Checkpoints(tmp_path))
+    optimizer = Adam(0.05)
+    fit(optimizer, 6, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert (optimizer.lr, optimizer.steps) == (0.05, 6)
+
+
+def test_a_number_that_both_have_changed_is_an_error(tmp_path: Path) -> None:
+    fit(NamedHalving(0.5), 3, checkpoints=Checkpoints(tmp_path))
+    network, before, optimizer = net(), values_of(net()), NamedHalving(0.4)
+    with pytest.raises(CheckpointError, match=r"began with optimizer.lr 0.5 and .* to 0.0625, "):
+        fit(optimizer, 6, network, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert optimizer.lr == 0.4
+    for key, array in values_of(network).items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+class Scale(Layer):
+    """Multiplies all by one number, whose array has no dimensions."""
+
+    param_names = ("s",)
+    traceable = True
+
+    def __init__(self, s: Array) -> None:
+        self.s = s
+
+    def forward(self, x: Array) -> Array:
+        self.x, self.output_shape = x, x.shape
+        return x * self.s
+
+    def backward(self, dout: Array) -> Array:
+        self.ds = namespace_of(dout).sum(dout * self.x)
+        return dout * self.s
+
+
+@pytest.mark.parametrize("make", [SGD, Momentum, Adam])
+def test_a_parameter_without_dimensions_goes_on(make: Any, tmp_path: Path) -> None:
+    def scaled() -> Network:
+        affine = Affine(arr(np.eye(5, 3), widest), arr(np.zeros(3), widest))
+        return Network([affine, Scale(arr(2.0, widest))], SoftmaxWithLoss())
+
+    expected = fit(make(0.1), 6, scaled())
+    fit(make(0.1), 3, scaled(), checkpoints=Checkpoints(tmp_path))
+    network = fit(make(0.1), 6, scaled(), checkpoints=Checkpoints(tmp_path, resume=True))
+    assert network.params["s1"].shape == ()
+    assert float(network.params["s1"]) != 2
+    assert_same(network, expected)
+
+
+# When a training ends in an error ----------------------------------------------------------------
+
+
+class Failing:
+    """Ends a training after some steps."""
+
+    def __init__(self, step: int, error: type[BaseException]) -> None:
+        self.at, self.error = step, error
+
+    def step(self, step: int, loss: Array) -> None:
+        if step >= self.at:
+            raise self.error
+
+    def evaluated(self, step: int, history: xbp.History) -> None:
+        pass
+
+
+# Each of them compiles anew where there is a compiler.
+ERRORS = [ValueError, KeyboardInterrupt, MemoryError][: None if backend.name != "jax" else 1]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("make", [lambda: Momentum(0.1), lambda: Halving(0.5), Slowing])
+def test_an_error_leaves_what_the_last_epoch_has_left(make: Any, error: Any) -> None:
+    network, optimizer = net(), make()
+    arrays = dict(network.params)
+    trainer = Trainer(network, optimizer, batch_size=20, seed=0)
+    with pytest.raises(error):
+        trainer.fit(X, T, steps=9, progress=Failing(1, error))
+    assert all(network.params[key] is array for key, array in arrays.items())
+    assert_same(network, net())
+    assert vars(optimizer) == vars(make())
+    # An epoch has three steps.
+    whole, other = net(), make()
+    Trainer(whole, other, batch_size=20, seed=1).fit(X, T, steps=3)
+    trainer = Trainer(network, optimizer, batch_size=20, seed=1)
+    with pytest.raises(error):
+        trainer.fit(X, T, steps=9, progress=Failing(4, error))
+    assert_same(network, whole)
+    assert {n: v for n, v in vars(optimizer).items() if isinstance(v, float)} == {
+        n: v for n, v in vars(other).items() if isinstance(v, float)
+    }
+
+
+# What cannot be changed in place -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [SGD, Momentum, Adam])
+@pytest.mark.parametrize("key", ["W1", "b1"])
+def test_what_cannot_be_written_to_is_replaced(make: Any, key: str) -> None:
+    network, expected = net(), net()
+    x, t = arr(X, widest), arr(T)
+    kept = network.params[key]
+    if backend.name == "numpy":
+        kept.flags.writeable = False
+    elif backend.name == "torch":
+        kept.requires_grad_()
+    before = np.array(backend.to_numpy(kept))
+    first, second = make(0.1), make(0.1)
+    for _ in range(2):
+        first.update(network.params, network.gradient(x, t))
+        second.update(expected.params, expected.gradient(x, t))
+    for name, value in network.params.items():
+        np.testing.assert_array_equal(backend.to_numpy(value), host(expected.params[name]))
+    if backend.name in ("numpy", "torch"):
+        np.testing.assert_array_equal(backend.to_numpy(kept), before)
+
+
+# Half precision ----------------------------------------------------------------------------------
+
+
+def half() -> str | None:
+    names = ("float16", "bfloat16")
+    return next((name for name in names if hasattr(backend.xp, name)), None)
+
+
+@pytest.mark.skipif(half() is None, reason="the library has no half precision")
+def test_adam_in_half_precision() -> None:
+    xp, dtype = backend.xp, getattr(backend.xp, half() or "")
+    params = {"W": xp.astype(arr([1.0, 1.0, 1.0], "float32"), dtype)}
+    optimizer = Adam(lr=0.125)
+    for _ in range(2):
+        # The square of the second is 0 in float16.
+        optimizer.update(params, {"W": xp.astype(arr([0.0, 1e-5, -1.0], "float32"), dtype)})
+    assert params["W"].dtype == dtype
+    assert dtype_of(optimizer.mean_square["W"]) == "float32"
+    found = backend.to_numpy(xp.astype(params["W"], xp.float32))
+    np.testing.assert_allclose(found, [1.0, 0.75, 1.25], rtol=4e-3)
+
+
+def test_an_epsilon_that_is_nothing_is_refused() -> None:
+    with pytest.raises(XbpError, match=r"epsilon is at least 1.2e-38, not 1e-50"):
+        Adam(epsilon=1e-50)
