@@ -27,6 +27,15 @@ def _astype(x: Array, dtype: DType, *, out: Array) -> Callable[[], object]:
     return partial(cupy.copyto, out, x, "unsafe")
 
 
+def _where(condition: Array, x: Any, y: Any, *, out: Array) -> Callable[[], object]:
+    return partial(_choose, condition, x, y, out)
+
+
+def _choose(condition: Array, x: Any, y: Any, out: Array) -> None:
+    cupy.copyto(out, y)
+    cupy.copyto(out, x, where=condition)
+
+
 @lru_cache(maxsize=1000)
 def kernel(function: Callable[..., Any]) -> Any:
     """Return what computes an elementwise function in one kernel, into its first argument."""
@@ -63,6 +72,7 @@ class CupyBackend(Backend):
     writers: ClassVar = {
         **writers_of(cupy),
         "take": partial(partial, cupy.take),
+        "where": _where,
         "astype": _astype,
         FUSED: _fused,
     }
@@ -105,6 +115,10 @@ class CupyBackend(Backend):
         """Copy the array to this GPU."""
         with self.native_device:
             return cupy.asarray(host)
+
+    def row_major(self, x: Array) -> Array:
+        """Return a copy in row-major order, if x is not."""
+        return cupy.ascontiguousarray(x)
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Copy the values to the host."""

@@ -75,7 +75,12 @@ class DpnpBackend(Backend):
     name = "dpnp"
     library = dpnp
     xp = dpnp
-    writers: ClassVar = {**writers_of(dpnp), "take": partial(partial, dpnp.take), "astype": _astype}
+    writers: ClassVar = {
+        **writers_of(dpnp),
+        "take": partial(partial, dpnp.take),
+        "where": partial(partial, dpnp.where),
+        "astype": _astype,
+    }
     overwriting = ELEMENTWISE - {
         *("atan2", "equal", "greater", "greater_equal", "less", "less_equal", "logaddexp"),
         *("logical_and", "logical_or", "logical_xor", "maximum", "minimum", "not_equal"),
@@ -106,6 +111,10 @@ class DpnpBackend(Backend):
     def device_name(self, x: Array) -> str:
         """Return the SYCL filter string of the array's device."""
         return _device_name(x.sycl_device)
+
+    def row_major(self, x: Array) -> Array:
+        """Return a copy in row-major order, if x is not."""
+        return dpnp.ascontiguousarray(x)
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Copy the values to the host."""

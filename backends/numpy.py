@@ -9,7 +9,7 @@ import numpy
 
 from xbp.backend import Backend
 from xbp.namespace import Array, DType
-from xbp.recording import ELEMENTWISE, Writer
+from xbp.recording import ELEMENTWISE, Writer, values
 
 Call = Callable[[], object]
 
@@ -58,6 +58,29 @@ def _take(x: Array, indices: Array, *, axis: int, out: Array) -> Call:
     return partial(numpy.take, x, indices, axis, out, "wrap")
 
 
+def _where(condition: Array, x: Any, y: Any, *, out: Array) -> Call:
+    is_mask = type(y) in (int, float) and y == 0 and getattr(x, "shape", None) == out.shape
+    if is_mask and x.dtype == out.dtype and out.itemsize in _INTEGERS:
+        # A choice between numbers and 0 is a product of their bits with 1 and 0, which is faster.
+        integer = _INTEGERS[out.itemsize]
+        factor = numpy.empty(out.shape, integer)
+        return partial(_multiply_bits, condition, x.view(integer), factor, out.view(integer))
+    return partial(_choose, condition, x, y, out)
+
+
+_INTEGERS = {4: numpy.int32, 8: numpy.int64}
+
+
+def _multiply_bits(condition: Array, x: Array, factor: Array, out: Array) -> None:
+    numpy.copyto(factor, condition)
+    numpy.multiply(x, factor, out)
+
+
+def _choose(condition: Array, x: Any, y: Any, out: Array) -> None:
+    numpy.copyto(out, y)
+    numpy.copyto(out, x, where=condition)
+
+
 def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
     return partial(numpy.copyto, out, x, "unsafe")
 
@@ -72,6 +95,7 @@ WRITERS: dict[str, Writer] = {
     "min": _reduction(numpy.minimum.reduce),
     "matmul": _matmul,
     "take": _take,
+    "where": _where,
     "astype": _astype,
 }
 
@@ -84,6 +108,21 @@ class NumpyBackend(Backend):
     xp = array_api_compat.numpy
     writers = WRITERS
 
+    def row_major(self, x: Array) -> Array:
+        """Return a copy in row-major order, if x is not; what is mapped from a file stays there."""
+        return x if _is_mapped(x) else numpy.asarray(x, order="C")
+
+    def rows(self, x: Array, numbers: Array) -> Array:
+        """Return samples; of an array that is not in row-major order, take would copy it whole."""
+        return super().rows(x, numbers) if values(x).flags.c_contiguous else x[numbers]
+
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Return the array itself: it is on the host already."""
         return numpy.asarray(x)
+
+
+def _is_mapped(x: Any) -> bool:
+    """Tell whether an array's memory is a file's: its own, or that of what it is a view of."""
+    while x is not None and not isinstance(x, numpy.memmap):
+        x = getattr(x, "base", None)
+    return x is not None

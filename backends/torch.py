@@ -91,6 +91,18 @@ def _take(x: Array, indices: Array, *, axis: int, out: Array) -> Call:
     return partial(torch.index_select, x, axis, indices, out=out)
 
 
+def _where(condition: Array, *operands: Array | float, out: Array) -> Call:
+    x, y = (
+        z if isinstance(z, torch.Tensor) else torch.asarray(z, dtype=out.dtype, device=out.device)
+        for z in operands
+    )
+    return partial(torch.where, condition, x.to(out.dtype), y.to(out.dtype), out=out)
+
+
+def _where_positive(dout: Array, x: Array, *, out: Array) -> Call:
+    return partial(torch.ops.aten.threshold_backward.grad_input, dout, x, 0, grad_input=out)
+
+
 def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
     # PyTorch reads the same bytes faster as integers.
     return partial(out.copy_, x.view(torch.uint8) if x.dtype is torch.bool else x)
@@ -106,8 +118,10 @@ WRITERS: dict[str, Writer] = {
     "min": _reduction(torch.amin),
     "matmul": _matmul,
     "take": _take,
+    "where": _where,
     "astype": _astype,
     # What `fuse` makes of them.
+    "where_positive": _where_positive,
     "add_product": _add_product,
     "subtract_multiple": lambda y, x, a, out: partial(torch.sub, y, x, alpha=a, out=out),
     "subtract_multiple_of_product": (lambda y, x, W, a, out: _add_product(y, x, W, -a, out=out)),
@@ -115,7 +129,7 @@ WRITERS: dict[str, Writer] = {
 
 
 def fuse(first: Note, second: Note) -> Note | None:
-    """Add to a matrix product, or subtract a multiple, in one pass over the memory."""
+    """Add to a product, subtract a multiple, choose what is positive: in one pass over memory."""
     between = first.output
     args: tuple[Any, ...]
     match (first.name, *first.args), (second.name, *second.args):
@@ -127,6 +141,10 @@ def fuse(first: Note, second: Note) -> Note | None:
             y, x, W
         ):
             name, args = "subtract_multiple_of_product", (y, x, W, a)
+        case ("greater", x, low), ("where", found, dout, other) if (
+            found is between and _are_zero(low, other) and _chosen_fits(dout, x, second.output)
+        ):
+            name, args = "where_positive", (dout, x)
         case _:
             return None
     return replace(second, name=name, args=args)
@@ -150,6 +168,20 @@ def _multiple_fits(y: Any, a: Any, x: Any) -> bool:
         and isinstance(x, Traced)
         and y.dtype == x.dtype
         and y.dtype.is_floating_point
+    )
+
+
+def _are_zero(*operands: Any) -> bool:
+    return all(type(operand) in (int, float) and operand == 0 for operand in operands)
+
+
+def _chosen_fits(dout: Any, x: Traced, output: Traced) -> bool:
+    """Tell whether PyTorch's derivative of a rectifier is dout where x is positive, else 0."""
+    return (
+        isinstance(dout, Traced)
+        and dout.shape == x.shape == output.shape
+        and dout.dtype == x.dtype == output.dtype
+        and x.dtype.is_floating_point
     )
 
 
@@ -193,6 +225,10 @@ class TorchBackend(Backend):
         """Return the array as a tensor; on the CPU it shares memory, unless that is read-only."""
         copy = None if host.flags.writeable else True
         return torch.asarray(host, device=self.native_device, copy=copy)
+
+    def row_major(self, x: Array) -> Array:
+        """Return a copy in row-major order, if x is not."""
+        return x.contiguous()
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Return the tensor's values, without its history."""

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,46 @@ def test_nan_is_found_in_each_part_of_the_data(monkeypatch: pytest.MonkeyPatch) 
         x[row, 3] = np.nan
         with pytest.raises(DataError, match="x holds NaN"):
             xbp.Trainer(network, xbp.SGD(0.1)).fit(x, np.arange(7) % 2, steps=1)
+
+
+def views(kind: str, path: Path) -> Any:
+    """Return the same numbers, mapped from a file, in another order of memory."""
+    x = np.random.default_rng(0).random((4_000, 250), dtype=np.float32)
+    stored = {
+        "rows": x,
+        "columns": np.asfortranarray(x),
+        "every other row": np.repeat(x, 2, axis=0),
+        "backwards": x[::-1, ::-1],
+        "columns of a part": np.asfortranarray(np.hstack([x, x])),
+    }[kind]
+    np.save(path, stored)
+    mapped = np.load(path, mmap_mode="r")
+    return {
+        "every other row": lambda: mapped[::2],
+        "backwards": lambda: mapped[::-1, ::-1],
+        "columns of a part": lambda: mapped[:, :250],
+    }.get(kind, lambda: mapped)()
+
+
+@pytest.mark.parametrize(
+    "kind", ["rows", "columns", "every other row", "backwards", "columns of a part"]
+)
+@pytest.mark.parametrize("traceable", [True, False])
+def test_no_order_of_memory_makes_a_file_come_in_as_a_whole(
+    kind: str, traceable: bool, tmp_path: Path
+) -> None:
+    x, t = views(kind, tmp_path / "x.npy"), np.arange(4_000) % 2
+    losses, peaks = [], []
+    for data in (np.ascontiguousarray(x), x):
+        network = xbp.Network.fully_connected([250, 4, 2], dtype="float32", seed=0)
+        optimizer = xbp.SGD(0.01) if traceable else type("Own", (xbp.SGD,), {})(0.01)
+        tracemalloc.start()
+        try:
+            history = xbp.Trainer(network, optimizer, seed=0).fit(data, t, steps=20)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        losses.append(history.loss)
+    np.testing.assert_array_equal(losses[0], losses[1])
+    # Batches, and blocks of samples to measure the accuracy on.
+    assert peaks[1] < x.nbytes / 2

@@ -99,6 +99,54 @@ def test_softmax_with_loss_sends_back_the_difference(y: Any, dx: Any) -> None:
     np.testing.assert_allclose(host(layer.backward()), dx, rtol=precise(1e-12, 1e-4))
 
 
+INF = math.inf
+
+
+@both_floats
+@pytest.mark.parametrize(
+    ("scores", "label", "loss", "dx"),
+    [
+        # As PyTorch's cross_entropy has them.
+        ([0.0, -INF, 1.0], 0, 1.3132616875182228, [-0.7310585786300049, 0, 0.7310585786300049]),
+        ([0.0, -INF, 1.0], 1, INF, [0.2689414213699951, -1, 0.7310585786300049]),
+        ([-INF, -INF, 3.0], 2, 0, [0, 0, 0]),
+        ([1e35, 0.0, 0.0], 0, 0, [0, 0, 0]),
+        ([1e35, 0.0, 0.0], 1, 1e35, [1, -1, 0]),
+        ([3e38, -3e38, 0.0], 0, 0, [0, 0, 0]),
+        ([-3e38, -3e38, 3e38], 2, 0, [0, 0, 0]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_the_largest_scores_and_classes_that_cannot_be(
+    scores: list[float], label: int, loss: float, dx: list[float], dtype: str
+) -> None:
+    x = arr([scores, scores], dtype)
+    one_hot = arr(np.eye(3)[[label, label]])
+    for t in (arr([label, label]), one_hot):
+        layer = SoftmaxWithLoss()
+        np.testing.assert_allclose(host(layer.forward(x, t)), loss, rtol=1e-6)
+        np.testing.assert_allclose(host(layer.losses(x, t)), [loss, loss], rtol=1e-6)
+        np.testing.assert_allclose(host(layer.backward(2)), [dx, dx], rtol=1e-6)
+
+
+@given(t=arrays((4, 3), 0, 2), x=arrays((4, 3)))
+def test_targets_may_have_any_sum(t: HostArray, x: HostArray) -> None:
+    layer = SoftmaxWithLoss()
+    layer.forward(arr(x, widest), arr(t, widest))
+    y = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    expected = (y * t.sum(axis=1, keepdims=True) - t) / 4
+    np.testing.assert_allclose(
+        host(layer.backward()), expected, rtol=precise(1e-10, 1e-3), atol=precise(1e-13, 1e-6)
+    )
+
+
+def test_relu_stops_what_is_infinite_too() -> None:
+    relu = Relu()
+    relu.forward(arr([-1.0, 0.0, 2.0, 3.0]))
+    dx = host(relu.backward(arr([INF, -INF, INF, math.nan])))
+    np.testing.assert_array_equal(dx, [0, 0, INF, math.nan])
+
+
 # Forward, and the exact backward of arithmetic ---------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 """Networks: structure, gradients against central differences, parameters that write through."""
 
+import math
+import sys
 import threading
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ import xbp
 from xbp import Network, TwoLayerNet
 from xbp.errors import DataError, DTypeError, MixedBackendError, SettingError, ShapeError
 from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Rescale, Sigmoid, SoftmaxWithLoss
+from xbp.networks.construction import numbered
 
 
 def small(seed: int = 0, dtype: str | None = widest) -> TwoLayerNet:
@@ -445,3 +448,115 @@ def test_a_gradient_that_is_missing_or_misshapen_is_named(monkeypatch: pytest.Mo
         with_scale().gradient(*batch())
     with pytest.raises(SettingError, match=r"Slip: param_names is a tuple, \('scale',\)"):
         type("Slip", (Layer,), {"param_names": "scale"})
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+class Shift(Layer):
+    """Adds a parameter that is called as another's key might be."""
+
+    param_names = ("W1", "b")
+
+    def __init__(self) -> None:
+        self.W1, self.b = arr(np.zeros(3), widest), arr(np.zeros(3), widest)
+
+    def forward(self, x: Any) -> Any:
+        self.output_shape = x.shape
+        return x + self.W1
+
+    def backward(self, dout: Any) -> Any:
+        xp = backend.xp
+        self.dW1, self.db = xp.sum(dout, axis=0), xp.zeros_like(self.b)
+        return dout
+
+
+Affine1 = type("Affine1", (Shift,), {})
+
+
+def test_no_two_parameters_and_no_two_layers_share_a_name() -> None:
+    affine = [Affine(arr(np.eye(3), widest), arr(np.zeros(3), widest)) for _ in range(12)]
+    network = Network([*affine[:11], Shift(), Affine1(), affine[11]], SoftmaxWithLoss())
+    assert len(network.layers) == 14
+    assert len(network.params) == 28
+    assert [*network.params][:4] == ["W1", "b1", "W2", "b2"]
+    assert {"W11", "W12", "W1_1", "W1_2"} <= network.params.keys()
+    assert {"Affine11", "Affine12", "Affine1_1"} <= network.layers.keys()
+    assert network.params["W11"] is affine[10].W
+    x, t = arr(np.ones((2, 3)), widest), arr([0, 1])
+    assert network.gradient(x, t)["W1_1"].shape == (3,)
+
+
+@given(st.lists(st.from_regex(r"[Wb][0-9_]{0,3}", fullmatch=True), max_size=30))
+def test_numbered_names_are_different(names: list[str]) -> None:
+    found = list(numbered(names))
+    assert len(set(found)) == len(names)
+    assert all(one.startswith(name) for one, name in zip(found, names, strict=True))
+
+
+# Predictions -------------------------------------------------------------------------------------
+
+
+def test_a_score_that_is_not_a_number_is_no_class() -> None:
+    network = small()
+    x, t = batch()
+    for samples, labels in ((x, t), (x[0, :], t[0])):
+        network.params["W2"] = network.params["W2"] * math.nan
+        with pytest.raises(DataError, match=r"TwoLayerNet.accuracy: the scores of sample 0 are Na"):
+            network.accuracy(samples, labels)
+    rows = np.zeros((6, 3))
+    rows[4, 1] = math.nan
+    with pytest.raises(DataError, match=r"the scores of sample 4 are NaN"):
+        Network([Sigmoid()], SoftmaxWithLoss(), backend=backend).accuracy(arr(rows, widest), t)
+    rows[4, 1] = -math.inf
+    assert 0 <= Network([], SoftmaxWithLoss(), backend=backend).accuracy(arr(rows, widest), t) <= 1
+
+
+def test_a_network_keeps_nothing_of_what_it_predicts() -> None:
+    network = Network.fully_connected([4, 5, 3], activation=Sigmoid, dtype=widest, seed=0)
+    x, t = batch(1_000)
+    before = {name: dict(vars(layer)) for name, layer in network.layers.items()}
+    network.predict(x)
+    network.accuracy(x, t)
+    for name, layer in network.layers.items():
+        assert vars(layer).keys() == before[name].keys()
+        assert all(value is before[name][key] for key, value in vars(layer).items())
+    assert vars(network.last_layer).keys() == vars(SoftmaxWithLoss()).keys()
+
+
+def test_each_thread_gets_its_own_answer_of_one_network() -> None:
+    network = Network.fully_connected([4, 50, 50, 3], dtype="float32", seed=0)
+    random = np.random.default_rng(0)
+    inputs = [arr(random.normal(size=(1 + i, 4)), "float32") for i in range(4)]
+    with backend.scope():
+        expected = [host(network.predict(x)) for x in inputs]
+    wrong: list[int] = []
+
+    def ask(number: int) -> None:
+        with backend.scope():
+            for _ in range(rounds):
+                found = host(network.predict(inputs[number]))
+                if not np.array_equal(found, expected[number]):
+                    wrong.append(number)
+
+    rounds = 30 if backend.name in ("dpnp", "jax") else 300
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert not wrong
+
+
+@pytest.mark.skipif(backend.name != "jax", reason="is about JAX's tracers")
+def test_a_prediction_that_was_compiled_leaves_no_tracer() -> None:
+    import jax  # noqa: PLC0415
+
+    network = small()
+    jax.jit(network.predict)(batch()[0])
+    np.testing.assert_array_equal(host(deepcopy(network).params["W1"]), host(network.params["W1"]))

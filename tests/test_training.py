@@ -181,6 +181,38 @@ def test_data_of_any_library_are_moved_to_the_network() -> None:
         np.testing.assert_allclose(loss, losses[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("order", ["columns", "backwards", "every other", "broadcast"])
+def test_any_order_of_memory_is_learned_from(order: str) -> None:
+    x, t = blobs()
+    odd = {
+        "columns": np.asfortranarray(x),
+        "backwards": x[::-1, ::-1].copy()[::-1, ::-1],
+        "every other": np.repeat(x, 2, axis=0)[::2],
+        "broadcast": np.broadcast_to(x[0], x.shape),
+    }[order]
+    plain, expected = (np.ascontiguousarray(odd), np.ascontiguousarray(t))
+    inputs = [(odd, np.repeat(t, 2)[::2])]
+    if backend.name in ("torch", "dpnp"):
+        columns = arr(np.ascontiguousarray(plain.T), "float32").T
+        inputs.append((columns, arr(t)))
+    for samples, targets in inputs:
+        first, second = net(), net()
+        found = Trainer(first, SGD(0.1), batch_size=20, seed=0).fit(samples, targets, steps=12)
+        right = Trainer(second, SGD(0.1), batch_size=20, seed=0).fit(plain, expected, steps=12)
+        assert found.loss == right.loss
+
+
+@pytest.mark.skipif(backend.name not in ("numpy", "torch", "dpnp"), reason="has no strides")
+def test_data_are_brought_into_the_order_of_rows_once() -> None:
+    x = arr(np.arange(12.0).reshape(3, 4), "float32")
+    assert backend.row_major(x) is x
+    turned = backend.row_major(x.T)
+    np.testing.assert_array_equal(host(turned), host(x).T)
+    assert (
+        turned[0, :].strides in ((4,), (1,)) if hasattr(x, "strides") else turned.stride()[1] == 1
+    )
+
+
 def test_images_are_flattened_by_the_first_layer() -> None:
     (x, t), _ = load_digits(flatten=False)
     assert x.shape[1:] == (1, 8, 8)

@@ -297,6 +297,21 @@ class Backend:
         """Return a NumPy array as an array on this backend."""
         return self.xp.asarray(host, device=self.native_device)
 
+    def row_major(self, x: Array) -> Array:
+        """Return an array whose samples each lie in one piece of memory: x itself, if it can be.
+
+        A mini-batch is then read at the speed of the memory. A library whose arrays have no strides
+        need not say anything.
+        """
+        return x
+
+    def rows(self, x: Array, numbers: Array) -> Array:
+        """Return the samples of those numbers, ``(N, ...)``, of data as `row_major` returned them.
+
+        Called in each step of a training, also with what is only being traced.
+        """
+        return namespace_of(x, numbers, where="rows").take(x, numbers, axis=0)
+
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
         """Return an array of this backend as a NumPy array on the host.
 

@@ -37,10 +37,8 @@ class Relu(Layer):
         CallOrderError, ShapeError, MixedBackendError
         """
         xp = self._check_dout(dout, self.out)
-        # Not where(): on NumPy a product with 0 and 1 takes a tenth of its time.
-        dx = xp.astype(self.out > 0, dout.dtype)
-        dx *= dout
-        return dx
+        # Not a product with 0 and 1: an infinite dout times 0 would be NaN.
+        return xp.where(self.out > 0, dout, 0)
 
 
 class Sigmoid(Layer):

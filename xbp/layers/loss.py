@@ -40,7 +40,7 @@ class LossLayer(Layer):
     loss: Array = None
 
     def backward(self, dout: Array | float = 1) -> Array:
-        """Return ``(y - t) / N``, times dout: a number, or an array of one, 0-d.
+        """Return `slope` over the batch size, times dout: a number, or an array of one, 0-d.
 
         Raises
         ------
@@ -58,7 +58,11 @@ class LossLayer(Layer):
                     f"{self.name}.backward: the loss is one number, and so is dout, but it has "
                     f"shape {tuple(dout.shape)}"
                 )
-        return (self.y - self.t) * (dout / batch_size_of(self.y))
+        return self.slope() * (dout / batch_size_of(self.y))
+
+    def slope(self) -> Array:
+        """Return the derivative of each sample's loss with respect to its outputs: ``y - t``."""
+        return self.y - self.t
 
     def losses(self, x: Array, t: Array) -> Array:
         """Return the loss of each sample of a batch, ``(N,)``, of which ``forward`` is the mean."""
@@ -89,8 +93,10 @@ class SoftmaxWithLoss(LossLayer):
         ----------
         x
             Scores (logits), ``(C,)`` for one sample or ``(N, C)`` for a batch.
+            A score of -inf is that of a class which cannot be: its probability is 0.
         t
-            Targets: one-hot, of the shape of x, or integer labels, ``()`` or ``(N,)``.
+            Targets: of the shape of x, one-hot or any other weights of the classes, or integer
+            labels, ``()`` or ``(N,)``.
 
         Raises
         ------
@@ -102,13 +108,17 @@ class SoftmaxWithLoss(LossLayer):
         shifted, e, total = exponentials(x, axis=-1, where=self.name)
         self.y = e / total
         log_y = shifted - xp.log(total)
-        self.loss = -xp.sum(self.t * log_y) / batch_size_of(x)
+        self.loss = -xp.sum(_products(self.t, log_y)) / batch_size_of(x)
         return self.loss
 
     def losses(self, x: Array, t: Array) -> Array:
         """Return the cross entropy error of each sample."""
         t = as_one_hot(t, x, where=self.name)
-        return -namespace_of(x).sum(t * log_softmax(x), axis=1)
+        return -namespace_of(x).sum(_products(t, log_softmax(x)), axis=1)
+
+    def slope(self) -> Array:
+        """Return ``y Σt - t``, which is ``y - t`` for targets whose sum is 1."""
+        return self.y * namespace_of(self.t).sum(self.t, axis=-1, keepdims=True) - self.t
 
     @staticmethod
     def check_targets(t: Array, output_size: int) -> None:
@@ -156,6 +166,11 @@ class IdentityWithLoss(LossLayer):
         """Return half the sum of squared differences of each sample."""
         difference = x - as_targets(t, x, where=self.name)
         return 0.5 * namespace_of(x).sum(difference * difference, axis=1)
+
+
+def _products(t: Array, log_y: Array) -> Array:
+    """Return ``t log(y)``, which is 0 where t is 0, also of a class whose score is -inf."""
+    return t * namespace_of(t).where(t != 0, log_y, 0)
 
 
 def _by_sample(good: Array) -> Array:

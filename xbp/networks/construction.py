@@ -71,8 +71,14 @@ def checked_layers(layers: Any, loss: Any) -> list[Layer]:
 
 
 def numbered(names: Iterable[str]) -> Iterator[str]:
-    """Yield each name with its count: Affine1, Relu1, Affine2."""
+    """Yield each name with its count, each once: Affine1, Relu1, Affine2."""
     counts: Counter[str] = Counter()
+    given: set[str] = set()
     for name in names:
         counts[name] += 1
-        yield f"{name}{counts[name]}"
+        # The first W1 is not the eleventh W.
+        between = "_" if name[-1:].isdigit() else ""
+        while (numbered := f"{name}{between}{counts[name]}") in given:
+            between += "_"
+        given.add(numbered)
+        yield numbered

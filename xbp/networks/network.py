@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from xbp.backend import Backend
 from xbp.differences import MEMORY, numerical_gradient, step_for
-from xbp.errors import MixedBackendError, SettingError, ShapeError
+from xbp.errors import DataError, MixedBackendError, SettingError, ShapeError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
@@ -208,18 +208,25 @@ class Network:
     def predict(self, x: Array) -> Array:
         """Return the outputs (for classification: the scores) for a sample or a batch.
 
+        The network keeps nothing of it, so that many threads may ask one network.
+
         Raises
         ------
         ShapeError, DTypeError, MixedBackendError
             If x does not fit the first layer.
         """
         for layer in self.layers.values():
-            x = layer.forward(x)
+            x = layer.bound_to({}).forward(x)
         return x
 
     def loss(self, x: Array, t: Array) -> Array:
-        """Return the mean loss over the batch, 0-d; errors are those of the layers."""
-        return self.last_layer.forward(self.predict(x), t)
+        """Return the mean loss over the batch, 0-d; errors are those of the layers.
+
+        The layers keep what `backward` needs.
+        """
+        for layer in self.layers.values():
+            x = layer.forward(x)
+        return self.last_layer.forward(x, t)
 
     def accuracy(self, x: Array, t: Array) -> float:
         """Return the share of samples whose highest score is at the target's class.
@@ -238,7 +245,7 @@ class Network:
         ShapeError, DTypeError, MixedBackendError
             If x or t does not fit the network.
         DataError
-            If a label is outside the classes.
+            If a label is outside the classes, or a score is NaN.
         SettingError
             If the network's loss is not for classification.
         """
@@ -248,7 +255,9 @@ class Network:
         where = f"{type(self).__name__}.accuracy"
         xp = namespace_of(y, where=where)
         labels = as_labels(t, y, where)
-        found, count = xp.argmax(y, axis=-1), batch_size_of(y)
+        count = batch_size_of(y)
+        _require_numbers(xp.reshape(y, (count, y.shape[-1])), where)
+        found = xp.argmax(y, axis=-1)
         labels = cast_like(labels, like=found)
         self.last_layer.check_targets(xp.reshape(labels, (count,)), y.shape[-1])
         return int(xp.count_nonzero(found == labels)) / count
@@ -407,6 +416,18 @@ class Network:
         }
         network._params = None
         return network
+
+
+def _require_numbers(y: Array, where: str) -> None:
+    """Raise `DataError` if a score is NaN: the highest of a sample's is then none of them."""
+    xp = namespace_of(y)
+    odd = xp.any(xp.isnan(y), axis=1)
+    if bool(xp.any(odd)):
+        first = int(xp.argmax(xp.astype(odd, xp.int8)))
+        raise DataError(
+            f"{where}: the scores of sample {first} are NaN: look for NaN or infinity in x, or in "
+            "the parameters after a training that has diverged"
+        )
 
 
 def _listed(params: Any) -> str:

@@ -40,7 +40,7 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
             "(x, t), (x_test, t_test) = load_digits()"
         )
     try:
-        x, t = network.as_samples(x), backend.asarray(t)
+        x, t = backend.row_major(network.as_samples(x)), backend.row_major(backend.asarray(t))
         if kind_of(t) == "integral" or (kind_of(t) == "bool" and t.ndim > 1):
             # Not every library compares unsigned integers of every size.
             t = backend.asarray(t, backend.default_integer)

@@ -94,10 +94,10 @@ class Watch:
         """Do the steps again, with a look at all that they compute."""
         learner = self.learner.bound_to(copied(self._good))
         learner.optimizer.prepare(learner.network.params)
-        xp = namespace_of(self.x)
-        rows = (batches[i, ...] for batches, _ in self._since for i in range(batches.shape[0]))
-        for number, row in zip(range(1, count + 1), rows, strict=False):
-            x, t = xp.take(self.x, row, axis=0), xp.take(self.t, row, axis=0)
+        rows = learner.network.backend.rows
+        numbers = (batches[i, ...] for batches, _ in self._since for i in range(batches.shape[0]))
+        for number, batch in zip(range(1, count + 1), numbers, strict=False):
+            x, t = rows(self.x, batch), rows(self.t, batch)
             if where := first_not_finite(learner.network, x, t):
                 return number, where
             learner.learn(x, t)

@@ -75,8 +75,8 @@ class Learner:
 
     def step(self, batch: Array, x: Array, t: Array) -> Array:
         """Learn from the samples of a batch, given by their numbers, and return the loss."""
-        xp = namespace_of(x, t, batch, where=type(self).__name__)
-        return self.learn(xp.take(x, batch, axis=0), xp.take(t, batch, axis=0))
+        rows = self.network.backend.rows
+        return self.learn(rows(x, batch), rows(t, batch))
 
     def learn(self, x: Array, t: Array) -> Array:
         """Learn from a mini-batch, and return its loss."""
