@@ -1,5 +1,6 @@
 """Derivatives from values alone: central differences, and how far each of them can be off."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -9,6 +10,7 @@ from typing import Any
 from xbp.errors import DTypeError, SettingError
 from xbp.namespace import (
     Array,
+    DType,
     device_of,
     dtype_name,
     epsilon_of,
@@ -54,10 +56,12 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     x
         Array of any shape. An array of float64 that can be written to is varied in place, and
         restored bit by bit, so that f may also read it by reference, as the chapter's does. Of any
-        other, f is given a varied copy: in float64 wherever the device has it.
+        other, f is given a varied copy: in float64 wherever the device has it. If f never reacts
+        to that, x itself is varied, where it can be.
     h
         The step. Where the device has no float64, it is widened to the cube root of the machine
-        epsilon, below which the quotient drowns in rounding.
+        epsilon, below which the quotient drowns in rounding. It is widened for large elements, too:
+        to a share of them, the machine epsilon to the power of 2/3.
 
     Returns
     -------
@@ -71,6 +75,12 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     SettingError
         If f is no function, or h is not positive.
 
+    Warns
+    -----
+    RuntimeWarning
+        If f gives the same number each time: it may read another array than the one that it is
+        given.
+
     Notes
     -----
     Chapter 4 of the book; the step of the default is its choice.
@@ -78,12 +88,37 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     require_step(h)
     if not callable(f):
         raise SettingError(f"numerical_gradient: first a function of an array, not {f!r}")
-    xp = namespace_of(x, where="numerical_gradient")
-    probe = Probe(f, x)
-    step = step_for(probe.x, h)
-    slopes = [_quotient(probe.along(i), step) for i in range(prod(x.shape))]
+    namespace_of(x, where="numerical_gradient")
+    gradient, reacts = differences(f, x, h)
+    if not reacts and gradient.dtype != x.dtype and _can_be_written(x):
+        gradient, reacts = differences(f, x, h, x.dtype)
+    if not reacts:
+        warnings.warn(
+            "numerical_gradient: the function gives the same number for each change of x, so the "
+            "gradient is 0. If it reads another array than the one it is given (lambda W: "
+            "network.loss(x, t) does, where arrays cannot be changed in place), let it compute "
+            "with its argument, or call network.numerical_gradient(x, t)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return gradient
+
+
+def differences(
+    f: Callable[[Array], Any], x: Array, h: float, dtype: DType | None = None
+) -> tuple[Array, bool]:
+    """Return the gradient as `numerical_gradient`, and whether f ever gave another number.
+
+    It is computed in the dtype; None is the widest. Of no element at all, f reacts.
+    """
+    xp, probe = namespace_of(x), Probe(f, x, dtype)
+    step, count = step_for(probe.x, h), prod(x.shape)
+    if longest_step(probe.x, step) > step:
+        slopes = [probe.slope(i, step) for i in range(count)]
+    else:
+        slopes = [_quotient(probe.along(i), step) for i in range(count)]
     flat = xp.asarray(slopes, dtype=probe.x.dtype, device=device_of(x))
-    return xp.reshape(flat, x.shape)
+    return xp.reshape(flat, x.shape), probe.reacts or not count
 
 
 def _quotient(f: Callable[[float], float], h: float) -> float:
@@ -91,19 +126,43 @@ def _quotient(f: Callable[[float], float], h: float) -> float:
 
 
 class Probe:
-    """Evaluates f with one element of x moved by a step."""
+    """Evaluates f with one element of x moved by a step.
 
-    def __init__(self, f: Callable[[Array], Any], x: Array) -> None:
+    Attributes
+    ----------
+    reacts : bool
+        Whether f gave different numbers.
+    """
+
+    def __init__(self, f: Callable[[Array], Any], x: Array, dtype: DType | None = None) -> None:
         if kind_of(x) == "complex floating":
             raise DTypeError("numerical_gradient: x is complex: give its real and imaginary parts")
-        dtype = widest_float(x)
+        dtype = dtype or widest_float(x)
         self.f = f
         self.x = x if x.dtype == dtype else namespace_of(x).astype(x, dtype)
         self._at = self._in_place if _can_be_written(self.x) else self._on_a_copy
+        self._first: float | None = None
+        self.reacts = False
 
     def along(self, i: int) -> Callable[[float], float]:
         """Return f as a function of the step that the i-th element is moved by."""
-        return lambda step: self._at(i, step)
+        return lambda step: self._noted(self._at(i, step))
+
+    def slope(self, i: int, h: float) -> float:
+        """Return the quotient for the i-th element, by a step that moves it however large it is.
+
+        It is divided by what the element was moved by: x + h is rounded.
+        """
+        element = self.x[unravel(i, self.x.shape)] * 1
+        step = max(h, share_of_step(self.x) * abs(float(element)))
+        f = self.along(i)
+        return (f(step) - f(-step)) / float((element + step) - (element - step))
+
+    def _noted(self, result: float) -> float:
+        if self._first is None:
+            self._first = result
+        self.reacts = self.reacts or result != self._first
+        return result
 
     def _in_place(self, i: int, step: float) -> float:
         index = unravel(i, self.x.shape)
@@ -150,15 +209,28 @@ def step_for(x: Array, h: float) -> float:
     return max(h, cbrt(epsilon_of(x)))
 
 
+def share_of_step(x: Array) -> float:
+    """Return which share of a number the step is at least: a smaller one drowns in its rounding."""
+    return float(cbrt(epsilon_of(x)) ** 2)
+
+
+def longest_step(x: Array, h: float) -> float:
+    """Return the step that the largest element of x needs, at least h."""
+    xp = namespace_of(x)
+    return max(h, share_of_step(x) * float(xp.max(xp.abs(x)))) if prod(x.shape) else h
+
+
 def _can_be_written(x: Array) -> bool:
     """Tell whether each element can be changed alone; those of an expanded tensor share memory."""
     xp = namespace_of(x)
     first = (0,) * x.ndim
     try:
         kept, before = x[first] * 1, x * 1
-        x[first] = float(kept == 0)  # another number than it was
-        changed = int(xp.count_nonzero(x != before))
-        x[first] = kept
+        try:
+            x[first] = float(kept == 0)  # another number than it was
+            changed = int(xp.count_nonzero(x != before))
+        finally:
+            x[first] = kept
     except Exception:  # each library refuses with an error of its own
         return False
     return changed == 1
@@ -198,6 +270,11 @@ class Comparison:
     def difference(self) -> float:
         """How far the two are apart."""
         return abs(self.claimed - self.numerical)
+
+    @property
+    def size(self) -> float:
+        """The larger of the two."""
+        return max(abs(self.claimed), abs(self.numerical))
 
     @property
     def right(self) -> bool:

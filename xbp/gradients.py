@@ -7,16 +7,18 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import cbrt, isfinite, prod, sqrt
-from typing import Any, Protocol, Self
+from math import cbrt, isfinite, nan, prod, sqrt
+from typing import Any, Protocol, Self, TypeAlias
 
 from xbp.differences import (
     MEMORY,
     Comparison,
     Probe,
     compare,
+    longest_step,
     noise_of,
     require_step,
+    share_of_step,
     step_for,
     unravel,
 )
@@ -35,6 +37,9 @@ from xbp.settings import positive_integer, positive_number
 
 # How far each element is moved to leave a kink, in steps of the difference quotient.
 JITTER = 100
+
+# A quotient whose error is a larger part of the largest gradient tells nothing of a gradient.
+RESOLVED = 0.1
 
 
 class Checkable(Protocol):
@@ -60,21 +65,24 @@ class ParameterCheck:
     size : int
         Number of elements of the parameter.
     checked : int
-        Number of elements that were compared.
+        Number of elements that were to be compared.
     kinks : int
         Of these, those that were compared a small random step aside, and are right there: at the
         kink of a ReLU the loss has no derivative, or backpropagation does not give it.
     mean_absolute_difference : float
-        The chapter's figure.
+        The chapter's figure; NaN if no element has a difference quotient.
     largest_relative_error : float
         Difference over the larger of the two, or over the smallest gradient that a difference
-        quotient can resolve.
+        quotient can resolve; NaN if there is none.
     worst : tuple of int or None
-        Index of the element where that is; None if kinks are all around.
+        Index of the element where that is; None if there is none.
     backpropagation, numerical : float or None
         The two values there.
     wrong : int
         Number of elements whose difference neither rounding nor a kink explains.
+    set_aside : int
+        Number of elements that were not compared: beside them, too, the loss has no derivative, or
+        the quotient is too rough to tell a right gradient from a wrong one.
     """
 
     size: int
@@ -86,11 +94,39 @@ class ParameterCheck:
     backpropagation: float | None
     numerical: float | None
     wrong: int
+    set_aside: int = 0
+
+    @property
+    def compared(self) -> int:
+        """How many elements were compared."""
+        return self.checked - self.set_aside
+
+    @property
+    def verdict(self) -> str:
+        """``"wrong"``; ``"inconclusive"`` if most elements were set aside; else ``"ok"``."""
+        if self.wrong:
+            return "wrong"
+        return "ok" if self.compared > self.set_aside else "inconclusive"
 
     @property
     def passed(self) -> bool:
-        """Whether no element is wrong."""
-        return self.wrong == 0
+        """Whether the verdict is ``"ok"``."""
+        return self.verdict == "ok"
+
+    def __str__(self) -> str:
+        counts = f"{self.compared:,} of {self.checked:,} compared"
+        if self.kinks:
+            counts += f", {self.kinks:,} of them beside a kink"
+        if self.set_aside:
+            counts += f", {self.set_aside:,} set aside"
+        story = {
+            "ok": "ok",
+            "inconclusive": "INCONCLUSIVE: no difference quotient tells (the rounding is too "
+            "coarse, as of a large loss or a lower precision, or there is a kink everywhere)",
+            "wrong": f"WRONG in {self.wrong:,}: at {self.worst} backpropagation says "
+            f"{_figure(self.backpropagation)}, differences say {_figure(self.numerical)}",
+        }[self.verdict]
+        return f"mean difference {self.mean_absolute_difference:.3g}, {counts}, {story}"
 
 
 @dataclass(frozen=True)
@@ -104,30 +140,43 @@ class GradientReport:
         The precision that both gradients were computed in.
     step : float
         The step of the central differences that was asked for.
+    not_deterministic : str
+        What differs between two equal calls, ``"Dropout1.forward"``; empty if nothing does. If
+        something does, there is nothing to compare.
     """
 
     parameters: dict[str, ParameterCheck]
     dtype: str
     step: float
+    not_deterministic: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """``"not deterministic"``, ``"wrong"``, ``"inconclusive"`` or ``"ok"``: the gravest."""
+        if self.not_deterministic:
+            return "not deterministic"
+        verdicts = {check.verdict for check in self.parameters.values()}
+        return next(verdict for verdict in ("wrong", "inconclusive", "ok") if verdict in verdicts)
 
     @property
     def passed(self) -> bool:
         """Whether backpropagation agrees with central differences for every parameter."""
-        return all(check.passed for check in self.parameters.values())
+        return self.verdict == "ok"
 
     def __str__(self) -> str:
         lines = [f"gradient check in {self.dtype}, step {self.step:g}"]
-        for key, check in self.parameters.items():
-            verdict = (
-                "ok"
-                if check.passed
-                else (
-                    f"WRONG in {check.wrong} of {check.checked}: at {check.worst} backpropagation "
-                    f"says {check.backpropagation:.6g}, differences say {check.numerical:.6g}"
-                )
+        if self.not_deterministic:
+            lines.append(
+                f"NOT DETERMINISTIC: two equal calls of {self.not_deterministic} differ, so "
+                "nothing can be compared"
             )
-            lines.append(f"{key}: mean difference {check.mean_absolute_difference:.3g}, {verdict}")
+        else:
+            lines += [f"{key}: {check}" for key, check in self.parameters.items()]
         return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.6g}"
 
 
 def gradient_check(
@@ -142,6 +191,10 @@ def gradient_check(
     memory: float = MEMORY,
 ) -> GradientReport:
     """Compare a network's backpropagation with central differences.
+
+    The report says ok only of what was compared: a loss that is rounded, or computed in a lower
+    precision, has no difference quotient to compare with, and one that differs from call to call
+    has none either.
 
     Either element by element, or, for a large network, along a few random directions: a wrong
     element shows in almost every direction, but is not located. Both gradients are computed in
@@ -185,7 +238,7 @@ def gradient_check(
         raise SettingError("either elements are compared or directions, not both")
     if not network.params:
         raise SettingError("the network has no parameters, so there is no gradient to check")
-    chance = random.Random(seed)
+    chance = random.Random(int(seed))
     with network.backend.scope():
         params = {key: widened_copy(value) for key, value in network.params.items()}
         x = widened_copy(x)
@@ -198,7 +251,24 @@ def gradient_check(
                 else chance.sample(range(size), min(elements or size, size))
             )
         lines = partial(_Directions, seed=seed) if directions else partial(_Elements, memory=memory)
-        here = _compare(network, params, x, t, chosen, h, lines)
+        dtype = dtype_name(next(iter(params.values())).dtype)
+        first = network.loss_and_gradient(params, x, t)
+        if not isfinite(float(first[0])):
+            raise DataError(
+                f"gradient_check: the loss is {float(first[0])}: x holds NaN or infinity, or a "
+                "label is outside the classes"
+            )
+        if what := _not_deterministic(network, params, x, t, first):
+            nothing = {
+                key: ParameterCheck(
+                    *(prod(params[key].shape), len(numbers), 0, nan, nan, None, None, None),
+                    wrong=0,
+                    set_aside=len(numbers),
+                )
+                for key, numbers in chosen.items()
+            }
+            return GradientReport(nothing, dtype, h, what)
+        here = _compare(network, params, x, t, first, chosen, h, lines)
         aside = {
             key: [i for i, comparison in found.items() if comparison.kink or not comparison.right]
             for key, found in here.items()
@@ -207,13 +277,52 @@ def gradient_check(
             # Where a ReLU stands on its kink, backpropagation need not be the derivative, even
             # where there is one, as of relu(x) - relu(-x) at 0. A step aside it must.
             beside = {key: _jittered(parameter, h, chance) for key, parameter in params.items()}
-            for key, found in _compare(network, beside, x, t, aside, h, lines).items():
+            there = network.loss_and_gradient(beside, x, t)
+            for key, found in _compare(network, beside, x, t, there, aside, h, lines).items():
                 here[key].update(found)
+    every = [comparison for found in here.values() for comparison in found.values()]
+    resolved = RESOLVED * max((c.size for c in every if not c.kink), default=0.0)
     checks = {
-        key: _summary(found, params[key], aside[key], () if directions else params[key].shape)
+        key: _summary(
+            found, params[key], aside[key], () if directions else params[key].shape, resolved
+        )
         for key, found in here.items()
     }
-    return GradientReport(checks, dtype_name(next(iter(params.values())).dtype), h)
+    return GradientReport(checks, dtype, h)
+
+
+# A loss, and its gradient by the key of each parameter.
+Outcome: TypeAlias = tuple[Array, Mapping[str, Array]]
+
+
+def _not_deterministic(
+    network: Checkable, params: Mapping[str, Array], x: Array, t: Array, first: Outcome
+) -> str | None:
+    """Return what differs between two equal calls by more than rounding; None if nothing does."""
+    (loss, gradient), (loss_again, gradient_again) = first, network.loss_and_gradient(params, x, t)
+    noise, unit = _noise(first, params, x), _unit_of_loss(params, x)
+    if abs(float(loss) - float(loss_again)) > noise:
+        name: str | None = getattr(network.bound_to(params), "unsteady_layer", lambda _: None)(x)
+        return f"{name}.forward" if name else "the loss"
+    for key, value in gradient.items():
+        if _largest(value - gradient_again[key]) > unit * _largest(value):
+            return f"backward, for the gradient of {key},"
+    # What is compiled is to give what it gives each time.
+    key, traced = next(iter(losses_by_parameter(network, params, x, t).items()))
+    if abs(float(traced(params[key])) - float(loss)) > noise:
+        return "the loss, called and traced,"
+    return None
+
+
+def _noise(outcome: Outcome, params: Mapping[str, Array], x: Array) -> float:
+    """Return how far a loss can be off by rounding."""
+    loss, gradient = outcome
+    return _unit_of_loss(params, x) * _magnitude_of_loss(abs(float(loss)), params, gradient)
+
+
+def _largest(x: Array) -> float:
+    xp = namespace_of(x)
+    return float(xp.max(xp.abs(x))) if prod(x.shape) else 0.0
 
 
 def _compare(
@@ -221,28 +330,25 @@ def _compare(
     params: Mapping[str, Array],
     x: Array,
     t: Array,
+    outcome: Outcome,
     chosen: Mapping[str, list[int]],
     h: float,
     lines: Callable[..., "Lines"],
 ) -> dict[str, dict[int, Comparison]]:
     """Return the comparison of each chosen element, or direction, of each parameter."""
     losses = losses_by_parameter(network, params, x, t)
-    loss, gradient = network.loss_and_gradient(params, x, t)
-    if not isfinite(float(loss)):
-        raise DataError(
-            f"gradient_check: the loss is {float(loss)}: x holds NaN or infinity, or a label is "
-            "outside the classes"
-        )
-    unit = _unit_of_loss(params, x)
-    noise = unit * _magnitude_of_loss(abs(float(loss)), params, gradient)
+    gradient = outcome[1]
+    unit, noise = _unit_of_loss(params, x), _noise(outcome, params, x)
     comparisons = {}
     for key, parameter in params.items():
+        line = lines(network.bound_to(params), x, t, key, losses[key], gradient[key])
         # Where rounding is coarse, a longer step loses less to it than it gains in truncation.
         step = max(step_for(parameter, h), cbrt(unit))
-        line = lines(network.bound_to(params), x, t, key, losses[key], gradient[key])
-        line.prepare(chosen[key], step)
+        steps = {i: max(step, line.least_step(i)) for i in chosen[key]}
+        for length in set(steps.values()):
+            line.prepare([i for i in chosen[key] if steps[i] == length], length)
         comparisons[key] = {
-            i: compare(line.claimed(i), line.along(i), step, noise, unit) for i in chosen[key]
+            i: compare(line.claimed(i), line.along(i), steps[i], noise, unit) for i in chosen[key]
         }
     return comparisons
 
@@ -252,6 +358,9 @@ class Lines(Protocol):
 
     def prepare(self, numbers: Sequence[int], step: float) -> None:
         """Compute at once what is asked for first, the losses a step forth and back."""
+
+    def least_step(self, i: int) -> float:
+        """Return the step below which a line's own numbers are rounded away."""
 
     def claimed(self, i: int) -> float:
         """Return what backpropagation says of the derivative along a line."""
@@ -276,6 +385,7 @@ class _Elements:
         self.network, self.x, self.t, self.key, self.memory = network, x, t, key, memory
         self.probe = Probe(loss, network.params[key])
         self.gradient = network.backend.to_numpy(gradient).ravel()
+        self.values = network.backend.to_numpy(network.params[key]).copy().ravel()
         self.known: dict[tuple[int, float], float] = {}
 
     def prepare(self, numbers: Sequence[int], step: float) -> None:
@@ -288,6 +398,9 @@ class _Elements:
             to_numpy = self.network.backend.to_numpy
             losses = [loss for some in found for loss in to_numpy(some).tolist()]
             self.known |= {(i, signed): losses[n] for n, i in enumerate(numbers)}
+
+    def least_step(self, i: int) -> float:
+        return share_of_step(self.probe.x) * abs(float(self.values[i]))
 
     def claimed(self, i: int) -> float:
         return float(self.gradient[i])
@@ -319,6 +432,9 @@ class _Directions:
 
     def prepare(self, numbers: Sequence[int], step: float) -> None:
         pass
+
+    def least_step(self, i: int) -> float:
+        return longest_step(self.parameter, 0.0)
 
     def _direction(self, i: int) -> Array:
         drawn = random_generator([*self.seed, i]).normal(size=tuple(self.parameter.shape))
@@ -379,28 +495,36 @@ def losses_by_parameter(
 
 
 def _summary(
-    found: Mapping[int, Comparison], parameter: Array, aside: list[int], shape: tuple[int, ...]
+    found: Mapping[int, Comparison],
+    parameter: Array,
+    aside: list[int],
+    shape: tuple[int, ...],
+    resolved: float,
 ) -> ParameterCheck:
     smooth = {i: comparison for i, comparison in found.items() if not comparison.kink}
     # Below this part of its error, which shrinks with the dtype, a quotient resolves no gradient.
-    resolved = cbrt(epsilon_of(parameter))
-    relative = {i: _relative_error(comparison, resolved) for i, comparison in smooth.items()}
+    resolution = cbrt(epsilon_of(parameter))
+    relative = {i: _relative_error(comparison, resolution) for i, comparison in smooth.items()}
     worst = max(relative, key=lambda i: relative[i], default=None)
+    rough = [c for c in smooth.values() if c.right and c.difference and c.error > resolved]
     return ParameterCheck(
         size=prod(parameter.shape),
         checked=len(found),
-        kinks=sum(found[i].kink or found[i].right for i in aside),
-        mean_absolute_difference=sum(c.difference for c in smooth.values()) / max(len(smooth), 1),
-        largest_relative_error=0.0 if worst is None else relative[worst],
+        kinks=sum(found[i].right and not found[i].kink for i in aside),
+        mean_absolute_difference=(
+            sum(c.difference for c in smooth.values()) / len(smooth) if smooth else nan
+        ),
+        largest_relative_error=nan if worst is None else relative[worst],
         worst=None if worst is None else unravel(worst, shape),
         backpropagation=None if worst is None else smooth[worst].claimed,
         numerical=None if worst is None else smooth[worst].numerical,
         wrong=sum(not comparison.right for comparison in smooth.values()),
+        set_aside=len(found) - len(smooth) + len(rough),
     )
 
 
 def _relative_error(found: Comparison, resolved: float) -> float:
-    return found.difference / max(abs(found.claimed), abs(found.numerical), found.error / resolved)
+    return found.difference / max(found.size, found.error / resolved)
 
 
 def widened_copy(x: Array) -> Array:

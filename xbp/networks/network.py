@@ -5,7 +5,7 @@ from math import prod
 from typing import Any, Self
 
 from xbp.backend import Backend
-from xbp.differences import MEMORY, numerical_gradient, step_for
+from xbp.differences import MEMORY, differences, longest_step, step_for
 from xbp.errors import DataError, MixedBackendError, SettingError, ShapeError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
@@ -15,6 +15,9 @@ from xbp.networks.construction import affine_stack, check_kind, checked_layers, 
 from xbp.networks.perturbation import perturbed_losses
 from xbp.registry import backend_of, get_backend
 from xbp.settings import positive_number
+
+# Of central differences.
+_STEP = 1e-4
 
 
 class Network:
@@ -262,6 +265,16 @@ class Network:
         self.last_layer.check_targets(xp.reshape(labels, (count,)), y.shape[-1])
         return int(xp.count_nonzero(found == labels)) / count
 
+    def unsteady_layer(self, x: Array) -> str | None:
+        """Return the name of the first layer of which two equal calls differ; None if none does."""
+        for name, layer in self.layers.items():
+            first, second = (layer.bound_to({}).forward(x) for _ in range(2))
+            xp = namespace_of(first)
+            if first.shape != second.shape or bool(xp.any(first != second)):
+                return name
+            x = first
+        return None
+
     # Backward ------------------------------------------------------------------------------------
 
     def gradient(self, x: Array, t: Array) -> dict[str, Array]:
@@ -353,14 +366,15 @@ class Network:
         network.loss(x, t)  # raises where something does not fit
         if not self.samplewise:
             losses = losses_by_parameter(self, network.params, x, t)
-            return {key: numerical_gradient(losses[key], W) for key, W in network.params.items()}
-        return {
-            key: network._slopes(x, t, key, step_for(W, h=1e-4), memory)
-            for key, W in network.params.items()
-        }
+            return {key: differences(losses[key], W, _STEP)[0] for key, W in network.params.items()}
+        return {key: network._slopes(x, t, key, memory) for key in network.params}
 
-    def _slopes(self, x: Array, t: Array, key: str, h: float, memory: float) -> Array:
-        shape = self.params[key].shape
+    def _slopes(self, x: Array, t: Array, key: str, memory: float) -> Array:
+        W = self.params[key]
+        h = step_for(W, _STEP)
+        if longest_step(W, h) > h:
+            return differences(losses_by_parameter(self, self.params, x, t)[key], W, h)[0]
+        shape = W.shape
         xp, elements = namespace_of(x), range(prod(shape))
         forth, back = (
             xp.concat(list(self.perturbed_losses(x, t, key, elements, step, memory)))
