@@ -143,7 +143,7 @@ def test_gradcheck_along_directions() -> None:
     found = results("gradcheck", "--directions", "2")
     assert found["directions"] == 2
     assert [check["checked"] for check in found["parameters"].values()] == [2, 2, 2, 2]
-    assert "2 directions" in run("gradcheck", "--directions", "2", "--backend", SPEC).stdout
+    assert "directions" in run("gradcheck", "--directions", "2", "--backend", SPEC).stdout
 
 
 def test_gradcheck_fails_on_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

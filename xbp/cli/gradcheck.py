@@ -118,7 +118,9 @@ def gradcheck(
 
 def _print_report(report: xbp.GradientReport, title: str, along_directions: bool) -> None:
     results = table(
-        *("parameter", "mean difference", "largest error", "compared", "kinks", "aside", "verdict"),
+        *("parameter", "mean difference", "largest error"),
+        "directions" if along_directions else "compared",
+        *("kinks", "aside", "verdict"),
     )
     results.title = f"{title}: backpropagation and central differences in {report.dtype}"
     for key, check in report.parameters.items():
@@ -126,9 +128,7 @@ def _print_report(report: xbp.GradientReport, title: str, along_directions: bool
             key,
             f"{check.mean_absolute_difference:.3g}",
             f"{check.largest_relative_error:.3g}",
-            f"{check.compared:,} directions"
-            if along_directions
-            else f"{check.compared:,} of {check.size:,}",
+            f"{check.compared:,}" + ("" if along_directions else f" of {check.size:,}"),
             f"{check.kinks:,}",
             f"{check.set_aside:,}",
             {
