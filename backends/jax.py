@@ -10,7 +10,7 @@ import jax.numpy
 import numpy
 
 from xbp.backend import Backend, Function, Work
-from xbp.errors import DTypeError
+from xbp.errors import DTypeError, TracingError
 from xbp.namespace import Array
 from xbp.recording import untraceable
 
@@ -90,6 +90,14 @@ class JaxBackend(Backend):
                 return compiled(*args)
             except jax.errors.JAXTypeError as error:
                 raise untraceable(error) from error
+            except TypeError as error:
+                if "carry" not in str(error):
+                    raise
+                raise TracingError(
+                    "what a step changes has the same structure, shapes and dtypes after each "
+                    "step, or it cannot be compiled: an optimizer makes room for what it remembers "
+                    f"in prepare(params), or says state_names = None ({error})"
+                ) from error
 
         return cast(Function, call)
 

@@ -71,6 +71,11 @@ class Slowing(Optimizer):
             params[key] -= self.last[0] * gradient
 
 
+def silent(kind: type[Optimizer]) -> type[Optimizer]:
+    """Return the same optimizer, which says nothing of its state: each step is as it is written."""
+    return type("Silent", (kind,), {})
+
+
 def by_hand(rates: list[float]) -> Network:
     """Return the network after one step at each of the rates."""
     network = net()
@@ -201,6 +206,55 @@ def test_a_branch_on_a_value_is_an_error_that_names_the_line() -> None:
         assert optimizer.steps <= 1  # an epoch is one step
     for key, array in values_of(network).items():
         np.testing.assert_array_equal(array, before[key])
+
+
+class Remembering(SGD):
+    """Remembers what the last step has left, of whatever kind that is."""
+
+    state_names = ("lr", "memory")
+
+    def __init__(self, memory: Any, change: Any) -> None:
+        super().__init__(0.1)
+        self.memory, self.change = memory, change
+
+    def update(self, params: Any, grads: Any) -> None:
+        super().update(params, grads)
+        self.memory = self.change(self.memory, grads["b1"])
+
+
+@pytest.mark.parametrize(
+    ("memory", "change", "expected"),
+    [
+        (0, lambda before, _: before + 0.5, 2.0),
+        (0.0, lambda before, _: before + 1, 4.0),
+        (None, lambda before, _: 1.0, 1.0),
+        ("a", lambda before, _: f"{before}b", "abbbb"),
+        (True, lambda before, _: before, True),
+        (np.float32(8), lambda before, _: before * np.float32(0.5), 0.5),
+        (None, lambda _, gradient: gradient, None),
+        (0.0, lambda _, gradient: gradient[0], None),
+        ({}, lambda _, gradient: {"b1": gradient}, None),
+    ],
+)
+def test_what_is_remembered_may_be_of_any_kind(memory: Any, change: Any, expected: Any) -> None:
+    def learned(kind: type[Optimizer]) -> Any:
+        optimizer = kind(memory, change)  # type: ignore[call-arg]
+        Trainer(net(), optimizer, batch_size=45, seed=0).fit(X, T, steps=4)
+        return optimizer.memory  # type: ignore[attr-defined]
+
+    if isinstance(memory, dict) and backend.name == "jax":  # which has no room for it
+        with pytest.raises(TracingError, match=r"makes room for what it remembers in prepare"):
+            learned(Remembering)
+        return
+    found, plain = learned(Remembering), learned(silent(Remembering))
+    if expected is not None:
+        assert found == plain == expected
+        assert type(found) is type(plain)
+    elif isinstance(memory, dict):
+        np.testing.assert_allclose(host(found["b1"]), host(plain["b1"]), rtol=TOLERANCE)
+    else:
+        found, plain = (np.array(backend.to_numpy(arr(value, widest))) for value in (found, plain))
+        np.testing.assert_allclose(found, plain, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """One step of learning: mini-batch, gradient, update."""
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Self
 
 from xbp.errors import DivergenceError, TracingError
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.recording import flatten, is_array
@@ -25,7 +26,7 @@ class Learner:
     ----------
     state : dict or None
         The parameters and what the optimizer remembers: all that a step changes. None if the
-        optimizer does not say what that is, or if a layer is not to be traced.
+        optimizer does not say what that is, or if it or a layer is not to be traced.
     """
 
     def __init__(
@@ -35,11 +36,18 @@ class Learner:
         self.optimizer = optimizer
         self.check_finite = check_finite
         self._numbers = optimizer.state or {}
+        # Text, or nothing at all, can be remembered, but is no part of what is computed.
+        leaves = flatten(self._numbers)[0]
+        self._traceable = (
+            network.traceable
+            and not check_finite
+            and all(is_array(leaf) or isinstance(leaf, int | float) for leaf in leaves)
+        )
 
     @property
     def state(self) -> dict[str, Any] | None:  # noqa: D102
         memory = self.optimizer.state
-        if memory is None or self.check_finite or not self.network.traceable:
+        if memory is None or not self._traceable:
             return None
         return {"params": dict(self.network.params), "memory": memory}
 
@@ -49,10 +57,12 @@ class Learner:
         self.optimizer.remember(state["memory"])
 
     def bound_to(self, state: dict[str, Any]) -> Self:
-        """Return a learner of the same structure with another state."""
-        return type(self)(
-            self.network.bound_to(state["params"]), self.optimizer.bound_to(state["memory"])
-        )
+        """Return a learner of the same structure with another state, which only learns."""
+        bound = copy(self)
+        bound.check_finite = False
+        bound.network = self.network.bound_to(state["params"])
+        bound.optimizer = self.optimizer.bound_to(state["memory"])
+        return bound
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of all that a step may change, whether the optimizer names it or not."""
@@ -108,10 +118,12 @@ def _settled(value: Any, before: Any) -> Any:
         others = before if isinstance(before, list | tuple) else ()
         pairs = zip(value, [*others, *[None] * len(value)], strict=False)
         return type(value)([_settled(part, other) for part, other in pairs])
-    if not isinstance(before, int | float) or not hasattr(value, "dtype"):
+    if is_array(before) or not is_array(value) or value.ndim:
         return value
-    # One that has not changed has not lost digits either.
-    return before if bool(value == before) else type(before)(value)
+    if before is not None and bool(value == before):
+        return before  # one that has not changed has not lost digits either
+    convert = {"bool": bool, "integral": int}.get(kind_of(value), float)
+    return convert(value)
 
 
 def _require_same(before: Mapping[str, Any], optimizer: Optimizer) -> None:
