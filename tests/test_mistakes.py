@@ -16,6 +16,7 @@ from support import arr, backend, widest
 import xbp
 from xbp import (
     SGD,
+    Adam,
     History,
     Network,
     Trainer,
@@ -94,6 +95,17 @@ def loss_of(t: Any) -> SoftmaxWithLoss:
     return layer
 
 
+class Forgetful(SGD):
+    """Changes what it does not name."""
+
+    state_names = ("lr",)
+    calls = 0
+
+    def update(self, params: Any, grads: Any) -> None:
+        super().update(params, grads)
+        self.calls += 1
+
+
 def folder_of_another_run() -> str:
     checkpoints = Checkpoints("run")
     checkpoints.start()
@@ -110,7 +122,7 @@ NAMES: dict[str, Any] = {
     **{thing.__name__: thing for thing in (load_parameters, save_parameters, net, trainer)},
     **{thing.__name__: thing for thing in (sample, written, saved, arr, masked, loss_of)},
     **{thing.__name__: thing for thing in (products, MulLayer, softmax, one_hot, History, Report)},
-    **{thing.__name__: thing for thing in (use_backend,)},
+    **{thing.__name__: thing for thing in (use_backend, Adam, Forgetful)},
     "model_of_another_shape": model_of_another_shape,
     "folder_of_another_run": folder_of_another_run,
     "backend": backend,
