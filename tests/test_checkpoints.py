@@ -248,11 +248,11 @@ def test_one_that_cannot_be_read_now_is_left_alone(
     names = [path.name for path in paths(stopped)]
     for error in (PermissionError(13, "Permission denied"), MemoryError()):
 
-        def refuse(path: Path, error: Exception = error) -> bytes:
+        def refuse(path: Path, error: Exception = error) -> Any:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_bytes", refuse)
+            patch.setattr("xbp.training.checkpoints.open_regular", refuse)
             with pytest.raises(DataError, match=r"cannot be read \((Perm|it is larger)"):
                 Checkpoints(stopped, resume=True).latest()
     assert [path.name for path in paths(stopped)] == names
@@ -333,14 +333,14 @@ def test_a_training_replaces_another_once_it_has_begun(stopped: Path) -> None:
         trainer.fit([[1.0] * 10], [7], steps=1, checkpoints=Checkpoints(stopped, overwrite=True))
     assert paths(stopped) == before
     fit(trainer, checkpoints=Checkpoints(stopped, overwrite=True), steps=5)
-    assert [path.name for path in paths(stopped)] == ["checkpoint-000000000005.safetensors"]
+    assert [path.name for path in paths(stopped)] == ["checkpoint-0002-000000000005.safetensors"]
 
 
 def test_what_a_killed_process_left_is_removed(stopped: Path) -> None:
-    left = stopped / ".checkpoint-000000000160.safetensors.0123456789abcdef.unfinished"
-    left.write_bytes(b"half")
-    Checkpoints(stopped, resume=True).start()
-    assert not left.exists()
+    for name in (".0123456789abcdef.unfinished", ".xbp-0123456789abcdef.unfinished"):
+        (stopped / name).write_bytes(b"half")
+        Checkpoints(stopped, resume=True).start()
+        assert not (stopped / name).exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
@@ -348,16 +348,14 @@ def test_a_full_disk_warns_and_loses_nothing(
     stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.read_bytes() for path in paths(stopped)}
-    ordinary = Path.open
-
-    def full(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        return ordinary(Path("/dev/full"), "wb") if mode == "xb" else ordinary(path, mode, *args)
-
-    monkeypatch.setattr(Path, "open", full)
+    full = os.open("/dev/full", os.O_WRONLY)
+    ordinary = os.write
+    monkeypatch.setattr("os.write", lambda _, content: ordinary(full, content))
     trainer, whole = trainer_of(xbp.SGD(0.1)), trainer_of(xbp.SGD(0.1))
     with pytest.warns(RuntimeWarning, match="no checkpoint: .*No space left"):
         fit(trainer, checkpoints=Checkpoints(stopped, every_steps=50, resume=True))
     monkeypatch.undo()
+    os.close(full)
     assert {path: path.read_bytes() for path in paths(stopped)} == before
     fit(whole)
     assert_same(whole, trainer)
