@@ -4,6 +4,7 @@ XBP_LAYOUTS says how many layouts; `nox -s layouts` saves and loads 1,000 on eac
 oldest and the newest safetensors.
 """
 
+import json
 import os
 from io import BytesIO
 from pathlib import Path
@@ -217,8 +218,6 @@ def test_a_dtype_of_the_host_that_no_file_holds() -> None:
     ids=str,
 )
 def test_a_header_that_is_not_consistent(header: Any, message: str) -> None:
-    import json  # noqa: PLC0415
-
     text = json.dumps(header).encode()
     with pytest.raises(CheckpointError, match=message):
         TensorFile(BytesIO(len(text).to_bytes(8, "little") + text + bytes(4)))

@@ -215,6 +215,8 @@ class _Journal:
     def recover(self) -> None:
         """Put back, or tidy, what is noted; then nothing is."""
         plan, steps = self._noted()
+        if not plan:
+            return
         # One that ends early was of somebody who had not begun.
         files = _planned(self._path.parent, plan)
         if steps.startswith(_PREPARED) and steps != _PREPARED + _DONE:
@@ -254,7 +256,8 @@ class _Journal:
         if steps.startswith(_PREPARED):
             # Should we be killed now, it is not done.
             os.ftruncate(self._descriptor, len(plan) + 1 + len(_PREPARED))
-            os.fsync(self._descriptor)
+            with suppress(OSError):  # then the more is to be put back at once
+                os.fsync(self._descriptor)
             _put_back(files)
         self.tidy(files)
 
@@ -314,7 +317,10 @@ def _put_back(files: list[_File]) -> None:
         except OSError as error:
             errors.append(error)
     for folder in {file.target.parent for file in files}:
-        sync_folder(folder)
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            errors.append(error)
     if errors:
         raise errors[0]
 
