@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks /proc whose descriptor"),
 ]
 
-FAULTS = int(os.environ.get("XBP_FILE_FAULTS", "60"))
+FAULTS = int(os.environ.get("XBP_FILE_FAULTS", "40"))
 OPERATIONS = ["write", "fsync", "replace", "unlink", "mkdir", "link", "open", "ftruncate"]
 ERRORS = [errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS]
 HOWS = ["fails", "stays broken", "is killed before", "is killed after"]

@@ -1,18 +1,13 @@
 """Files, written whole or not at all."""
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from errno import EINVAL, EISDIR
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xbp import transaction
+from xbp import descriptors, transaction
 from xbp.errors import DataError
-
-# Not on every system.
-_NO_WAITING, _BINARY = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_BINARY", 0)
 
 
 def as_path(path: Any) -> Path:
@@ -34,22 +29,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     OSError
         If it cannot be opened, or is no regular file.
     """
-    path = as_path(path)
-    _require_regular(path.stat().st_mode, path)  # opening a device may do something
-    descriptor = os.open(path, os.O_RDONLY | _NO_WAITING | _BINARY)
-    try:
-        _require_regular(os.fstat(descriptor).st_mode, path)
-        return os.fdopen(descriptor, "rb")
-    except OSError:
-        os.close(descriptor)
-        raise
-
-
-def _require_regular(mode: int, path: Path) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
-    if not stat.S_ISREG(mode):
-        raise OSError(EINVAL, "is no regular file but a device, a FIFO or a socket", str(path))
+    return descriptors.open_regular(as_path(path))
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -66,7 +46,7 @@ def prepare_folder(folder: str | Path) -> Path:
             missing = [place for place in (folder, *folder.parents) if not place.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             for place in missing:
-                transaction.sync_folder(place.parent)
+                descriptors.sync_folder(place.parent)
         except OSError as error:
             raise transaction.WritingError(folder, error.strerror or str(error)) from error
         transaction.try_out(folder, b"")

@@ -18,27 +18,22 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from errno import (
-    EACCES,
-    EBADF,
-    EBUSY,
-    EINVAL,
-    EISDIR,
-    ELOOP,
-    ENOSYS,
-    ENOTSUP,
-    ENOTTY,
-    EOPNOTSUPP,
-    EPERM,
-)
+from errno import EBUSY, ELOOP
 from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  not on Windows; there nobody can remove an open file
-    fcntl = None  # type: ignore[assignment]
+from xbp.descriptors import (
+    CAN_HOLD,
+    close,
+    hold,
+    is_at,
+    open_ours,
+    open_regular,
+    require_regular,
+    sync_folder,
+    write_all,
+)
 
 JOURNAL = ".xbp-journal"
 _PREPARED, _DONE = b"prepared\n", b"done\n"
@@ -48,10 +43,8 @@ _UNFINISHED = re.compile(r"\.(xbp-)?[0-9a-f]{16}\.unfinished")
 # Seconds that another process may take to write some files.
 _PATIENCE = 30.0
 
-# How a file system says that folders are not synced there: names are as safe as it makes them.
-_NO_SYNC = {EACCES, EBADF, EINVAL, EISDIR, ENOSYS, ENOTSUP, ENOTTY, EOPNOTSUPP, EPERM}
-_NO_LINKS, _BINARY = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_BINARY", 0)
-_NO_WAITING = getattr(os, "O_NONBLOCK", 0)
+# Some hundred bytes a file.
+_LARGEST_JOURNAL = 2**24
 
 
 class _File(NamedTuple):
@@ -166,23 +159,6 @@ def recover(folder: Path) -> None:
                 _sweep(path)
 
 
-def sync_folder(folder: Path) -> None:
-    """Let new names in it last, should the machine stop now."""
-    if os.name != "posix":
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # names may be written there, and not read
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
-
-
 class _Journal:
     """The journal of a folder, held by nobody else."""
 
@@ -194,12 +170,10 @@ class _Journal:
     def __enter__(self) -> "_Journal":
         limit = time.monotonic() + self._patience
         while True:
-            flags = os.O_RDWR | os.O_CREAT | _NO_LINKS | _NO_WAITING | _BINARY
-            descriptor = os.open(self._path, flags, 0o666)
+            descriptor = open_ours(self._path, os.O_CREAT)
             try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise OSError(EINVAL, "a journal is no regular file", str(self._path))
-                if _lock(descriptor) is not False and _is_at(descriptor, self._path):
+                require_regular(os.fstat(descriptor).st_mode, self._path)
+                if hold(descriptor) is not False and is_at(descriptor, self._path):
                     self._descriptor = descriptor
                     return self
             finally:
@@ -210,7 +184,7 @@ class _Journal:
             time.sleep(0.01)
 
     def __exit__(self, *_: object) -> None:
-        _close(self._descriptor)
+        close(self._descriptor)
 
     def recover(self) -> None:
         """Put back, or tidy, what is noted; then nothing is."""
@@ -274,11 +248,11 @@ class _Journal:
         """Return the plan, and the steps that have been reached."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         with os.fdopen(self._descriptor, "rb", closefd=False) as file:
-            plan, _, steps = file.read().partition(b"\n")
+            plan, _, steps = file.read(_LARGEST_JOURNAL).partition(b"\n")
         return plan, steps
 
     def _note(self, step: bytes) -> None:
-        _write_all(self._descriptor, step)
+        write_all(self._descriptor, step)
         os.fsync(self._descriptor)
 
 
@@ -291,7 +265,7 @@ def _planned(folder: Path, plan: bytes) -> list[_File]:
         found = []
         for entry in json.loads(plan):
             name, (token, existed, sha256) = entry["name"], (entry[key] for key in _PLANNED)
-            if Path(name).name != name or not _TOKEN.fullmatch(token):
+            if not name or Path(name).name != name or not _TOKEN.fullmatch(token):
                 return []
             path = folder / name
             found.append(_File(path, _target(path), token, existed is True, str(sha256)))
@@ -337,15 +311,12 @@ def _file(path: Path, content: bytes) -> _File:
     with _reported(path):
         target = _target(path)
         try:
-            mode = path.stat().st_mode
+            require_regular(path.stat().st_mode, path)
+            existed = True
         except FileNotFoundError:
-            mode = None
-        if mode is not None and stat.S_ISDIR(mode):
-            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-        if mode is not None and not stat.S_ISREG(mode):
-            raise OSError(EINVAL, "it is no regular file but a device, a FIFO or a socket")
+            existed = False
         digest = hashlib.sha256(content).hexdigest()
-        return _File(path, target, token_hex(8), mode is not None, digest)
+        return _File(path, target, token_hex(8), existed, digest)
 
 
 def _new(path: Path) -> _File:
@@ -384,13 +355,13 @@ def _unfinished(file: _File, content: bytes) -> Iterator[None]:
                 os.chown(file.unfinished, before.st_uid, before.st_gid)
             with suppress(OSError):
                 os.chmod(file.unfinished, stat.S_IMODE(before.st_mode))
-        _write_all(descriptor, content)
+        write_all(descriptor, content)
         os.fsync(descriptor)
-        if fcntl is None:  # pragma: no cover
-            descriptor = _close(descriptor)  # what is open cannot be renamed there
+        if not CAN_HOLD:  # pragma: no cover
+            descriptor = close(descriptor)  # what is open cannot be renamed there
         yield
     finally:
-        _close(descriptor)
+        close(descriptor)
         with suppress(OSError):
             os.unlink(file.unfinished)
 
@@ -398,9 +369,9 @@ def _unfinished(file: _File, content: bytes) -> Iterator[None]:
 def _create(path: Path) -> int:
     """Return the descriptor of a new file that is held, so that nobody sweeps it."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+        descriptor = open_ours(path, os.O_CREAT | os.O_EXCL)
         # Somebody may have swept it before it was held.
-        if _lock(descriptor) is not False and _is_at(descriptor, path):
+        if hold(descriptor) is not False and is_at(descriptor, path):
             return descriptor
         os.close(descriptor)
         with suppress(FileNotFoundError):
@@ -414,7 +385,7 @@ def _keep(file: _File) -> None:
     except OSError:  # not every file system has links, and not every file may have some
         with suppress(FileNotFoundError):
             os.unlink(file.former)
-        with file.target.open("rb") as source, file.former.open("xb") as copy:
+        with open_regular(file.target) as source, file.former.open("xb") as copy:
             shutil.copyfileobj(source, copy)
             copy.flush()
             os.fsync(copy.fileno())
@@ -427,58 +398,21 @@ def _sweep(path: Path) -> None:
     with suppress(OSError):
         if not stat.S_ISREG(path.lstat().st_mode):
             return
-        descriptor = os.open(path, os.O_RDWR | _NO_LINKS | _NO_WAITING | _BINARY)
+        descriptor = open_ours(path, 0)
         try:
-            held_by_us = _lock(descriptor)
-            if fcntl is None:  # pragma: no cover
-                descriptor = _close(descriptor)
+            held_by_us = hold(descriptor)
+            if not CAN_HOLD:  # pragma: no cover
+                descriptor = close(descriptor)
             if held_by_us:
                 os.unlink(path)
         finally:
-            _close(descriptor)
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Hold a file, and tell whether we do; None where files cannot be held."""
-    if fcntl is None:  # pragma: no cover
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _close(descriptor: int) -> int:
-    """Close a file that may be held, also by copies of the descriptor in a forked process."""
-    if descriptor >= 0:
-        if fcntl is not None:
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
-    return -1
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Tell whether a file is still, or again, that of a name."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(descriptor, left) :]
+            close(descriptor)
 
 
 def _sha256(path: Path) -> str:
     """Return the digest of a file; nothing has none."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return ""
