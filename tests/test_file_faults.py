@@ -40,6 +40,12 @@ HOWS = ["fails", "stays broken", "is killed before", "is killed after"]
 KILLED = 99
 
 
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no disk: no test here stops the machine."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
 class Fault:
     """Lets the nth call of a kind in a folder fail, or end the process."""
 
@@ -132,8 +138,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, byte
 def faults(folder: Path, chance: random.Random, most: dict[str, int]) -> Iterator[Fault]:
     """Yield faults, each kind in turn, at calls that were seen to happen."""
     while True:
-        operation = chance.choice(OPERATIONS)
-        number = chance.randint(1, max(1, most.get(operation, 12)))
+        operation = chance.choice([name for name in OPERATIONS if most.get(name, 1)])
+        number = chance.randint(1, most.get(operation, 12))
         yield Fault(folder, operation, number, chance.choice(HOWS), chance.choice(ERRORS))
 
 
@@ -259,6 +265,15 @@ def small_writes() -> dict[str, Callable[[Path, int], None]]:
 def test_what_is_written_meets_a_fault(tmp_path: Path) -> None:
     chance, number, seen = random.Random(3), 0, {"met": 0, "new": 0, "old": 0, "killed": 0}
     writes = small_writes()
+    (tmp_path / "trial").mkdir()
+    writes["Report.write"](tmp_path / "trial", 0)
+    most = {
+        operation: in_a_child(
+            lambda: writes["Report.write"](tmp_path / "trial", 1) or 0,
+            Fault(tmp_path, operation, 10**9, HOWS[0], 5),
+        )[1]
+        for operation in OPERATIONS
+    }
     while seen["met"] < FAULTS:
         number += 1
         name = sorted(writes)[number % len(writes)]
@@ -277,7 +292,7 @@ def test_what_is_written_meets_a_fault(tmp_path: Path) -> None:
                 moved.rename(elsewhere / moved.name)
                 moved.symlink_to(elsewhere / moved.name)
         before = contents(folder)
-        fault = next(faults(tmp_path, chance, {}))
+        fault = next(faults(tmp_path, chance, most))
 
         def work(name: str = name, folder: Path = folder) -> int:
             try:
@@ -459,8 +474,14 @@ def test_only_our_own_leftovers_are_swept(tmp_path: Path) -> None:
     for name in mine:
         (tmp_path / name).write_bytes(b"mine")
     (tmp_path / ".xbp-0123456789abcdef.unfinished").mkdir()
-    recover(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {*mine, ".xbp-0123456789abcdef.unfinished"}
+    for clean in (recover, lambda folder: write_files(folder, {"a.unfinished": b"mine"})):
+        for left in (".xbp-fedcba9876543210.unfinished", ".fedcba9876543210.unfinished"):
+            (tmp_path / left).write_bytes(b"half")
+        clean(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {
+            *mine,
+            ".xbp-0123456789abcdef.unfinished",
+        }
 
 
 def test_what_a_process_is_still_writing_is_left_alone(

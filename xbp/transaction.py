@@ -105,6 +105,8 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
         If one cannot be written.
     """
     files = [_file(folder / name, content) for name, content in contents.items()]
+    with suppress(OSError):  # nor need the folder be one that can be listed
+        _sweep(folder)
     if len(files) == 1:
         (folder,) = (file.target.parent for file in files)
         if not files[0].existed:
@@ -154,9 +156,7 @@ def recover(folder: Path) -> None:
             with suppress(BlockingIOError), _Journal(folder, patience=0) as journal:
                 journal.recover()
                 journal.tidy([])
-        for path in folder.iterdir():
-            if _UNFINISHED.fullmatch(path.name):
-                _sweep(path)
+        _sweep(folder)
 
 
 class _Journal:
@@ -393,20 +393,24 @@ def _keep(file: _File) -> None:
             shutil.copystat(file.target, file.former)
 
 
-def _sweep(path: Path) -> None:
-    """Remove an unfinished file, if nobody holds it."""
-    with suppress(OSError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            return
-        descriptor = open_ours(path, 0)
-        try:
-            held_by_us = hold(descriptor)
-            if not CAN_HOLD:  # pragma: no cover
-                descriptor = close(descriptor)
-            if held_by_us:
-                os.unlink(path)
-        finally:
-            close(descriptor)
+def _sweep(folder: Path) -> None:
+    """Remove what is unfinished in a folder and held by nobody."""
+    for path in [path for path in folder.iterdir() if _UNFINISHED.fullmatch(path.name)]:
+        with suppress(OSError):
+            if stat.S_ISREG(path.lstat().st_mode):
+                _remove_unless_held(path)
+
+
+def _remove_unless_held(path: Path) -> None:
+    descriptor = open_ours(path, 0)
+    try:
+        held_by_us = hold(descriptor)
+        if not CAN_HOLD:  # pragma: no cover
+            descriptor = close(descriptor)
+        if held_by_us:
+            os.unlink(path)
+    finally:
+        close(descriptor)
 
 
 def _sha256(path: Path) -> str:

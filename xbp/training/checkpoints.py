@@ -87,6 +87,7 @@ class Checkpoints:
         self.overwrite = true_or_false("Checkpoints: overwrite", overwrite)
         self.settings = as_json("Checkpoints: settings", settings or {})
         self._lock: Any = None
+        self._is_told = False
         self._training = 1
         self._last_step = 0
         self._last_time = time.monotonic()
@@ -123,12 +124,14 @@ class Checkpoints:
                 "another folder"
             ) from error
         except (OSError, NotImplementedError) as error:
-            warnings.warn(
-                f"{self.folder} is on a file system without locks ({error}): see yourself that no "
-                "other training uses it",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            if not self._is_told:
+                warnings.warn(
+                    f"{self.folder} is on a file system without locks ({error}): see yourself that "
+                    "no other training uses it",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+            self._is_told = True
         try:
             yield
         finally:
