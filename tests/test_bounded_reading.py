@@ -183,6 +183,26 @@ def test_only_files_are_read(place: str, tmp_path: Path) -> None:
     assert checkpoint(tmp_path / "any") is None
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_a_device_is_not_opened_and_a_fifo_that_comes_late_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary, opened = os.open, []
+
+    def note(path: Any, flags: int, *more: Any) -> int:
+        opened.append(str(path))
+        return ordinary(path, flags, *more)
+
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setattr("os.open", note)
+    refused(read_idx, Path("/dev/zero"), "no regular file")
+    assert not opened
+    file = Path(__file__).stat()
+    monkeypatch.setattr(Path, "stat", lambda path: file)
+    refused(read_idx, tmp_path / "fifo", "no regular file")
+    assert opened == [str(tmp_path / "fifo")]
+
+
 # MNIST -------------------------------------------------------------------------------------------
 
 

@@ -363,6 +363,32 @@ def test_what_cannot_be_put_back_now_is_at_the_next_start(
     assert contents(tmp_path) == {"a": b"old", "b": b"old"}
 
 
+def test_a_process_is_killed_while_it_puts_back_what_was_almost_done(tmp_path: Path) -> None:
+    """The last step was noted, but not safely: so it never was."""
+    write_files(tmp_path, {"a": b"old", "b": b"old"})
+    fault = Fault(tmp_path, "replace", 4, "is killed before", errno.EIO)
+
+    def work() -> int:
+        def fsync(descriptor: int) -> None:
+            if b"done" in (tmp_path / ".xbp-journal").read_bytes():
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.fsync", fsync)
+            write_files(tmp_path, {"a": b"new", "b": b"new"})
+        return 0
+
+    code, _ = in_a_child(work, fault)
+    assert code == KILLED
+    # One of the two has been put back.
+    assert sorted(path.read_bytes() for path in (tmp_path / "a", tmp_path / "b")) == [
+        b"new",
+        b"old",
+    ]
+    recover(tmp_path)
+    assert contents(tmp_path) == {"a": b"old", "b": b"old"}
+
+
 @pytest.mark.parametrize(
     "code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.ENOSYS]
 )
