@@ -169,6 +169,27 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def file_faults(session: nox.Session) -> None:
+    """Let 750 calls to the file system fail or kill: all of a result or none, nothing lost."""
+    install(session, "testing", "bench", "graph")
+    environment = {"XBP_BACKEND": "numpy", "XBP_FILE_FAULTS": "600"}
+    session.run("pytest", "-s", "tests/test_file_faults.py", env=environment)
+
+
+@nox.session(default=False)
+@nox.parametrize("spec", SPECS, ids=SPECS)
+def layouts(session: nox.Session, spec: str) -> None:
+    """Save and load 1,000 layouts in memory with the oldest safetensors and with the newest."""
+    extras = [extra for extra in EXTRAS if extra.startswith(spec.partition(":")[0])]
+    install(session, "testing", *extras[-1:])
+    environment = {"XBP_BACKEND": spec, "XBP_LAYOUTS": "1000"}
+    (oldest,) = (name for name in PROJECT["project"]["dependencies"] if "safetensors" in name)
+    for version in (oldest.replace(">=", "=="), "safetensors"):
+        session.install("--upgrade", version)
+        session.run("pytest", "tests/test_layouts.py", *session.posargs, env=environment)
+
+
+@nox.session(default=False)
 def audit(session: nox.Session) -> None:
     """Look the dependencies up in the database of known vulnerabilities: it needs a network."""
     install(session, more=dependencies("audit"))

@@ -11,7 +11,8 @@ import numpy
 import torch
 
 from xbp.backend import Backend
-from xbp.namespace import Array, DType
+from xbp.errors import DTypeError
+from xbp.namespace import Array, DType, dtype_name
 from xbp.recording import ELEMENTWISE, Note, Traced, Writer, values
 
 Call = Callable[[], object]
@@ -232,7 +233,12 @@ class TorchBackend(Backend):
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Return the tensor's values, without its history."""
-        values: numpy.ndarray[Any, Any] = x.detach().cpu().numpy()
+        try:
+            values: numpy.ndarray[Any, Any] = x.numpy(force=True)
+        except TypeError as error:
+            raise DTypeError(f"NumPy has no {dtype_name(x.dtype)}: convert it by .float()") from (
+                error
+            )
         return values
 
     def synchronize(self) -> None:

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -248,11 +250,11 @@ def test_one_that_cannot_be_read_now_is_left_alone(
     names = [path.name for path in paths(stopped)]
     for error in (PermissionError(13, "Permission denied"), MemoryError()):
 
-        def refuse(path: Path, error: Exception = error) -> bytes:
+        def refuse(path: Path, error: Exception = error) -> Any:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_bytes", refuse)
+            patch.setattr("xbp.training.checkpoints.open_regular", refuse)
             with pytest.raises(DataError, match=r"cannot be read \((Perm|it is larger)"):
                 Checkpoints(stopped, resume=True).latest()
     assert [path.name for path in paths(stopped)] == names
@@ -306,6 +308,34 @@ def test_the_command_says_that_a_folder_is_in_use(tmp_path: Path) -> None:
     assert run(*arguments).exit_code == 0
 
 
+@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@pytest.mark.parametrize("moment", ["load", "Report", "write_files"])
+def test_the_folder_is_in_use_from_the_first_look_to_the_last_word(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    arguments = ["--steps=5", f"--backend={SPEC}", f"--out={folder}"]
+    assert run(*arguments).exit_code == 0
+    # By its name alone it is the command.
+    module = sys.modules["xbp.cli.train"]
+    ordinary = getattr(module, moment)
+    others: list[Result] = []
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        if not others:
+            others.append(Result.__new__(Result))  # the others are not disturbed in turn
+            before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+            others[:] = [run(*arguments), run(f"--resume={folder}")]
+            after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+            assert after == before
+        return ordinary(*args, **kwargs)
+
+    monkeypatch.setattr(module, moment, meanwhile)
+    assert run(*arguments, "--seed=4").exit_code == 0
+    assert [other.exit_code for other in others] == [1, 1]
+    assert all("checkpoints is in use by another training" in other.stderr for other in others)
+
+
 def test_locks_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise error
@@ -333,14 +363,98 @@ def test_a_training_replaces_another_once_it_has_begun(stopped: Path) -> None:
         trainer.fit([[1.0] * 10], [7], steps=1, checkpoints=Checkpoints(stopped, overwrite=True))
     assert paths(stopped) == before
     fit(trainer, checkpoints=Checkpoints(stopped, overwrite=True), steps=5)
-    assert [path.name for path in paths(stopped)] == ["checkpoint-000000000005.safetensors"]
+    assert [path.name for path in paths(stopped)] == ["checkpoint-0002-000000000005.safetensors"]
+
+
+def test_a_training_goes_on_with_the_newer_one_or_the_older_never_with_both(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer training has done fewer steps than the one whose place it takes."""
+    older = paths(stopped)
+    content = older[-1].read_bytes()
+    trainer = trainer_of(xbp.SGD(0.1), seed=5)
+    with pytest.raises(StoppedError):
+        fit(
+            trainer,
+            checkpoints=Checkpoints(stopped, overwrite=True, every_steps=100),
+            progress=StopAfter(0),
+        )
+    # It had no checkpoint yet: the older ones are there, and are what is gone on with.
+    assert paths(stopped) == older
+    found = Checkpoints(stopped, resume=True).latest()
+    assert found
+    assert f"{found.step:012}" in older[-1].name
+
+    def stop(path: Path, missing_ok: bool = False) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", stop)
+        with pytest.raises(StoppedError):
+            fit(trainer, checkpoints=Checkpoints(stopped, overwrite=True), steps=5)
+    # Its first is there, and of the older ones all: the newer one counts.
+    assert set(older) < set(paths(stopped))
+    found = Checkpoints(stopped, resume=True).latest()
+    assert found
+    assert found.step == 5
+    fit(trainer, checkpoints=Checkpoints(stopped, resume=True), steps=10)
+    assert all("checkpoint-0002-" in path.name for path in paths(stopped))
+    # Nor is the older one taken when the newer ones are damaged.
+    for path in paths(stopped):
+        path.write_bytes(b"")
+    older[-1].write_bytes(content)
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(CheckpointError, match="all checkpoints are damaged"):
+                Checkpoints(stopped, resume=True).latest()
+
+
+def test_an_old_one_that_cannot_be_removed_is_warned_of(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith("checkpoint"):
+            raise PermissionError(1, "Operation not permitted")
+        ordinary(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    trainer, whole = trainer_of(xbp.SGD(0.1)), trainer_of(xbp.SGD(0.1))
+    with pytest.warns(RuntimeWarning, match=r"an old checkpoint cannot be removed \(Operation not"):
+        fit(trainer, checkpoints=Checkpoints(stopped, every_steps=50, resume=True))
+    fit(whole)
+    assert_same(whole, trainer)
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="files are read on the host")
+def test_settings_are_read_without_the_arrays(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, settings={"lr": 0.1})
+    checkpoints.start()
+    state = {"step": 1, "settings": checkpoints.settings}
+    checkpoints.save(Checkpoint(state, {"W": np.zeros(2_000_000), "loss": np.zeros(1)}))
+    tracemalloc.start()
+    try:
+        found = Checkpoints(tmp_path, resume=True).latest_state()
+        state_alone = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        Checkpoints(tmp_path, resume=True).latest()
+        all_of_it = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found
+    assert found["settings"] == {"lr": 0.1}
+    assert state_alone < 4e6
+    # The arrays have 16 MB, and are in memory once.
+    assert 16e6 < all_of_it < 20e6
 
 
 def test_what_a_killed_process_left_is_removed(stopped: Path) -> None:
-    left = stopped / ".checkpoint-000000000160.safetensors.0123456789abcdef.unfinished"
-    left.write_bytes(b"half")
-    Checkpoints(stopped, resume=True).start()
-    assert not left.exists()
+    for name in (".0123456789abcdef.unfinished", ".xbp-0123456789abcdef.unfinished"):
+        (stopped / name).write_bytes(b"half")
+        Checkpoints(stopped, resume=True).start()
+        assert not (stopped / name).exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
@@ -348,16 +462,14 @@ def test_a_full_disk_warns_and_loses_nothing(
     stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.read_bytes() for path in paths(stopped)}
-    ordinary = Path.open
-
-    def full(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        return ordinary(Path("/dev/full"), "wb") if mode == "xb" else ordinary(path, mode, *args)
-
-    monkeypatch.setattr(Path, "open", full)
+    full = os.open("/dev/full", os.O_WRONLY)
+    ordinary = os.write
+    monkeypatch.setattr("os.write", lambda _, content: ordinary(full, content))
     trainer, whole = trainer_of(xbp.SGD(0.1)), trainer_of(xbp.SGD(0.1))
     with pytest.warns(RuntimeWarning, match="no checkpoint: .*No space left"):
         fit(trainer, checkpoints=Checkpoints(stopped, every_steps=50, resume=True))
     monkeypatch.undo()
+    os.close(full)
     assert {path: path.read_bytes() for path in paths(stopped)} == before
     fit(whole)
     assert_same(whole, trainer)

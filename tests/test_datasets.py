@@ -143,7 +143,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         packed = gzip.compress(content, mtime=0)
         (folder / f"{file.name}.gz").write_bytes(packed)
         expected[part] = type(file)(
-            file.name, hashlib.md5(packed).hexdigest(), hashlib.sha256(content).hexdigest()
+            file.name,
+            hashlib.md5(packed).hexdigest(),
+            hashlib.sha256(content).hexdigest(),
+            len(packed),
+            len(content),
         )
     monkeypatch.setattr(mnist, "FILES", expected)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -220,7 +224,8 @@ def test_mnist_is_downloaded_once_from_the_first_mirror_that_has_it(
 def test_a_download_that_differs_is_not_kept(
     files: Path, mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (files / "train-images-idx3-ubyte.gz").write_bytes(b"something else")
+    path = files / "train-images-idx3-ubyte.gz"
+    path.write_bytes(bytes(path.stat().st_size))
     monkeypatch.setattr(mnist, "MIRRORS", (mirror, f"{mirror}gone/"))
     with pytest.raises(DataError, match=r"no mirror gave the file: .*hash.*; .*404.*--data-dir"):
         load_mnist()

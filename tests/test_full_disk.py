@@ -94,7 +94,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_found_out_before_the_training(
         result = train(f"--out={tmp_path}")
     assert result.exit_code == 1
     assert "training accuracy" not in result.stdout
-    assert "trial.safetensors: cannot be written (File too large)" in result.stderr
+    assert "checkpoints: cannot be written (File too large)" in result.stderr
     assert contents(tmp_path) == {}
     assert not list((tmp_path / "checkpoints").glob("*.safetensors"))
 

@@ -1,16 +1,13 @@
 """Files, written whole or not at all."""
 
 import os
-from collections.abc import Mapping
-from errno import EISDIR
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from secrets import token_hex
-from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, BinaryIO
 
+from xbp import descriptors, transaction
 from xbp.errors import DataError
-
-_UNFINISHED = ".unfinished"
 
 
 def as_path(path: Any) -> Path:
@@ -18,6 +15,21 @@ def as_path(path: Any) -> Path:
     if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
         raise DataError(f"{path!r} is no file's or folder's name")
     return Path(path)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file for reading, if it is one: no device, no FIFO, no folder.
+
+    Opening does not wait: not for somebody who would write into a FIFO either.
+
+    Raises
+    ------
+    DataError
+        If the path cannot be one.
+    OSError
+        If it cannot be opened, or is no regular file.
+    """
+    return descriptors.open_regular(as_path(path))
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -29,21 +41,28 @@ def prepare_folder(folder: str | Path) -> Path:
         If it cannot be made or written to.
     """
     folder = as_path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+    with _as_data_error():
+        try:
+            missing = [place for place in (folder, *folder.parents) if not place.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            for place in missing:
+                descriptors.sync_folder(place.parent)
+        except OSError as error:
+            raise transaction.WritingError(folder, error.strerror or str(error)) from error
+        transaction.try_out(folder, b"")
+    return folder
 
 
 def write_file(path: str | Path, content: bytes) -> None:
     """Write a file, whole or not at all.
 
+    A link is followed, and a file's mode stays.
+
     Raises
     ------
     DataError
-        If it cannot be written; what was there before is still there.
+        If it cannot be written, or is a device, a FIFO or a socket; what was there before is still
+        there.
     """
     path = as_path(path)
     if not path.name:
@@ -52,53 +71,51 @@ def write_file(path: str | Path, content: bytes) -> None:
 
 
 def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> None:
-    """Write files of a folder, all of them or none.
+    """Write files of a folder, all of them or none, even if the process is killed meanwhile.
+
+    What was there is then put back by the next start: by `recover`, or when files are written
+    there.
 
     Raises
     ------
     DataError
         If one cannot be written; what was there before is still there.
     """
-    paths = {Path(folder) / name: content for name, content in contents.items()}
-    # Names that are nobody else's: after a crash another process may have this one's number. And
-    # short ones: the name of the file itself may be as long as names can be.
-    unfinished = {path: path.with_name(f".{token_hex(8)}{_UNFINISHED}") for path in paths}
-    path = Path(folder)
+    with _as_data_error():
+        transaction.write(as_path(folder), contents)
+
+
+def try_out(folder: Path, content: bytes) -> None:
+    """See that there is room for a file.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    with _as_data_error():
+        transaction.try_out(folder, content)
+
+
+def recover(folder: Path) -> None:
+    """Put a folder in order after a process that was killed: no half of a result, no leftover.
+
+    What another process is writing there now stays, and so does what others have made.
+
+    Raises
+    ------
+    DataError
+        If it cannot be.
+    """
+    with _as_data_error():
+        transaction.recover(folder)
+
+
+@contextmanager
+def _as_data_error() -> Iterator[None]:
     try:
-        try:
-            for path, content in paths.items():
-                if path.is_dir():  # renaming would fail, when others are renamed already
-                    raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-                with unfinished[path].open("xb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            for path in paths:
-                unfinished[path].replace(path)
-        finally:
-            for leftover in unfinished.values():
-                leftover.unlink(missing_ok=True)
-        _sync_folder(Path(folder))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove from a folder what a process that was killed had not finished writing."""
-    for path in folder.glob(f".*{_UNFINISHED}"):
-        path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let a new name in it last, should the machine stop now."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _cannot_write(path: Path, error: OSError) -> DataError:
-    reason = error.strerror or error  # without the name of a temporary file
-    return DataError(f"{path}: cannot be written ({reason}): choose another place")
+        yield
+    except transaction.WritingError as error:
+        raise DataError(
+            f"{error.path}: cannot be written ({error.reason}): choose another place"
+        ) from error

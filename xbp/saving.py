@@ -6,53 +6,72 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import safetensors.numpy
-
-from xbp.errors import CheckpointError, SettingError
-from xbp.files import as_path, write_file
+from xbp.errors import CheckpointError, SettingError, XbpError
+from xbp.files import open_regular, write_file
 from xbp.namespace import dtype_name
 from xbp.networks import Network
+from xbp.tensors import TensorFile, storable_dtype, to_bytes
+
+# Of names and sizes in a model's header: far more than xbp writes, and no burden to read.
+_HEADER, _HEADER_PER_PARAMETER = 2**20, 2**10
+
+# How many arrays a message tells of.
+_MOST_DESCRIBED = 20
 
 
 def save_parameters(network: Network, path: str | Path) -> None:
     """Write a network's parameters in the safetensors format, whole or not at all.
 
+    They come back bit by bit, whatever their layout in memory.
+
     Raises
     ------
     DataError
         If the file cannot be written; what was there before is still there.
+    DTypeError
+        If a parameter's dtype is one that such a file does not hold here, such as bfloat16.
     """
     write_file(path, to_safetensors(network))
 
 
 def to_safetensors(network: Network) -> bytes:
-    """Return a network's parameters in the safetensors format."""
+    """Return a network's parameters in the safetensors format.
+
+    Raises
+    ------
+    DTypeError
+        As `save_parameters`.
+    """
     _require_network(network)
+    _needed(network)  # before NumPy is asked for a dtype that it lacks
     to_numpy = network.backend.to_numpy
-    return safetensors.numpy.save({key: to_numpy(value) for key, value in network.params.items()})
+    return to_bytes({key: to_numpy(value) for key, value in network.params.items()})
 
 
 def load_parameters(network: Network, path: str | Path) -> None:
     """Replace a network's parameters by those in a file, all of them or none.
 
-    The file may come from a network on another backend.
+    The file may come from a network on another backend. Its header is compared with the network
+    and with the file's size before anything else is read.
 
     Raises
     ------
     CheckpointError
         If the file cannot be read, or its arrays have other names, shapes or dtypes.
+    DTypeError
+        If a parameter of the network has a dtype that no file holds.
     """
     _require_network(network)
+    needed = _needed(network)
     try:
-        arrays = safetensors.numpy.load(as_path(path).read_bytes())
-    except Exception as error:  # whatever a damaged file leads to
+        with open_regular(path) as file:
+            content = TensorFile(file, _HEADER + _HEADER_PER_PARAMETER * len(needed))
+            found = {key: (tensor.shape, tensor.dtype) for key, tensor in content.tensors.items()}
+            arrays = content.read() if found == needed else {}
+    except (XbpError, OSError, MemoryError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}): give a file that save_parameters or --out made"
         ) from error
-    found = {key: (array.shape, str(array.dtype)) for key, array in arrays.items()}
-    needed = {
-        key: (tuple(value.shape), dtype_name(value.dtype)) for key, value in network.params.items()
-    }
     if found != needed:
         raise CheckpointError(
             f"{path}: holds {_described(found)}, but the network has {_described(needed)}: build "
@@ -60,6 +79,14 @@ def load_parameters(network: Network, path: str | Path) -> None:
         )
     asarray = network.backend.asarray
     network.params.update({key: asarray(array) for key, array in arrays.items()})
+
+
+def _needed(network: Network) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shapes and dtypes of a network's parameters, if all of them can be in a file."""
+    return {
+        key: (tuple(value.shape), storable_dtype(key, dtype_name(value.dtype)))
+        for key, value in network.params.items()
+    }
 
 
 def save_result(result: Mapping[str, Any], path: str | Path) -> None:
@@ -92,4 +119,6 @@ def _finite(value: Any) -> Any:
 
 
 def _described(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
-    return ", ".join(f"{key} {dtype}{shape}" for key, (shape, dtype) in sorted(arrays.items()))
+    told = sorted(arrays.items())[:_MOST_DESCRIBED]
+    more = f", and {len(arrays) - len(told):,} more" if len(arrays) > len(told) else ""
+    return ", ".join(f"{key} {dtype}{shape}" for key, (shape, dtype) in told) + more

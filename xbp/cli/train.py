@@ -1,10 +1,11 @@
 """``xbp train``."""
 
 import hashlib
+import os
 import platform
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,11 @@ from xbp.cli.common import (
     table,
 )
 from xbp.errors import CheckpointError, DataError, SettingError
-from xbp.files import as_path, prepare_folder, remove_unfinished, write_files
+from xbp.files import as_path, prepare_folder, recover, write_files
 from xbp.reports import Report, loss_in_terminal
 from xbp.saving import to_json, to_safetensors
 from xbp.settings import is_integer
-from xbp.training import Checkpoint, Checkpoints
+from xbp.training import Checkpoints
 from xbp.training.progress import TrainingProgress
 
 # In the folder of --out.
@@ -98,22 +99,36 @@ def train(ctx: click.Context, /, resume: str | None, as_json: bool, **settings: 
 
     With --out the training is saved each minute and at Ctrl-C; --resume DIR goes on with it.
     """
-    if resume is not None:
-        settings = _settings_of(resume, ctx, settings)
-    _train(**settings, resume=resume is not None, as_json=as_json)
+    place = settings["out"] if resume is None else resume
+    if place is None:
+        _train(**settings, checkpoints=None, as_json=as_json)
+        return
+    folder = as_path(place)
+    if resume is not None and not os.path.isdir(folder / CHECKPOINTS):  # whatever its name
+        raise _nothing_to_resume(place)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, resume=resume is not None, overwrite=True)
+    # Nobody else looks at what is there, or writes, until the results are written.
+    prepare_folder(folder)
+    with checkpoints.in_use():
+        recover(folder)
+        if resume is not None:
+            settings = _settings_of(resume, checkpoints, ctx, settings)
+        _train(**settings, checkpoints=checkpoints, as_json=as_json)
 
 
-def _settings_of(folder: str, ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+def _nothing_to_resume(folder: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} holds no training to go on with: --resume takes the folder that --out had"
+    )
+
+
+def _settings_of(
+    folder: str, checkpoints: Checkpoints, ctx: click.Context, given: dict[str, Any]
+) -> dict[str, Any]:
     """Return the settings of a training that was stopped; some may be others now."""
-    checkpoints = Checkpoints(as_path(folder) / CHECKPOINTS)
-    last = None
-    if checkpoints.folder.is_dir():
-        with checkpoints.in_use():
-            last = checkpoints.latest()
+    last = checkpoints.latest_state()
     if last is None:
-        raise CheckpointError(
-            f"{folder} holds no training to go on with: --resume takes the folder that --out had"
-        )
+        raise _nothing_to_resume(folder)
     from_user = {
         name
         for name in given
@@ -138,9 +153,9 @@ _KINDS = {
 }
 
 
-def _checked(checkpoint: Checkpoint, folder: str) -> dict[str, Any]:
+def _checked(state: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """Return the settings in a checkpoint, if they are some: anybody may have written it."""
-    settings = checkpoint.state.get("settings")
+    settings = state.get("settings")
     if (
         not isinstance(settings, dict)
         or settings.keys() != _KINDS.keys()
@@ -158,26 +173,17 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _checkpoints(
-    folder: Path, resume: bool, every_steps: int | None, settings: dict[str, Any]
-) -> Checkpoints:
-    checkpoints = Checkpoints(
-        folder / CHECKPOINTS,
-        every_steps=every_steps,
-        resume=resume,
-        overwrite=True,
-        settings=settings,
-    )
-    last = None
-    if not resume:
-        with checkpoints.in_use():
-            last = checkpoints.latest()
-    if last and last.step < _checked(last, str(folder))["steps"]:
+def _prepare(checkpoints: Checkpoints, folder: Path, settings: dict[str, Any]) -> None:
+    """Have checkpoints of such a training, unless it would take the place of one that stopped."""
+    checkpoints.every_steps = settings["checkpoint_steps"]
+    checkpoints.every_minutes = None if checkpoints.every_steps else 1
+    checkpoints.settings = settings
+    last = None if checkpoints.resume else checkpoints.latest_state()
+    if last and last["step"] < _checked(last, str(folder))["steps"]:
         raise CheckpointError(
-            f"{folder} holds a training that was stopped after step {last.step:,}: go on with it "
-            f"by --resume {folder}, or remove {checkpoints.folder}"
+            f"{folder} holds a training that was stopped after step {last['step']:,}: go on with "
+            f"it by --resume {folder}, or remove {checkpoints.folder}"
         )
-    return checkpoints
 
 
 def _train(
@@ -193,7 +199,7 @@ def _train(
     data_dir: str | None,
     out: str | None,
     checkpoint_steps: int | None,
-    resume: bool,
+    checkpoints: Checkpoints | None,
     as_json: bool,
     data_sha256: str | None = None,
 ) -> None:
@@ -201,7 +207,8 @@ def _train(
         raise SettingError("--checkpoint-steps saves the training: say where with --out DIR")
     chosen = start(backend)
     optimizer = xbp.SGD(lr)
-    folder = None if out is None else prepare_folder(out)
+    folder = None if out is None else as_path(out)
+    resume = checkpoints is not None and checkpoints.resume
     try:
         loaded = load(data, data_dir)
     except DataError as error:
@@ -244,7 +251,8 @@ def _train(
         "data_dir": data_dir and str(Path(data_dir).resolve()),
         "checkpoint_steps": checkpoint_steps,
     }
-    checkpoints = _checkpoints(folder, resume, checkpoint_steps, settings) if folder else None
+    if folder and checkpoints:
+        _prepare(checkpoints, folder, settings)
     if not as_json:
         click.echo(
             f"{printable(data)}: {len(x):,} samples to learn from, "
@@ -326,10 +334,9 @@ def _write(folder: Path, network: xbp.Network, result: dict[str, Any], report: R
         "result.json": to_json(result, indent=2).encode(),
     }
     try:
-        remove_unfinished(prepare_folder(folder))
-        write_files(folder, files)
+        write_files(prepare_folder(folder), files)
     except DataError as error:
-        saved = Checkpoints(folder / CHECKPOINTS).latest() is not None
+        saved = Checkpoints(folder / CHECKPOINTS).latest_state() is not None
         hint = f". Once that is mended, --resume {folder} writes it" if saved else ""
         raise DataError(f"{error}{hint}") from error
 

@@ -1,17 +1,30 @@
 """Downloads into the user's cache, verified before they are used."""
 
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import Any
 
 import pooch
-from requests import RequestException
+import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from xbp.errors import DataError
 
+# Seconds: for a connection and for each part of an answer, and for one mirror in all.
+_CONNECTING, _READING, _IN_ALL = 10.0, 30.0, 300.0
+_CHUNK = 2**16
 
-def download(urls: Sequence[str], known_hash: str, folder: str) -> Path:
+
+class _MirrorError(Exception):
+    """A mirror does not give the file."""
+
+
+def download(urls: Sequence[str], known_hash: str, size: int, folder: str) -> Path:
     """Return the path of a file in the cache, downloaded if it is not there.
 
     Parameters
@@ -20,6 +33,8 @@ def download(urls: Sequence[str], known_hash: str, folder: str) -> Path:
         Mirrors of the same file, tried in this order.
     known_hash
         ``"md5:..."`` or ``"sha256:..."``; a file that differs is never put into place.
+    size
+        How many bytes it has: no more are taken.
     folder
         A folder in the cache of xbp.
 
@@ -33,12 +48,14 @@ def download(urls: Sequence[str], known_hash: str, folder: str) -> Path:
     failures = []
     for url in urls:
         name = url.rpartition("/")[2]
-        bar = _Bar(name)
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            downloader = pooch.HTTPDownloader(progressbar=bar)
-            return Path(pooch.retrieve(url, known_hash, name, cache, downloader=downloader))
-        except (RequestException, ValueError) as error:
+            if (cache / name).exists() and not (cache / name).is_file():
+                raise OSError(f"{name} there is no file")
+            return Path(
+                pooch.retrieve(url, known_hash, name, cache, downloader=partial(_fetch, size))
+            )
+        except (_MirrorError, ValueError) as error:
             failures.append(f"{url}: {error}")
         except OSError as error:
             raise DataError(
@@ -46,18 +63,68 @@ def download(urls: Sequence[str], known_hash: str, folder: str) -> Path:
                 "XDG_CACHE_HOME, or put the files into a folder and name it with --data-dir or "
                 "XBP_DATA_DIR"
             ) from error
-        finally:
-            bar.close()
     raise DataError(
         f"no mirror gave the file: {'; '.join(failures)}: try again, or put the files into a "
         "folder and name it with --data-dir or XBP_DATA_DIR"
     )
 
 
-class _Bar:
-    """A progress bar with the methods that pooch calls."""
+def _fetch(size: int, url: str, path: str, _: Any) -> None:
+    """Write what a mirror sends to a file, as pooch asks for it.
 
-    def __init__(self, name: str) -> None:
+    A thread listens, so that no silence of any kind lasts longer than is allowed.
+    """
+    parts: SimpleQueue[bytes | _MirrorError | None] = SimpleQueue()
+    given_up, bar = Event(), _Bar(url.rpartition("/")[2], size)
+    Thread(target=_listen, args=(url, size, parts, given_up), daemon=True).start()
+    limit, count = time.monotonic() + _IN_ALL, 0
+    try:
+        with Path(path).open("wb") as file:
+            while True:
+                try:
+                    part = parts.get(timeout=max(limit - time.monotonic(), 0))
+                except Empty:
+                    raise _MirrorError(f"it takes longer than {_IN_ALL:,.0f} seconds") from None
+                if isinstance(part, _MirrorError):
+                    raise part
+                if part is None:
+                    break
+                file.write(part)
+                count += len(part)
+                bar.update(len(part))
+                if count > size:
+                    raise _MirrorError(f"it sends more than the {size:,} bytes of the file")
+    finally:
+        given_up.set()
+        bar.close()
+    if count != size:
+        raise _MirrorError(f"it sends {count:,} bytes, and the file has {size:,}")
+
+
+def _listen(
+    url: str, size: int, parts: SimpleQueue[bytes | _MirrorError | None], given_up: Event
+) -> None:
+    """Put what a mirror sends into a queue, and what goes wrong, or None at the end."""
+    try:
+        # What is packed for the way would be unpacked here, to whatever size.
+        headers, count = {"Accept-Encoding": "identity"}, 0
+        timeout = (_CONNECTING, _READING)
+        with requests.get(url, headers=headers, timeout=timeout, stream=True) as answer:
+            answer.raise_for_status()
+            for part in answer.raw.stream(_CHUNK, decode_content=False):
+                parts.put(part)
+                count += len(part)
+                if given_up.is_set() or count > size:
+                    return
+        parts.put(None)
+    except Exception as error:  # whatever a strange server leads to
+        parts.put(_MirrorError(str(error)))
+
+
+class _Bar:
+    """A progress bar of bytes."""
+
+    def __init__(self, name: str, size: int) -> None:
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn(name),
@@ -67,17 +134,12 @@ class _Bar:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=None)
-        self.total = 0
+        self._task = self._bar.add_task(name, total=size)
 
     def update(self, count: int) -> None:
         """Count bytes that have arrived."""
         self._bar.start()
-        self._bar.update(self._task, total=self.total, advance=count)
-
-    def reset(self) -> None:
-        """Begin again at 0."""
-        self._bar.reset(self._task)
+        self._bar.update(self._task, advance=count)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -7,15 +7,16 @@ MNIST database of handwritten digits").
 
 import gzip
 import zlib
-from io import SEEK_END
+from collections.abc import Callable
+from io import SEEK_END, BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from xbp.errors import DataError
-from xbp.files import as_path
+from xbp.files import open_regular
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -29,10 +30,16 @@ _FIXED_HEADER = 4
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_HEADER = _FIXED_HEADER + 4 * 255
 _CHUNK = 2**20
+# No content that gzip packs becomes smaller than that.
+_LARGEST_RATIO = 1100
+# At the end of a packed file stands the size of its content, as 32 bits.
+_TRAILER, _TRAILER_BITS = 4, 32
 
 
 def read_idx(path: str | Path, *, memory_map: bool = False) -> np.ndarray[Any, Any]:
     """Return the array in an IDX file, compressed by gzip or not.
+
+    What the header announces is compared with the file's size before there is room made for it.
 
     Parameters
     ----------
@@ -48,80 +55,58 @@ def read_idx(path: str | Path, *, memory_map: bool = False) -> np.ndarray[Any, A
     DataError
         If it cannot be read, is no IDX file, or is shorter or longer than its header says.
     """
-    return _mapped(path) if memory_map else parse_idx(read_content(path), str(path))
-
-
-def _mapped(path: str | Path) -> np.ndarray[Any, Any]:
     try:
-        with as_path(path).open("rb") as file:
-            start = file.read(_LARGEST_HEADER)
-            length = file.seek(0, SEEK_END)
+        with open_regular(path) as file:
+            return _mapped(file, path) if memory_map else read_open(file, str(path))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}): check the path") from error
-    if start.startswith(_GZIP_MAGIC):
-        raise DataError(f"{path}: is compressed, so it cannot be mapped: unpack it by gunzip")
-    # A file of no such length ends in the error that it would end in without a map.
-    if _size(start) != length:
-        parse_idx(start[:length], str(path))
-    header = _FIXED_HEADER + 4 * start[3]
-    try:
-        return np.memmap(path, _DTYPES[start[2]], "r", header, _shape(start, header))
-    except (ValueError, OSError) as error:
-        raise _no_array(str(path), error) from error
+        raise _cannot_read(path, error) from error
 
 
-def read_content(path: str | Path) -> bytes:
-    """Return the bytes of a file, uncompressed.
+def read_open(
+    file: BinaryIO,
+    source: str,
+    *,
+    size: int | None = None,
+    digest: Callable[[bytes | memoryview], object] | None = None,
+) -> np.ndarray[Any, Any]:
+    """Return the array in an open file.
+
+    Parameters
+    ----------
+    file
+        Compressed by gzip or not.
+    source
+        Its name, in messages.
+    size
+        How many bytes its content must have, if that is known.
+    digest
+        Is told all of the content, a part after the other.
 
     Raises
     ------
     DataError
-        If it cannot be read, or its compressed data are damaged.
+        As `read_idx`, or if the content has another size.
+    OSError
+        If it cannot be read.
     """
+    length = file.seek(0, SEEK_END)
+    file.seek(0)
+    packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    file.seek(0)
     try:
-        with as_path(path).open("rb") as file:
-            packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-            file.seek(0)
-            if not packed:
-                return file.read()
-            with gzip.open(file) as unpacked:
-                return _read_no_more_than_announced(unpacked)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}): check the path, or fetch the file again"
-        ) from error
-
-
-def _read_no_more_than_announced(file: gzip.GzipFile) -> bytes:
-    """Return a packed file's content, or a little more than its header announces.
-
-    A small file may hold a thousand times its size, and its header promise anything.
-    """
-    content = bytearray(file.read(_LARGEST_HEADER))
-    size = _size(content)
-    while (size is None or len(content) <= size) and (more := file.read(_CHUNK)):
-        content += more
-    return bytes(content)
-
-
-def _no_array(source: str, error: Exception) -> DataError:
-    # NumPy has a limit of dimensions, and one of sizes even where another is 0.
-    return DataError(f"{source}: its header announces what is no array here ({error})")
-
-
-def _size(content: bytes | bytearray) -> int | None:
-    """Return how long a file that begins so should be; None if it is no IDX file."""
-    magic = content[:_FIXED_HEADER]
-    if len(magic) < _FIXED_HEADER or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
-        return None
-    header = _FIXED_HEADER + 4 * magic[3]
-    if len(content) < header:
-        return header
-    return header + prod(_shape(content, header)) * _DTYPES[magic[2]].itemsize
-
-
-def _shape(content: bytes | bytearray, header: int) -> tuple[int, ...]:
-    return tuple(int(n) for n in np.frombuffer(content[_FIXED_HEADER:header], ">u4"))
+        if not packed:
+            return _read(file, source, length, size, digest)
+        with gzip.open(file) as content:
+            start = content.read(_LARGEST_HEADER)
+            announced = _size(start)
+            if announced is not None and (size is None or announced == size):
+                length = _unpacked_length(file, content, length, announced)
+                content.seek(0)
+                return _read(content, source, length, size, digest)
+        # It is no array, or another one, and what it holds need not be unpacked to say so.
+        return _read(BytesIO(start), source, announced or len(start), size, digest)
+    except (EOFError, zlib.error, MemoryError) as error:
+        raise _cannot_read(source, error) from error
 
 
 def parse_idx(content: bytes, source: str) -> np.ndarray[Any, Any]:
@@ -132,24 +117,118 @@ def parse_idx(content: bytes, source: str) -> np.ndarray[Any, Any]:
     DataError
         If they are no IDX file, or fewer or more than the header says.
     """
-    magic, expected = content[:_FIXED_HEADER], _size(content)
+    return _read(BytesIO(content), source, len(content), None, None)
+
+
+def _unpacked_length(
+    file: BinaryIO, content: gzip.GzipFile, packed_length: int, announced: int
+) -> int:
+    """Return how long a packed file's content is, or a little more than its header announces.
+
+    A small file may hold a thousand times its size, and its header promise anything. What cannot
+    be seen from the outside is counted, and not kept.
+    """
+    place = file.tell()
+    file.seek(max(packed_length - _TRAILER, 0))
+    trailer = int.from_bytes(file.read(_TRAILER), "little")
+    file.seek(place)
+    if trailer == announced % 2**_TRAILER_BITS and announced <= _LARGEST_RATIO * packed_length:
+        return announced
+    length = content.seek(0)
+    while length <= announced and (chunk := content.read(_CHUNK)):
+        length += len(chunk)
+    return length
+
+
+def _read(
+    file: BinaryIO | gzip.GzipFile,
+    source: str,
+    length: int,
+    size: int | None,
+    digest: Callable[[bytes | memoryview], object] | None,
+) -> np.ndarray[Any, Any]:
+    """Return the array in a content of that length, if all that its header says is consistent."""
+    start = file.read(_LARGEST_HEADER)
+    header, shape = _checked_header(start, source, length)
+    if size not in (None, length):
+        raise DataError(f"{source}: has {length:,} bytes, but {size:,} are expected: replace it")
+    dtype = _DTYPES[start[2]]
+    try:
+        array = np.empty(shape, dtype)
+    except ValueError as error:
+        raise _no_array(source, error) from error
+    memory = array.reshape(-1).view(np.uint8).data
+    if digest:
+        digest(start[:header])
+    early = start[header : header + len(memory)]
+    memory[: len(early)] = early
+    place = len(early)
+    while place < len(memory):
+        chunk = file.read(min(len(memory) - place, _CHUNK))
+        if not chunk:
+            raise DataError(f"{source}: has become shorter while it was read: fetch it again")
+        memory[place : place + len(chunk)] = chunk
+        place += len(chunk)
+    if digest:
+        digest(memory)
+    # To read on checks the checksum, where there is one.
+    if len(start) > header + len(memory) or file.read(1):
+        raise DataError(f"{source}: has more bytes than its header announces: fetch it again")
+    native = dtype.newbyteorder("=")
+    return array if native == dtype else array.byteswap(inplace=True).view(native)
+
+
+def _checked_header(start: bytes, source: str, length: int) -> tuple[int, tuple[int, ...]]:
+    """Return the length of a header and the shape in it."""
+    magic, expected = start[:_FIXED_HEADER], _size(start)
     if expected is None:
         raise DataError(
             f"{source}: no IDX file: it begins with {magic.hex(' ') or 'nothing'}, not with 00 00, "
             "a type and a number of dimensions"
         )
-    dtype, header = _DTYPES[magic[2]], _FIXED_HEADER + 4 * magic[3]
-    if len(content) < header:
+    header = _FIXED_HEADER + 4 * magic[3]
+    if len(start) < header:
         raise DataError(f"{source}: ends within its header: fetch the file again")
-    shape = _shape(content, header)
-    if len(content) != expected:
-        more = " or more" if len(content) > expected else ""
+    shape = _shape(start, header)
+    if length != expected:
+        more = " or more" if length > expected else ""
         raise DataError(
-            f"{source}: has {len(content):,} bytes{more}, but its header announces {expected:,} "
+            f"{source}: has {length:,} bytes{more}, but its header announces {expected:,} "
             f"(shape {shape}): fetch the file again"
         )
+    return header, shape
+
+
+def _mapped(file: BinaryIO, path: str | Path) -> np.ndarray[Any, Any]:
+    start = file.read(_LARGEST_HEADER)
+    if start.startswith(_GZIP_MAGIC):
+        raise DataError(f"{path}: is compressed, so it cannot be mapped: unpack it by gunzip")
+    header, shape = _checked_header(start, str(path), file.seek(0, SEEK_END))
     try:
-        array = np.frombuffer(content, dtype, offset=header).reshape(shape)
-    except ValueError as error:
-        raise _no_array(source, error) from error
-    return array.astype(dtype.newbyteorder("="))
+        return np.memmap(file, _DTYPES[start[2]], "r", header, shape)
+    except (ValueError, OSError) as error:
+        raise _no_array(str(path), error) from error
+
+
+def _cannot_read(path: str | Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read ({error}): check the path, or fetch the file again")
+
+
+def _no_array(source: str, error: Exception) -> DataError:
+    # NumPy has a limit of dimensions, and one of sizes even where another is 0.
+    return DataError(f"{source}: its header announces what is no array here ({error})")
+
+
+def _size(content: bytes) -> int | None:
+    """Return how long a file that begins so should be; None if it is no IDX file."""
+    magic = content[:_FIXED_HEADER]
+    if len(magic) < _FIXED_HEADER or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
+        return None
+    header = _FIXED_HEADER + 4 * magic[3]
+    if len(content) < header:
+        return header
+    return header + prod(_shape(content, header)) * _DTYPES[magic[2]].itemsize
+
+
+def _shape(content: bytes, header: int) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.frombuffer(content[_FIXED_HEADER:header], ">u4"))

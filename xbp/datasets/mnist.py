@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from xbp.backend import Backend
-from xbp.datasets.idx import parse_idx, read_content
+from xbp.datasets.idx import read_open
 from xbp.datasets.prepare import Split, prepare
 from xbp.errors import DataError
+from xbp.files import as_path, open_regular
 
 DATA_DIR_VARIABLE = "XBP_DATA_DIR"
 
@@ -25,14 +26,36 @@ MIRRORS = (
 
 BRIGHTEST = 255
 
+# Where the files may be in a user's folder: as other libraries leave them, too.
+_FOLDERS = ("", "mnist", "MNIST/raw", "raw")
+
 
 @dataclass(frozen=True)
 class _File:
-    """A published file: MD5 of the gzip file as the mirrors have it, SHA-256 of its content."""
+    """A published file.
+
+    Attributes
+    ----------
+    name : str
+        Without the ending of gzip.
+    md5 : str
+        Of the gzip file as the mirrors have it.
+    sha256 : str
+        Of its content.
+    packed_size, size : int
+        Bytes of the gzip file, and of its content.
+    """
 
     name: str
     md5: str
     sha256: str
+    packed_size: int
+    size: int
+
+    def names(self) -> list[str]:
+        """Return the names that such a file has in the wild."""
+        dotted = self.name.replace("-idx", ".idx")  # what some tools unpack it as
+        return [self.name, f"{self.name}.gz", dotted, f"{dotted}.gz"]
 
 
 FILES = {
@@ -40,21 +63,29 @@ FILES = {
         "train-images-idx3-ubyte",
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        9_912_422,
+        47_040_016,
     ),
     "t_train": _File(
         "train-labels-idx1-ubyte",
         "d53e105ee54ea40749a09fcbcd1e9432",
         "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        28_881,
+        60_008,
     ),
     "x_test": _File(
         "t10k-images-idx3-ubyte",
         "9fb629c4189551a2d022fa330f9573f3",
         "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        1_648_877,
+        7_840_016,
     ),
     "t_test": _File(
         "t10k-labels-idx1-ubyte",
         "ec29112dd5afa0611ce80d1b7f02629c",
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        4_542,
+        10_008,
     ),
 }
 
@@ -84,8 +115,8 @@ def load_mnist(
         Of normalized pixels and one-hot labels: ``"float32"`` (also None) or ``"float64"``.
     data_dir
         A folder that holds the four IDX files, compressed by gzip or not, itself or in a folder
-        ``mnist``. None takes the environment variable ``XBP_DATA_DIR``; where that is not set,
-        the files are downloaded once into the user's cache.
+        ``mnist``, ``MNIST/raw`` or ``raw``. None takes the environment variable ``XBP_DATA_DIR``;
+        where that is not set, the files are downloaded once into the user's cache.
 
     Returns
     -------
@@ -128,24 +159,41 @@ def _read(file: _File, data_dir: str | Path | None) -> np.ndarray[Any, Any]:
         from xbp.datasets.download import download  # noqa: PLC0415
 
         urls = [f"{mirror}{file.name}.gz" for mirror in MIRRORS]
-        path = download(urls, f"md5:{file.md5}", folder="mnist")
+        path = download(urls, f"md5:{file.md5}", file.packed_size, folder="mnist")
     else:
-        path = _find(file.name, Path(data_dir))
-    content = read_content(path)
-    if hashlib.sha256(content).hexdigest() != file.sha256:
+        path = _find(file, as_path(data_dir))
+    found = hashlib.sha256()
+    try:
+        with open_regular(path) as content:
+            array = read_open(content, str(path), size=file.size, digest=found.update)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}): check the path, or fetch the file again"
+        ) from error
+    if found.hexdigest() != file.sha256:
         raise DataError(
             f"{path}: its content is not that of MNIST's {file.name} (SHA-256 differs): remove it, "
             "or point --data-dir or XBP_DATA_DIR elsewhere"
         )
-    return parse_idx(content, str(path))
+    return array
 
 
-def _find(name: str, data_dir: Path) -> Path:
-    for folder in (data_dir, data_dir / "mnist"):
-        for candidate in (folder / name, folder / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
+def _find(file: _File, data_dir: Path) -> Path:
+    for folder in _FOLDERS:
+        for name in file.names():
+            candidate = data_dir / folder / name
+            try:
+                candidate.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise DataError(
+                    f"{data_dir}: cannot be read ({error.strerror}): point --data-dir or "
+                    f"{DATA_DIR_VARIABLE} to a folder that can"
+                ) from error
+            return candidate
     raise DataError(
-        f"{data_dir}: holds neither {name} nor {name}.gz, nor does its folder mnist: put the four "
-        f"MNIST files there; without --data-dir and {DATA_DIR_VARIABLE} they are downloaded"
+        f"{data_dir}: holds neither {file.name} nor {file.name}.gz, nor do its folders mnist, "
+        f"MNIST/raw and raw: put the four MNIST files there; without --data-dir and "
+        f"{DATA_DIR_VARIABLE} they are downloaded"
     )

@@ -1,6 +1,6 @@
 """A user's own data, in NumPy's archive format."""
 
-from io import SEEK_END
+from io import SEEK_END, BytesIO
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -8,11 +8,17 @@ from typing import IO, Any
 import numpy as np
 
 from xbp.errors import DataError
-from xbp.files import as_path
+from xbp.files import open_regular
 
 _NAMES = ("x_train", "t_train", "x_test", "t_test")
-# No compression of the format makes anything smaller than that.
+# No compression of NumPy's makes anything smaller than that.
 _LARGEST_RATIO = 1100
+# What describes an array in such a file: NumPy reads no more than that.
+_LARGEST_HEADER = 10_000
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
@@ -36,15 +42,9 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         an array.
     """
     try:
-        with as_path(path).open("rb") as file:
-            _check_sizes(file)
-            file.seek(0)
-            # Objects would need pickle, and a pickle from a stranger can run anything.
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it holds a single array without a name")
-            arrays = {name: archive[name] for name in _NAMES if name in archive}
-            found = ", ".join(archive.files) or "nothing"
+        with open_regular(path) as file:
+            arrays, names = _read(file)
+            found = ", ".join(names) or "nothing"
     except Exception as error:  # whatever a damaged archive leads to
         raise DataError(
             f"{path}: cannot be read ({_reason(error)}): give an .npz file of numbers, made by "
@@ -62,37 +62,52 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     return (x_train, t_train), (x_test, t_test)
 
 
-def _check_sizes(file: IO[bytes]) -> None:
-    """Raise ValueError if an array of an archive is not as large as its header says.
+def _read(file: IO[bytes]) -> tuple[dict[str, np.ndarray[Any, Any]], list[str]]:
+    """Return the arrays that are wanted, and the names of all.
 
-    NumPy makes room for what is announced before it reads.
+    NumPy makes room for what is announced before it reads; so that is compared first, for all.
     """
     # Takes long to import, and few calls need it.
     import zipfile  # noqa: PLC0415
 
-    largest = _LARGEST_RATIO * file.seek(0, SEEK_END)
+    length = file.seek(0, SEEK_END)
     file.seek(0)
-    if not zipfile.is_zipfile(file):
-        return  # NumPy says what it is instead
+    if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+        raise ValueError("it holds a single array without a name")
+    file.seek(0)
     with zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
-            if info.filename.removesuffix(".npy") not in _NAMES:
-                continue
-            if info.file_size > largest:
+        members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        wanted = {name: archive.getinfo(members[name]) for name in _NAMES if name in members}
+        if sum(info.compress_size for info in wanted.values()) > length:
+            raise ValueError("it claims to hold more than it has")
+        for info in wanted.values():
+            ratio = 1 if info.compress_type == zipfile.ZIP_STORED else _LARGEST_RATIO
+            if info.file_size > ratio * info.compress_size:
                 raise ValueError(f"{info.filename} claims to be larger than it can be")
             with archive.open(info) as member:
-                version = np.lib.format.read_magic(member)
-                reader = {
-                    (1, 0): np.lib.format.read_array_header_1_0,
-                    (2, 0): np.lib.format.read_array_header_2_0,
-                }[version]
-                shape, _, dtype = reader(member)
-                if dtype.hasobject:
-                    raise ValueError(f"{info.filename} holds objects, not numbers")
-                if member.tell() + prod(shape) * dtype.itemsize != info.file_size:
-                    raise ValueError(f"{info.filename} is not as large as its header says")
+                _check_header(member.read(_LARGEST_HEADER), info.filename, info.file_size)
+        arrays = {}
+        for name, info in wanted.items():
+            with archive.open(info) as member:
+                # Objects would need pickle, and a pickle from a stranger can run anything.
+                arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+    return arrays, list(members)
+
+
+def _check_header(start: bytes, name: str, size: int) -> None:
+    """Raise ValueError if an array is not as large as its header says."""
+    content = BytesIO(start)
+    version = np.lib.format.read_magic(content)
+    if version not in _HEADERS:
+        raise ValueError(f"{name} is of a version that is not known here")
+    shape, _, dtype = _HEADERS[version](content, max_header_size=_LARGEST_HEADER)
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds objects, not numbers")
+    if content.tell() + prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"{name} is not as large as its header says")
 
 
 def _reason(error: Exception) -> str:
     # NumPy advises to load a strange file in an unsafe way; xbp does not pass that on.
-    return "it is no archive of numbers" if "pickle" in str(error) else str(error)
+    is_none = "pickle" in str(error) or "not a zip file" in str(error)
+    return "it is no archive of numbers" if is_none else str(error)

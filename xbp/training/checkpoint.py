@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from math import isfinite
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -13,12 +15,10 @@ from xbp.errors import CheckpointError
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.settings import as_json, is_finite_number, is_integer, is_number
+from xbp.tensors import HostArray, TensorFile, as_bytes, dense, to_bytes
 from xbp.training.history import History
 
-HostArray = np.ndarray[Any, Any]
-
 FORMAT = 1
-_LENGTH_OF_SIZE = 8
 
 
 class OtherFormatError(CheckpointError):
@@ -46,17 +46,30 @@ class Checkpoint:
         return int(self.state["step"])
 
     def to_bytes(self) -> bytes:
-        """Return it in the safetensors format; the state is JSON among the metadata."""
-        # Few who import xbp need it.
-        import safetensors.numpy  # noqa: PLC0415
+        """Return it in the safetensors format; the state is JSON among the metadata.
 
+        Raises
+        ------
+        DTypeError
+            If an array's dtype is one that such a file does not hold here.
+        """
+        arrays = dense(self.arrays)
         state = json.dumps({"format": FORMAT, **self.state})
-        metadata = {"state": state, "sha256": _digest(state, self.arrays)}
-        return safetensors.numpy.save(dict(self.arrays), metadata)
+        found = _Digest(state)
+        for name, array in sorted(arrays.items()):
+            found.add(name, str(array.dtype), array.shape, [as_bytes(array).data])
+        return to_bytes(arrays, {"state": state, "sha256": found.hexdigest()})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Return what `to_bytes` made a file of.
+        """Return what `to_bytes` made a file of; see `from_file`."""
+        return cls.from_file(BytesIO(content))
+
+    @classmethod
+    def from_file(cls, file: BinaryIO) -> Self:
+        """Return what is in an open file that `to_bytes` made.
+
+        No array is kept before all are seen to be those that were written.
 
         Raises
         ------
@@ -64,37 +77,70 @@ class Checkpoint:
             If another version of xbp made it.
         CheckpointError
             If it is none, or a bit of it has changed.
+        OSError, MemoryError
+            If it cannot be read now.
         """
-        import safetensors.numpy  # noqa: PLC0415
-
-        try:
-            arrays = safetensors.numpy.load(content)
-            size = int.from_bytes(content[:_LENGTH_OF_SIZE], "little")
-            header = json.loads(content[_LENGTH_OF_SIZE : _LENGTH_OF_SIZE + size])
-            text, digest = (header["__metadata__"][name] for name in ("state", "sha256"))
-            if digest != _digest(text, arrays):
-                raise CheckpointError("its checksum is that of other content")
-            state = json.loads(text)
-            if state["format"] != FORMAT:
-                raise OtherFormatError(
-                    f"its format is {state['format']}, and this version of xbp knows {FORMAT}"
-                )
-            step = state["step"]
-            if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-                raise CheckpointError(f"its step is {step!r}")
-            return cls(state, arrays)
-        except CheckpointError:
-            raise
-        except Exception as error:  # whatever a damaged file leads to
-            raise CheckpointError(f"it is no checkpoint of xbp ({error})") from error
+        with _what_is_wrong():
+            content, state = _verified(file)
+            return cls(state, content.read())
 
 
-def _digest(state: str, arrays: Mapping[str, HostArray]) -> str:
-    found = hashlib.sha256(state.encode())
-    for name, array in sorted(arrays.items()):
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
-    return found.hexdigest()
+def state_in(file: BinaryIO) -> Mapping[str, Any]:
+    """Return the state alone of a checkpoint in an open file, verified as all of it.
+
+    This takes no memory for the arrays. It raises what `Checkpoint.from_file` does.
+    """
+    with _what_is_wrong():
+        return _verified(file)[1]
+
+
+@contextmanager
+def _what_is_wrong() -> Iterator[None]:
+    try:
+        yield
+    except (CheckpointError, OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever a damaged file leads to
+        raise CheckpointError(f"it is no checkpoint of xbp ({error})") from error
+
+
+def _verified(file: BinaryIO) -> tuple[TensorFile, dict[str, Any]]:
+    """Return the arrays' file and the state of a checkpoint whose every bit is as it was."""
+    try:
+        content = TensorFile(file)
+    except CheckpointError as error:
+        raise CheckpointError(f"it is no checkpoint of xbp ({error})") from error
+    text, digest = (content.metadata[name] for name in ("state", "sha256"))
+    found = _Digest(text)
+    for name, tensor in content.tensors.items():
+        found.add(name, tensor.dtype, tensor.shape, content.chunks(name))
+    if digest != found.hexdigest():
+        raise CheckpointError("its checksum is that of other content")
+    state = json.loads(text)
+    if state["format"] != FORMAT:
+        raise OtherFormatError(
+            f"its format is {state['format']}, and this version of xbp knows {FORMAT}"
+        )
+    step = state["step"]
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise CheckpointError(f"its step is {step!r}")
+    return content, state
+
+
+class _Digest:
+    """A checksum of a state and of arrays, by the order of their names."""
+
+    def __init__(self, state: str) -> None:
+        self._found = hashlib.sha256(state.encode())
+        self.hexdigest = self._found.hexdigest
+
+    def add(
+        self, name: str, dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes | memoryview]
+    ) -> None:
+        """Go on with an array."""
+        self._found.update(f"{name} {dtype} {shape}".encode())
+        for chunk in chunks:
+            self._found.update(chunk)
 
 
 # From a training to a checkpoint, and back -------------------------------------------------------

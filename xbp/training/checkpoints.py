@@ -3,19 +3,22 @@
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from xbp.errors import CheckpointError, DataError
-from xbp.files import as_path, prepare_folder, remove_unfinished, write_file
+from xbp.files import as_path, open_regular, prepare_folder, recover, try_out, write_file
 from xbp.settings import as_json, positive_integer, positive_number, true_or_false
-from xbp.training.checkpoint import Checkpoint, OtherFormatError
+from xbp.training.checkpoint import Checkpoint, OtherFormatError, state_in
 
-_NAME = re.compile(r"checkpoint-\d+\.safetensors")
+# The training's number in the folder, if it is not the first there, and the step.
+_NAME = re.compile(r"checkpoint-(?:(\d{4,8})-)?(\d{9,})\.safetensors(?:\.damaged)?")
 _LOCK = ".in-use"
 _DAMAGED = ".damaged"
+
+_Read = TypeVar("_Read")
 
 
 class Checkpoints:
@@ -34,8 +37,8 @@ class Checkpoints:
     resume
         Whether to go on from the last one that is whole, if there is one.
     overwrite
-        Whether to remove the checkpoints of another training, as soon as this one begins. Without
-        this and `resume`, a folder that holds some is refused.
+        Whether to remove the checkpoints of another training, as soon as this one has its first.
+        Without this and `resume`, a folder that holds some is refused.
     settings
         What else to write down, for whoever goes on: JSON must be able to hold it.
 
@@ -83,12 +86,15 @@ class Checkpoints:
         self.resume = true_or_false("Checkpoints: resume", resume)
         self.overwrite = true_or_false("Checkpoints: overwrite", overwrite)
         self.settings = as_json("Checkpoints: settings", settings or {})
+        self._lock: Any = None
+        self._is_told = False
+        self._training = 1
         self._last_step = 0
         self._last_time = time.monotonic()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep other trainings out of the folder for the ``with`` block.
+        """Keep other trainings out of the folder for the ``with`` block; one may be in another.
 
         Raises
         ------
@@ -101,8 +107,10 @@ class Checkpoints:
         import filelock  # noqa: PLC0415
 
         prepare_folder(self.folder)
-        # Whoever may write to the folder may see whether it is in use.
-        lock = filelock.FileLock(self.folder / _LOCK, mode=0o666)
+        if self._lock is None:
+            # Whoever may write to the folder may see whether it is in use.
+            self._lock = filelock.FileLock(self.folder / _LOCK, mode=0o666)
+        lock = self._lock
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -116,16 +124,20 @@ class Checkpoints:
                 "another folder"
             ) from error
         except (OSError, NotImplementedError) as error:
-            warnings.warn(
-                f"{self.folder} is on a file system without locks ({error}): see yourself that no "
-                "other training uses it",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            if not self._is_told:
+                warnings.warn(
+                    f"{self.folder} is on a file system without locks ({error}): see yourself that "
+                    "no other training uses it",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+            self._is_told = True
         try:
             yield
         finally:
             lock.release()
+            if not lock.is_locked:
+                self._lock = None
 
     def start(self) -> Checkpoint | None:
         """Return what to go on from; None for a new training.
@@ -137,17 +149,15 @@ class Checkpoints:
         CheckpointError
             If it holds checkpoints, and neither `resume` nor `overwrite` is on, or as `latest`.
         """
-        prepare_folder(self.folder)
-        remove_unfinished(self.folder)
+        recover(prepare_folder(self.folder))
         found = self._paths()
         if found and not self.resume and not self.overwrite:
             raise CheckpointError(
                 f"{self.folder} holds checkpoints of another training: go on with it "
                 "(resume=True), or choose another folder"
             )
-        if not self.resume:
-            for path in found:
-                path.unlink(missing_ok=True)
+        newest = self._newest_training()
+        self._training = newest if newest and self.resume else newest + 1
         last = self.latest() if self.resume else None
         self._last_step = last.step if last else 0
         self._last_time = time.monotonic()
@@ -165,28 +175,36 @@ class Checkpoints:
         DataError
             If it cannot be read now.
         """
-        paths = self._paths()
-        for number, path in reversed(list(enumerate(paths))):
+        return self._latest(Checkpoint.from_file)
+
+    def latest_state(self) -> Mapping[str, Any] | None:
+        """Return the state alone of what `latest` returns; this takes no memory for its arrays."""
+        return self._latest(state_in)
+
+    def _latest(self, read: Callable[[BinaryIO], _Read]) -> _Read | None:
+        newest = self._newest_training()
+        # Those of a training that another took the place of are none to go on with.
+        last = [path for number, _, path in self._paths() if number == newest]
+        for index, path in reversed(list(enumerate(last))):
             try:
-                content = path.read_bytes()
+                with open_regular(path) as file:
+                    return read(file)
             except (OSError, MemoryError) as error:
                 reason = getattr(error, "strerror", None) or "it is larger than the memory"
                 raise DataError(
                     f"{path}: cannot be read ({reason}): see that it can, and go on then"
                 ) from error
-            try:
-                return Checkpoint.from_bytes(content)
             except OtherFormatError as error:
                 raise CheckpointError(f"{path}: {error}: go on with that version") from error
             except CheckpointError as error:
-                instead = ", and the checkpoint before it is taken" if number else ""
+                instead = ", and the checkpoint before it is taken" if index else ""
                 warnings.warn(
                     f"{path} is damaged: {error}. {_set_aside(path)}{instead}",
                     RuntimeWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
         # Also when that was found out earlier: nobody should begin anew without knowing.
-        if paths or any(self.folder.glob(f"*{_DAMAGED}")):
+        if newest:
             raise CheckpointError(
                 f"{self.folder}: all checkpoints are damaged: start again in another folder"
             )
@@ -200,43 +218,69 @@ class Checkpoints:
         )
 
     def try_out(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint and remove it again: there is room for one.
+        """See that a checkpoint can be made, and that there is room for it.
 
         Raises
         ------
+        DTypeError
+            If an array's dtype is one that no file holds.
         DataError
-            If there is none.
+            If there is no room.
         """
-        trial = self.folder / "trial.safetensors"
-        write_file(trial, checkpoint.to_bytes())
-        trial.unlink()
+        try_out(self.folder, checkpoint.to_bytes())
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, whole or not at all, and forget the oldest.
 
         If it cannot be written, there is a warning, the earlier ones stay, and the training goes
-        on: it will be tried again.
+        on: it will be tried again. If an old one cannot be removed, there is a warning, too.
         """
         self._last_step, self._last_time = checkpoint.step, time.monotonic()
-        path = self.folder / f"checkpoint-{checkpoint.step:012}.safetensors"
+        training = f"{self._training:04}-" if self._training > 1 else ""
+        path = self.folder / f"checkpoint-{training}{checkpoint.step:012}.safetensors"
         try:
             write_file(path, checkpoint.to_bytes())
         except DataError as error:
             warnings.warn(f"no checkpoint: {error}", RuntimeWarning, stacklevel=2)
             return
-        for old in self._paths()[: -self.keep]:
-            old.unlink(missing_ok=True)
-
-    def _paths(self) -> list[Path]:
         try:
-            found = sorted(self.folder.iterdir())
+            found = self._paths()
+        except DataError as error:
+            warnings.warn(f"old checkpoints stay: {error}", RuntimeWarning, stacklevel=2)
+            return
+        ours = [path for number, _, path in found if number == self._training]
+        for old in [path for _, _, path in found if path not in ours[-self.keep :]]:
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                warnings.warn(
+                    f"{old}: an old checkpoint cannot be removed ({error.strerror}): remove it "
+                    "yourself when that can be done",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def _paths(self) -> list[tuple[int, int, Path]]:
+        """Return the checkpoints by training and step, and these numbers."""
+        return [found for found in self._named() if found[2].suffix != _DAMAGED]
+
+    def _newest_training(self) -> int:
+        """Return the number of the last training that had a checkpoint, a damaged one too, or 0."""
+        return max((number for number, _, _ in self._named()), default=0)
+
+    def _named(self) -> list[tuple[int, int, Path]]:
+        try:
+            return sorted(
+                (int(name[1] or 1), int(name[2]), path)
+                for path in self.folder.iterdir()
+                if (name := _NAME.fullmatch(path.name)) and path.is_file()
+            )
         except FileNotFoundError:
             return []
         except OSError as error:
             raise DataError(
                 f"{self.folder}: cannot be read ({error.strerror}): give a folder that can"
             ) from error
-        return [path for path in found if _NAME.fullmatch(path.name) and path.is_file()]
 
 
 def _set_aside(path: Path) -> str:

@@ -1,0 +1,433 @@
+"""Files that change together: all of them or none, whatever fails and whenever the process ends.
+
+The new contents are written beside the files, under names of their own. A journal says what is to
+happen, first as a *plan*; it is *prepared* when all that is new and all that was there lie beside
+the files; it is *done* when the new ones have the files' names. Until then what was there is put
+back: at once when something fails, and at the next start when the process was killed.
+
+Who writes holds a lock on the journal and on what is unfinished. So what nobody holds is left by a
+process that has ended.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from errno import EBUSY, ELOOP
+from pathlib import Path
+from secrets import token_hex
+from typing import NamedTuple
+
+from xbp.descriptors import (
+    CAN_HOLD,
+    close,
+    hold,
+    is_at,
+    open_ours,
+    open_regular,
+    require_regular,
+    sync_folder,
+    write_all,
+)
+
+JOURNAL = ".xbp-journal"
+_PREPARED, _DONE = b"prepared\n", b"done\n"
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+_UNFINISHED = re.compile(r"\.(xbp-)?[0-9a-f]{16}\.unfinished")
+
+# Seconds that another process may take to write some files.
+_PATIENCE = 30.0
+
+# Some hundred bytes a file.
+_LARGEST_JOURNAL = 2**24
+
+
+class _File(NamedTuple):
+    """A file that is to be written.
+
+    Attributes
+    ----------
+    path : Path
+        As it was named, for messages.
+    target : Path
+        Where links lead.
+    token : str
+        A part of the names beside it that is nobody else's.
+    existed : bool
+        Whether there was one before.
+    sha256 : str
+        Of the new content.
+    """
+
+    path: Path
+    target: Path
+    token: str
+    existed: bool
+    sha256: str
+
+    @property
+    def unfinished(self) -> Path:
+        # Short: the name of the file itself may be as long as names can be.
+        return self.target.with_name(f".xbp-{self.token}.unfinished")
+
+    @property
+    def former(self) -> Path:
+        return self.target.with_name(f".xbp-{self.token}.former")
+
+
+class WritingError(OSError):
+    """A file cannot be written.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    reason : str
+        Why.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+
+def write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files of a folder, all of them or none; what was there stays or is put back.
+
+    Raises
+    ------
+    WritingError
+        If one cannot be written.
+    """
+    files = [_file(folder / name, content) for name, content in contents.items()]
+    with suppress(OSError):  # nor need the folder be one that can be listed
+        _sweep(folder)
+    if len(files) == 1:
+        (folder,) = (file.target.parent for file in files)
+        if not files[0].existed:
+            _write_new(files[0], contents[files[0].path.name])
+            return
+    with _reported(files[0].path if len(files) == 1 else folder), _Journal(folder) as journal:
+        journal.recover()
+        try:
+            journal.write(files, contents)
+        except BaseException as error:
+            try:
+                journal.undo(files)
+            except OSError as another:
+                raise WritingError(
+                    getattr(error, "path", folder),
+                    f"{getattr(error, 'reason', error)}; nor can all that was there be put back "
+                    f"now ({another.strerror or another}), but at the next start",
+                ) from error
+            raise
+        journal.tidy(files)
+
+
+def try_out(folder: Path, content: bytes) -> None:
+    """Write a file that is nobody's, and remove it again.
+
+    Raises
+    ------
+    WritingError
+        If there is no room for it.
+    """
+    with _reported(folder), _unfinished(_new(folder / "trial"), content):
+        pass
+
+
+def recover(folder: Path) -> None:
+    """Put back, or tidy, what processes that have ended left in a folder.
+
+    What a process is still writing is left alone, and so are files of other names.
+
+    Raises
+    ------
+    WritingError
+        If something that was there before cannot be put back.
+    """
+    with _reported(folder):
+        if os.path.lexists(folder / JOURNAL):
+            with suppress(BlockingIOError), _Journal(folder, patience=0) as journal:
+                journal.recover()
+                journal.tidy([])
+        _sweep(folder)
+
+
+class _Journal:
+    """The journal of a folder, held by nobody else."""
+
+    def __init__(self, folder: Path, patience: float = _PATIENCE) -> None:
+        self._path = folder / JOURNAL
+        self._patience = patience
+        self._descriptor = -1
+
+    def __enter__(self) -> "_Journal":
+        limit = time.monotonic() + self._patience
+        while True:
+            descriptor = open_ours(self._path, os.O_CREAT)
+            try:
+                require_regular(os.fstat(descriptor).st_mode, self._path)
+                if hold(descriptor) is not False and is_at(descriptor, self._path):
+                    self._descriptor = descriptor
+                    return self
+            finally:
+                if self._descriptor != descriptor:
+                    os.close(descriptor)
+            if time.monotonic() > limit:
+                raise BlockingIOError(EBUSY, "another process is writing there", str(self._path))
+            time.sleep(0.01)
+
+    def __exit__(self, *_: object) -> None:
+        close(self._descriptor)
+
+    def recover(self) -> None:
+        """Put back, or tidy, what is noted; then nothing is."""
+        plan, steps = self._noted()
+        if not plan:
+            return
+        # One that ends early was of somebody who had not begun.
+        files = _planned(self._path.parent, plan)
+        if steps.startswith(_PREPARED) and steps != _PREPARED + _DONE:
+            # Where a link leads there may be a file that was never ours: anybody makes journals.
+            _put_back([file for file in files if file.existed or not file.path.is_symlink()])
+        for path in _helpers(files):
+            os.unlink(path)
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+
+    def write(self, files: list[_File], contents: Mapping[str, bytes]) -> None:
+        """Write files, step by step."""
+        plan = [
+            {"name": file.path.name, **dict(zip(_PLANNED, file[2:], strict=True))} for file in files
+        ]
+        self._note(json.dumps(plan).encode() + b"\n")
+        folders = {self._path.parent, *(file.target.parent for file in files)}
+        with ExitStack() as unfinished:
+            for file in files:
+                with _reported(file.path):
+                    unfinished.enter_context(_unfinished(file, contents[file.path.name]))
+                    if file.existed:
+                        _keep(file)
+            for folder in folders:
+                sync_folder(folder)
+            self._note(_PREPARED)
+            for file in files:
+                with _reported(file.path):
+                    os.replace(file.unfinished, file.target)
+            for folder in folders:
+                sync_folder(folder)
+            self._note(_DONE)
+
+    def undo(self, files: list[_File]) -> None:
+        """Put back what was there, whatever step had been reached."""
+        plan, steps = self._noted()
+        if steps.startswith(_PREPARED):
+            # Should we be killed now, it is not done.
+            os.ftruncate(self._descriptor, len(plan) + 1 + len(_PREPARED))
+            with suppress(OSError):  # then the more is to be put back at once
+                os.fsync(self._descriptor)
+            _put_back(files)
+        self.tidy(files)
+
+    def tidy(self, files: list[_File]) -> None:
+        """Remove what lies beside the files, and the journal; what remains is for the next one."""
+        for path in _helpers(files):
+            with suppress(OSError):
+                os.unlink(path)
+        if not any(_helpers(files)):
+            with suppress(OSError):
+                os.unlink(self._path)
+
+    def _noted(self) -> tuple[bytes, bytes]:
+        """Return the plan, and the steps that have been reached."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        with os.fdopen(self._descriptor, "rb", closefd=False) as file:
+            plan, _, steps = file.read(_LARGEST_JOURNAL).partition(b"\n")
+        return plan, steps
+
+    def _note(self, step: bytes) -> None:
+        write_all(self._descriptor, step)
+        os.fsync(self._descriptor)
+
+
+_PLANNED = ("token", "existed", "sha256")
+
+
+def _planned(folder: Path, plan: bytes) -> list[_File]:
+    """Return the files of a journal: anybody may have written it."""
+    try:
+        found = []
+        for entry in json.loads(plan):
+            name, (token, existed, sha256) = entry["name"], (entry[key] for key in _PLANNED)
+            if not name or Path(name).name != name or not _TOKEN.fullmatch(token):
+                return []
+            path = folder / name
+            found.append(_File(path, _target(path), token, existed is True, str(sha256)))
+        return found
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+
+
+def _put_back(files: list[_File]) -> None:
+    """Undo the renaming of files, as far as it has happened, and as far as can be.
+
+    A file that has another content now was never renamed, or somebody has changed it since.
+    """
+    errors = []
+    for file in files:
+        try:
+            if _sha256(file.target) != file.sha256:
+                continue
+            if not file.existed:
+                os.unlink(file.target)
+            elif file.former.exists():
+                os.replace(file.former, file.target)
+        except OSError as error:
+            errors.append(error)
+    for folder in {file.target.parent for file in files}:
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _helpers(files: list[_File]) -> Iterator[Path]:
+    """Yield what is there beside the files."""
+    for file in files:
+        for path in (file.unfinished, file.former):
+            if os.path.lexists(path):
+                yield path
+
+
+def _file(path: Path, content: bytes) -> _File:
+    with _reported(path):
+        target = _target(path)
+        try:
+            require_regular(path.stat().st_mode, path)
+            existed = True
+        except FileNotFoundError:
+            existed = False
+        digest = hashlib.sha256(content).hexdigest()
+        return _File(path, target, token_hex(8), existed, digest)
+
+
+def _new(path: Path) -> _File:
+    return _File(path, path, token_hex(8), False, "")
+
+
+def _target(path: Path) -> Path:
+    """Return where links lead, also if nothing is there yet."""
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(ELOOP, os.strerror(ELOOP))
+    return target
+
+
+def _write_new(file: _File, content: bytes) -> None:
+    """Write a file where there was none: its renaming is all or nothing by itself."""
+    with _reported(file.path), _unfinished(file, content):
+        os.replace(file.unfinished, file.target)
+        try:
+            sync_folder(file.target.parent)
+        except OSError:
+            os.unlink(file.target)
+            raise
+
+
+@contextmanager
+def _unfinished(file: _File, content: bytes) -> Iterator[None]:
+    """Have a new content beside its file for the ``with`` block, safe on the disk."""
+    descriptor = _create(file.unfinished)
+    try:
+        if file.existed:
+            before = file.target.stat()
+            with suppress(OSError, AttributeError):  # who may write to a file need not own it
+                os.chown(file.unfinished, before.st_uid, before.st_gid)
+            with suppress(OSError):
+                os.chmod(file.unfinished, stat.S_IMODE(before.st_mode))
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+        if not CAN_HOLD:  # pragma: no cover
+            descriptor = close(descriptor)  # what is open cannot be renamed there
+        yield
+    finally:
+        close(descriptor)
+        with suppress(OSError):
+            os.unlink(file.unfinished)
+
+
+def _create(path: Path) -> int:
+    """Return the descriptor of a new file that is held, so that nobody sweeps it."""
+    while True:
+        descriptor = open_ours(path, os.O_CREAT | os.O_EXCL)
+        # Somebody may have swept it before it was held.
+        if hold(descriptor) is not False and is_at(descriptor, path):
+            return descriptor
+        os.close(descriptor)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _keep(file: _File) -> None:
+    """Keep what is there beside its file: as a second name of it, or as a copy."""
+    try:
+        os.link(file.target, file.former)
+    except OSError:  # not every file system has links, and not every file may have some
+        with suppress(FileNotFoundError):
+            os.unlink(file.former)
+        with open_regular(file.target) as source, file.former.open("xb") as copy:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+        with suppress(OSError):
+            shutil.copystat(file.target, file.former)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what is unfinished in a folder and held by nobody."""
+    for path in [path for path in folder.iterdir() if _UNFINISHED.fullmatch(path.name)]:
+        with suppress(OSError):
+            if stat.S_ISREG(path.lstat().st_mode):
+                _remove_unless_held(path)
+
+
+def _remove_unless_held(path: Path) -> None:
+    descriptor = open_ours(path, 0)
+    try:
+        held_by_us = hold(descriptor)
+        if not CAN_HOLD:  # pragma: no cover
+            descriptor = close(descriptor)
+        if held_by_us:
+            os.unlink(path)
+    finally:
+        close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    """Return the digest of a file; nothing has none."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Say of which file an error is."""
+    try:
+        yield
+    except WritingError:
+        raise
+    except OSError as error:  # without the name of a file of ours
+        raise WritingError(path, error.strerror or str(error)) from error
