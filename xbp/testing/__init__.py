@@ -14,7 +14,7 @@ from xbp.testing.assertions import assert_gradients
 from xbp.testing.cases import LayerCase, NetworkCase
 from xbp.testing.conformance import BackendConformance
 from xbp.testing.layers import LAYERS
-from xbp.testing.signatures import Fixed, Labels, OneHot, Signature
+from xbp.testing.signatures import Fixed, Labels, Nonzero, OneHot, Signature
 from xbp.testing.strategies import (
     arrays,
     host_arrays,
@@ -33,6 +33,7 @@ __all__ = [
     "LayerCase",
     "LayerTrial",
     "NetworkCase",
+    "Nonzero",
     "OneHot",
     "Signature",
     "arrays",

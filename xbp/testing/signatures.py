@@ -49,7 +49,14 @@ class Fixed:
     shape: Shape
 
 
-Input: TypeAlias = Shape | Labels | OneHot | Fixed
+@dataclass(frozen=True)
+class Nonzero:
+    """An input of floating-point numbers, none of them between -1 and 1: divisors."""
+
+    shape: Shape
+
+
+Input: TypeAlias = Shape | Labels | OneHot | Fixed | Nonzero
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ class Signature:
     @property
     def differentiable(self) -> list[str]:
         """The names of the inputs by which ``backward`` returns the derivative."""
-        return [name for name, kind in self.inputs.items() if isinstance(kind, tuple)]
+        return [name for name, kind in self.inputs.items() if isinstance(kind, tuple | Nonzero)]
 
     @property
     def output_shape(self) -> Shape:
@@ -136,7 +143,7 @@ class Signature:
     def shape_of(self, name: str) -> Shape:
         """Return the shape of an input or a parameter, in named sizes."""
         kind = self.inputs.get(name) if name in self.inputs else self.params[name]
-        return kind.shape if isinstance(kind, Labels | OneHot | Fixed) else tuple(kind or ())
+        return tuple(kind or ()) if isinstance(kind, tuple | None) else kind.shape
 
     def size_names(self) -> list[str]:
         """Return the names whose sizes are to be chosen, in order."""
@@ -178,4 +185,6 @@ def _shown(kind: Input) -> str:
         return " ".join(["one-hot", *map(str, kind.shape)])
     if isinstance(kind, Fixed):
         return " ".join(["fixed", *map(str, kind.shape)])
+    if isinstance(kind, Nonzero):
+        return " ".join(["nonzero", *map(str, kind.shape)])
     return " ".join(map(str, kind)) or "0-d"
