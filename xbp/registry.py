@@ -3,12 +3,17 @@
 A backend is a factory, usually a subclass of `Backend`, that an entry point of the group
 ``xbp.backends`` names, or that `register_backend` was given. Nothing here knows a list of names.
 
-The selection is a context variable: threads and asyncio tasks do not see each other's.
+What a thread or an asyncio task selects is a context variable: no other sees it. What a program
+selects at its top level, a script, a prompt, or a cell of a notebook, is for the whole process: for
+each thread and task that selects nothing itself. So a cell's selection holds in the next cell,
+although a kernel may run each in a task of its own.
 """
 
 import copy
 import difflib
+import inspect
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +33,7 @@ from xbp.namespace import Array
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+    from types import FrameType
 
 GROUP = "xbp.backends"
 ENVIRONMENT_VARIABLE = "XBP_BACKEND"
@@ -37,6 +43,11 @@ BackendFactory = Callable[[str | None], Backend]
 
 _used: ContextVar[Backend | None] = ContextVar("xbp_use_backend", default=None)
 _set: ContextVar[Backend | None] = ContextVar("xbp_set_backend", default=None)
+
+# What was selected at the top level of the program.
+_of_process: Backend | None = None
+
+_OF_COROUTINES = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 _lock = threading.RLock()
 _registered: dict[str, BackendFactory] = {}
@@ -50,8 +61,9 @@ def get_backend(spec: str | Backend | None = None) -> Backend:
     ----------
     spec
         ``"name"`` or ``"name:device"``, such as ``"numpy"`` or ``"torch:cuda:0"``. None asks for
-        the selection: that of `use_backend`, else of `set_backend`, else of the environment
-        variable ``XBP_BACKEND``, else NumPy. A `Backend` is returned as it is.
+        the selection: that of `use_backend`, else of `set_backend` in this thread or task, else of
+        `set_backend` at the program's top level, else of the environment variable
+        ``XBP_BACKEND``, else NumPy. A `Backend` is returned as it is.
 
     Raises
     ------
@@ -64,7 +76,7 @@ def get_backend(spec: str | Backend | None = None) -> Backend:
         return spec
     if spec is not None:
         return _find(spec)
-    selected = _used.get() or _set.get()
+    selected = _used.get() or _set.get() or _of_process
     if selected is not None:
         return selected
     from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
@@ -74,14 +86,43 @@ def get_backend(spec: str | Backend | None = None) -> Backend:
 
 
 def set_backend(spec: str | Backend | None) -> None:
-    """Select a backend for the rest of this thread or task; None takes the selection back.
+    """Select a backend from here on; None takes the selection back.
+
+    At the top level of a program, that is in a script, at a prompt or in a cell of a notebook, and
+    in what these call or await, it is selected for the process: for each thread and asyncio task
+    that selects nothing itself. In a thread or a task it is selected for that alone, and for the
+    tasks that it begins.
 
     Raises
     ------
     BackendNotFoundError, BackendUnavailableError
         As `get_backend`; the selection then stays as it was.
     """
-    _set.set(None if spec is None else get_backend(spec))
+    global _of_process
+    backend = None if spec is None else get_backend(spec)
+    if _at_top_level():
+        _of_process, backend = backend, None
+    _set.set(backend)
+
+
+def _at_top_level() -> bool:
+    """Tell whether the code of a module, a prompt or a cell calls, rather than an event loop."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    frame: FrameType | None = sys._getframe(2)
+    in_coroutine = False
+    while frame is not None:
+        flags, name = frame.f_code.co_flags, frame.f_code.co_name
+        if not flags & inspect.CO_NEWLOCALS and name.startswith("<"):
+            return True  # "<module>", or as IPython calls a cell
+        # The first that is no coroutine and calls one drives it: the loop, of whatever library.
+        was_in_coroutine, in_coroutine = in_coroutine, bool(flags & _OF_COROUTINES)
+        if was_in_coroutine and not in_coroutine:
+            return False
+        if frame.f_globals.get("__name__") == "asyncio.events":
+            return False  # a callback
+        frame = frame.f_back
+    return False
 
 
 def use_backend(spec: str | Backend) -> AbstractContextManager[Backend]:
