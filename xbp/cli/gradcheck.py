@@ -4,7 +4,6 @@ from math import prod
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
 import xbp
 from xbp.cli.common import (
@@ -12,14 +11,17 @@ from xbp.cli.common import (
     class_count,
     count_type,
     data_dir_option,
+    echo,
+    echo_json,
     json_option,
     load,
     seed_option,
+    show,
     start,
+    styled,
     table,
 )
 from xbp.errors import SettingError
-from xbp.saving import to_json
 
 
 @click.command()
@@ -86,22 +88,20 @@ def gradcheck(
         seed=seed,
     )
     if as_json:
-        click.echo(
-            to_json(
-                {
-                    "data": data,
-                    "backend": chosen.name,
-                    "device": chosen.device,
-                    "dtype": report.dtype,
-                    "step": report.step,
-                    "directions": directions,
-                    "passed": report.passed,
-                    "parameters": {
-                        key: {**vars(check), "passed": check.passed}
-                        for key, check in report.parameters.items()
-                    },
-                }
-            )
+        echo_json(
+            {
+                "data": data,
+                "backend": chosen.name,
+                "device": chosen.device,
+                "dtype": report.dtype,
+                "step": report.step,
+                "directions": directions,
+                "passed": report.passed,
+                "parameters": {
+                    key: {**vars(check), "passed": check.passed}
+                    for key, check in report.parameters.items()
+                },
+            }
         )
     else:
         _print_report(report, f"{data}, {chosen.name}:{chosen.device}", bool(directions))
@@ -111,9 +111,10 @@ def gradcheck(
 
 def _print_report(report: xbp.GradientReport, title: str, along_directions: bool) -> None:
     results = table(
-        "parameter", "mean abs. difference", "largest rel. error", "kinks", "compared", "verdict"
+        *("parameter", "mean abs. difference", "largest rel. error", "kinks", "compared"),
+        "verdict",
+        title=f"{title}: backpropagation and central differences in {report.dtype}",
     )
-    results.title = f"{title}: backpropagation and central differences in {report.dtype}"
     for key, check in report.parameters.items():
         results.add_row(
             key,
@@ -123,8 +124,8 @@ def _print_report(report: xbp.GradientReport, title: str, along_directions: bool
             f"{check.checked:,} directions"
             if along_directions
             else f"{check.checked:,} of {check.size:,}",
-            "[green]agree[/]" if check.passed else f"[red]{check.wrong} wrong[/]",
+            styled("agree", "green") if check.passed else styled(f"{check.wrong} wrong", "red"),
         )
-    Console().print(results)
+    show(results)
     if not report.passed:
-        click.echo(str(report))
+        echo(str(report))

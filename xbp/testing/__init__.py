@@ -10,6 +10,12 @@ for _module in ("hypothesis", "array_api_strict"):
     if find_spec(_module) is None:
         raise ImportError(f"xbp.testing needs {_module}: pip install hypothesis array-api-strict")
 
+if not __debug__:
+    raise ImportError(
+        "xbp.testing proves by assertions, which python -O removes: run it without -O, and without "
+        "PYTHONOPTIMIZE"
+    )
+
 from xbp.testing.assertions import assert_gradients
 from xbp.testing.cases import LayerCase, NetworkCase
 from xbp.testing.conformance import BackendConformance
