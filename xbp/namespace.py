@@ -103,8 +103,11 @@ def kind_of(array: Array) -> str:
     except KeyError:
         isdtype = namespace_of(array).isdtype
         kinds = ("bool", "integral", "real floating", "complex floating")
-        found = (kind for kind in kinds if isdtype(array.dtype, kind))
-        return _kinds.setdefault(key, next(found, ""))
+        try:
+            found = next((kind for kind in kinds if isdtype(array.dtype, kind)), "")
+        except TypeError:  # a dtype that NumPy itself does not take for one: of text
+            found = ""
+        return _kinds.setdefault(key, found)
 
 
 def is_floating(array: Array) -> bool:

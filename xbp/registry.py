@@ -371,6 +371,9 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
             # for the factory may have handed out a backend that has its own name already.
             backend = copy.copy(backend)
             backend.name = name
+        lacking = isinstance(backend, Backend) and [
+            attribute for attribute in ("library", "xp") if not hasattr(backend, attribute)
+        ]
     except KeyboardInterrupt:
         raise
     except BackendUnavailableError as error:
@@ -381,6 +384,11 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
         shown = _answer(lambda: repr(backend), of=str, other=f"a {type(backend).__name__}")
         raise BackendUnavailableError(
             f"{origin}the factory of backend {name!r} returned {shown}, not an xbp.Backend"
+        )
+    if lacking:
+        raise BackendUnavailableError(
+            f"{origin}backend {name!r} has no {' and no '.join(lacking)}: its author sets it in "
+            "the class"
         )
     return backend
 

@@ -146,7 +146,7 @@ def class_count(t: Any, source: str) -> int:
     if t.ndim != 1 or t.size == 0 or t.dtype.kind not in "iu":
         raise DataError(
             f"{source}: targets are integer labels (N,) or one-hot (N, C), got {t.dtype} of shape "
-            f"{t.shape}{': labels become integers by .astype(int)' if t.ndim == 1 else ''}"
+            f"{t.shape}{_how_to_number(t)}"
         )
     if t.min() < 0:
         raise DataError(f"{source}: labels are numbered from 0, but one is {t.min()}")
@@ -157,6 +157,14 @@ def class_count(t: Any, source: str) -> int:
             "the classes from 0 without gaps"
         )
     return classes
+
+
+def _how_to_number(t: Any) -> str:
+    if t.ndim != 1:
+        return ""
+    if t.dtype.kind in "UST":
+        return ": number the classes, names, t = np.unique(t, return_inverse=True)"
+    return ": labels become integers by .astype(int)"
 
 
 # The doors to the terminal. Nothing else in xbp.cli prints, and a test holds that: whoever names a

@@ -13,7 +13,9 @@ from xbp.layers import (
     ReciprocalLayer,
     SubLayer,
 )
+from xbp.layers.layer import returned
 from xbp.namespace import is_number, namespace_of
+from xbp.settings import without_base
 
 # An array or a Python number.
 Value: TypeAlias = Any
@@ -158,7 +160,9 @@ class Operation(Node):
 
     def __init__(self, layer: Layer, *inputs: "Node | Value", label: str | None = None) -> None:
         if not isinstance(layer, Layer):
-            raise SettingError(f"Operation: the layer is one of xbp.layers, not {layer!r}")
+            raise SettingError(
+                f"Operation: the layer is one of xbp.layers, not {without_base(layer, Layer)}"
+            )
         self.layer = layer
         self.inputs = tuple(x if isinstance(x, Node) else Constant(_operand(x)) for x in inputs)
         self.params = {name: Variable(name, value) for name, value in layer.params.items()}
@@ -177,11 +181,12 @@ class Operation(Node):
         """Compute the value from those of the inputs."""
         for name, variable in self.params.items():
             variable.value = self.layer.params[name]
-        self.value = self.layer.forward(*(x.value for x in self.inputs))
+        value = self.layer.forward(*(x.value for x in self.inputs))
+        self.value = returned(value, self.layer, "forward")
 
     def backward(self) -> None:
         """Send the gradient back: to the inputs and to the parameters."""
-        sent = self.layer.backward(self.gradient)
+        sent = returned(self.layer.backward(self.gradient), self.layer, "backward")
         sent = sent if isinstance(sent, tuple) else (sent,)
         # A loss sends nothing to the targets.
         sent += (None,) * (len(self.inputs) - len(sent))

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from xbp.errors import SettingError
 from xbp.layers import Layer
+from xbp.settings import is_integer
 
 # A size is a number, a name that stands for one, or a product of names, "H*W".
 Size: TypeAlias = int | str
@@ -160,7 +161,7 @@ def _check_shape(where: str, shape: object) -> None:
     if not isinstance(shape, tuple):
         raise SettingError(f"{where}: a shape is a tuple such as ('N', 'D'), not {shape!r}")
     for size in shape:
-        good = _NAMES.fullmatch(size) if isinstance(size, str) else type(size) is int and size > 0
+        good = _NAMES.fullmatch(size) if isinstance(size, str) else is_integer(size) and size > 0
         if not good:
             raise SettingError(
                 f"{where}: a size is a positive number, a name such as 'D', or a product of names, "
@@ -175,7 +176,7 @@ def sizes_of(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 def size_of(size: Size, sizes: Mapping[str, int]) -> int:
     """Return a size as a number."""
-    return size if isinstance(size, int) else prod(sizes[name] for name in size.split("*"))
+    return int(size) if not isinstance(size, str) else prod(sizes[name] for name in size.split("*"))
 
 
 def _shown(kind: Input) -> str:
