@@ -9,11 +9,11 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -37,34 +37,40 @@ class _Commands(click.Group):
         return super().main(*args, **{"prog_name": "xbp", **settings})
 
     def make_context(self, *args: Any, **settings: Any) -> click.Context:
-        with _printable_errors():
+        with _one_message():
             return super().make_context(*args, **settings)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with warnings.catch_warnings(), _printable_errors():
+        with warnings.catch_warnings(), _one_message():
             warnings.showwarning = _show_warning
-            try:
-                return super().invoke(ctx)
-            except BrokenPipeError:
-                raise  # click ends silently: nobody reads what is printed
-            except OSError as error:
-                # Without a file's name it comes from what is printed.
-                where = f"{error.filename}" if error.filename else "the output"
-                raise _Failure(f"{where}: {error.strerror or error}") from error
-            except MemoryError as error:
-                raise _Failure(f"not enough memory for such sizes ({error})") from error
-            except XbpError as error:
-                raise _Failure(str(error), is_usage=isinstance(error, _USAGE)) from error
+            return super().invoke(ctx)
 
 
 @contextmanager
-def _printable_errors() -> Iterator[None]:
-    """See to it that what click says of a command line is printable: it repeats what was given."""
+def _one_message() -> Iterator[None]:
+    """Turn errors into one message; what it repeats of a command line or a name is printable."""
     try:
-        yield
+        try:
+            yield
+        except BrokenPipeError:
+            raise  # click ends silently: nobody reads what is printed
+        except OSError as error:
+            # Without a file's name it comes from what is printed.
+            where = f"{error.filename}" if error.filename else "the output"
+            raise _Failure(f"{where}: {error.strerror or error}") from error
+        except MemoryError as error:
+            raise _Failure(f"not enough memory for such sizes ({error})") from error
+        except XbpError as error:
+            raise _Failure(str(error), is_usage=isinstance(error, _USAGE)) from error
     except click.ClickException as error:
-        text = printable(error.format_message())
+        text, show = printable(error.format_message()), error.show
+
+        def show_if_possible(file: IO[Any] | None = None) -> None:
+            with suppress(OSError):  # where nobody can read it, the status tells
+                show(file)
+
         error.format_message = lambda: text  # type: ignore[method-assign]
+        error.show = show_if_possible  # type: ignore[method-assign]
         raise
 
 

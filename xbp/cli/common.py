@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -177,8 +178,9 @@ def printable(text: str) -> str:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print a text on standard output, or on standard error."""
-    click.echo(printable(text), err=err)
+    """Print a text on standard output, or on standard error: there, if somebody can read it."""
+    with suppress(OSError) if err else nullcontext():
+        click.echo(printable(text), err=err)
 
 
 def echo_json(values: Mapping[str, Any]) -> None:
@@ -225,4 +227,7 @@ def width_for_curves() -> int | None:
 
 def tracked(items: Iterable[Item], description: str) -> Iterable[Item]:
     """Return the items, and show on standard error how many are done."""
-    return track(items, description, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return track(
+        items, description, console=console, transient=True, disable=not console.is_terminal
+    )
