@@ -117,6 +117,15 @@ def notebooks(session: nox.Session) -> None:
         session.run("pytest", "tests/test_notebooks.py", env={"XBP_BACKEND": spec})
 
 
+@nox.session
+@nox.parametrize("version", ["6.29", "7.0"], ids=["6", "7"])
+def kernels(session: nox.Session, version: str) -> None:
+    """Select backends in the cells of a notebook, in kernels of either kind."""
+    install(session, "testing")
+    session.install(f"ipykernel~={version}")
+    session.run("pytest", "tests/test_kernels.py", env={"XBP_BACKEND": "numpy"})
+
+
 @nox.session(default=False)
 def make_notebooks(session: nox.Session) -> None:
     """Make the notebooks of examples/ anew from docs/tutorial/."""

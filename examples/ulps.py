@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import xbp
-from xbp.testing import LAYERS, LayerCase, LayerTrial, OneHot, Signature
+from xbp.testing import LAYERS, LayerCase, LayerTrial, Nonzero, OneHot, Signature
 from xbp.testing.signatures import Labels, size_of, sizes_of
 
 SIZES = {"N": 8, "D": 16, "M": 10, "C": 10, "H": 4, "L": 4}
@@ -31,6 +31,8 @@ def random_case(signature: Signature, seed: int) -> LayerCase:
             arrays[name] = np.eye(shape[-1])[random.integers(0, shape[-1], shape[:-1])]
         else:
             arrays[name] = random.normal(size=shape)
+            if isinstance(kind, Nonzero):
+                arrays[name] += np.copysign(1, arrays[name])
     dout = np.asarray(random.normal(size=sizes_of(signature.output_shape, SIZES)))
     return LayerCase(signature, arrays, dout)
 

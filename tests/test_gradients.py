@@ -622,7 +622,7 @@ def test_what_is_too_rough_to_tell_is_set_aside() -> None:
 
 
 def test_a_seed_may_be_numpys_integer() -> None:
-    report = gradient_check(network(), *data(), elements=1, seed=np.int64(3))
+    report = gradient_check(network(), *data(), elements=1, seed=np.int64(3))  # type: ignore[arg-type]
     assert report.passed
 
 

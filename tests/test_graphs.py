@@ -1,6 +1,8 @@
 """Computational graphs: their values and derivatives, their pictures, the command."""
 
 import json
+import math
+import operator
 import re
 import subprocess
 import sys
@@ -100,6 +102,60 @@ def test_an_expression_and_its_derivatives(a: float, b: float, c: float, d: floa
         assert variable.gradient == pytest.approx((f(*forth) - f(*back)) / 2e-6, abs=1e-6)
 
 
+def test_differences_and_quotients_are_nodes() -> None:
+    x, y = Variable("x", 3), Variable("y", 4)
+    labels = {repr(node) for node in (x - y, x / y, 5 - x, 5 / x, x - 2, x / 2)}
+    assert labels == {
+        *("<operation − on x, y>", "<operation ÷ on x, y>", "<operation − on 5, x>"),
+        *("<operation ÷ on 5, x>", "<operation − on x, 2>", "<operation ÷ on x, 2>"),
+    }
+    assert repr(1 / x) == repr(np.float64(1) / x) == "<operation / on x>"
+    assert repr(-x) == "<operation × on x, -1>"
+
+
+def test_differences_and_quotients_of_bytes_and_tiny_numbers() -> None:
+    def value(node: Operation) -> Any:
+        graph = Graph(node)
+        graph.steps()
+        return host(graph.output.value).tolist()
+
+    small = arr(np.array([3], dtype=np.uint8))
+    x = Variable("x", small)
+    assert value(x - 5) == value(x - arr(np.array([5], dtype=np.uint8))) == [-2]
+    assert value(0 - x) == value(-x) == [-3]
+    assert value(x * 200) == [600]
+    assert x.gradient is not None
+    assert host(x.gradient).tolist() == [200]
+    tiny = arr([2.0**-120], "float32")
+    assert value(Variable("a", tiny) / tiny) == [1]
+
+
+# On these, what stands on the left refuses whatever it does not know before we are asked.
+deaf = backend.name in ("dpnp", "array-api-strict")
+
+
+@pytest.mark.parametrize("other", ["array", "NumPy integer", "NumPy number"])
+def test_what_stands_on_the_left(other: str) -> None:
+    left = {
+        "array": arr([6.0, 8.0], widest),
+        "NumPy integer": np.int8(6),
+        "NumPy number": np.float32(6),
+    }[other]
+    six = np.array([6.0, 8.0]) if other == "array" else 6
+    for f in (operator.truediv, operator.sub, operator.mul, operator.add):
+        x = Variable("x", arr([2.0, 4.0], widest))
+        if deaf and other == "array":
+            with pytest.raises(TypeError, match="Variable"):
+                f(left, x)
+            graph = Graph(f(Variable("six", left), x))
+        else:
+            graph = Graph(f(left, x))
+        np.testing.assert_array_equal(host(graph.forward()), f(six, np.array([2.0, 4.0])))
+        graph.backward()
+        slope = (f(six, np.array([2.0, 4.0]) + 1e-6) - f(six, np.array([2.0, 4.0]) - 1e-6)) / 2e-6
+        np.testing.assert_allclose(host(x.gradient), slope, rtol=1e-6)
+
+
 def test_a_neuron() -> None:
     graph = neuron()
     y = graph.forward()
@@ -170,6 +226,31 @@ def test_targets_get_no_derivative() -> None:
     assert t.gradient is None
     assert arrows(graph)["t", "×"] == ("1×2, norm 2.24", "")
     assert len(graph.steps()) == 3
+
+
+def test_arrays_of_no_element_and_numbers_that_are_too_large() -> None:
+    empty = Variable("a", arr(np.zeros(0), widest))
+    assert str(Graph(empty * 2).steps()[0]) == (
+        "forward   ×  takes a 0, norm 0, 2; gives 0, norm 0"
+    )
+    assert str(Graph(Variable("a", -3 * 10**5000) * 2).steps()[0]) == (
+        "forward   ×  takes a -3e+5000, 2; gives -6e+5000"
+    )
+    with pytest.raises(DTypeError, match="MulLayer: an integer is too large"):
+        Graph(Variable("a", 10**400) * 1.5).steps()
+    for value, text in ((math.nan, "nan"), (-math.inf, "-inf"), (arr([1], "int64"), "1")):
+        assert Graph(Variable("a", value) * 1).steps()[0].takes == (f"a {text}", "1")
+
+
+def test_what_is_sent_back_fits_the_output() -> None:
+    graph = Graph(Variable("x", arr([1, 2])) * 3)
+    graph.forward()
+    graph.backward(np.int64(2))
+    assert host(graph.variables[0].gradient).tolist() == [6, 6]
+    with pytest.raises(DTypeError, match=r"Graph\.backward, to which 2\.5 was given: real fl"):
+        graph.backward(2.5)
+    with pytest.raises(DTypeError, match=r"Graph\.backward: an integer of 64 bits does not fit"):
+        graph.backward(2**63)
 
 
 # Networks ----------------------------------------------------------------------------------------

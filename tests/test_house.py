@@ -102,5 +102,19 @@ def test_no_pickle_and_no_eval() -> None:
                 assert node.value.value is False, path
 
 
+def test_the_command_prints_through_its_doors_alone() -> None:
+    for path in (FRAMEWORK / "cli").glob("*.py"):
+        if path.name == "common.py":
+            continue
+        assert not {name for name in imports(path) if name.startswith("rich")}, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Name):
+                assert node.id != "print", path
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ("echo", "secho", "style", "write", "echo_via_pager"), path
+            if isinstance(node, ast.ImportFrom) and node.module == "click":
+                assert not {"echo", "secho"} & {alias.name for alias in node.names}, path
+
+
 def test_the_embedded_data_are_small() -> None:
     assert sum(path.stat().st_size for path in FRAMEWORK.rglob("*.gz")) < 100_000

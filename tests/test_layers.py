@@ -26,6 +26,7 @@ from xbp.errors import CallOrderError, DataError, DTypeError, MixedBackendError,
 from xbp.layers import (
     AddLayer,
     Affine,
+    DivLayer,
     ExpLayer,
     IdentityWithLoss,
     Layer,
@@ -36,6 +37,7 @@ from xbp.layers import (
     Rescale,
     Sigmoid,
     SoftmaxWithLoss,
+    SubLayer,
 )
 from xbp.namespace import Array, epsilon_of
 
@@ -192,6 +194,165 @@ def test_arithmetic_on_arrays(data: st.DataObject, shape: tuple[int, ...]) -> No
         np.testing.assert_array_equal(host(found), dout)
 
 
+@given(st.data(), st.sampled_from([(), (3,), (2, 2)]))
+def test_subtraction_and_division_of_arrays(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    x, y, dout = (data.draw(arrays(shape)).astype(widest) for _ in range(3))
+    y = y + np.copysign(1, y)
+    sub, div = SubLayer(), DivLayer()
+    rtol = precise(1e-14, 1e-5)
+    np.testing.assert_array_equal(host(sub.forward(arr(x), arr(y))), x - y)
+    np.testing.assert_allclose(host(div.forward(arr(x), arr(y))), x / y, rtol=rtol)
+    for found, expected in zip(sub.backward(arr(dout)), (dout, -dout), strict=True):
+        np.testing.assert_array_equal(host(found), expected)
+    quotients = dout / y, -dout * x / y**2
+    for found, expected in zip(div.backward(arr(dout)), quotients, strict=True):
+        np.testing.assert_allclose(host(found), expected, rtol=rtol)
+
+
+ARITHMETIC = [MulLayer, AddLayer, SubLayer, DivLayer]
+
+
+def test_numbers_alone_give_numbers() -> None:
+    sub, div = SubLayer(), DivLayer()
+    assert sub.forward(3, 5) == -2
+    assert sub.backward(2) == (2, -2)
+    assert div.forward(3, 4) == 0.75
+    assert div.backward(8) == (2, -1.5)
+    assert div.forward(1e-200, 2e-200) == 0.5
+    assert div.backward(1e-200) == (0.5, -0.25)
+    for layer in map(type.__call__, ARITHMETIC):
+        for x, y in ((np.int8(100), np.uint8(200)), (np.float32(0.5), 3), (True, np.int64(2))):
+            found = layer.forward(x, y)
+            assert found == type(layer)().forward(float(x), float(y))
+            assert type(found) in (int, float)
+
+
+def test_division_by_zero() -> None:
+    for zero in (0, 0.0, np.float32(0)):
+        with pytest.raises(ZeroDivisionError):
+            DivLayer().forward(1, zero)
+    div = DivLayer()
+    with np.errstate(all="ignore"):
+        for zeros, last in ((arr([0.0, 0.0, 2.0], widest), -3), (0, -np.inf)):
+            y = div.forward(arr([1.0, 0.0, -6.0], widest), zeros)
+            np.testing.assert_array_equal(host(y), [np.inf, np.nan, last])
+        # Without dimensions they are arrays, too, and stay so.
+        x = AddLayer().forward(arr(1.0, widest), arr(2.0, widest))
+        zero = MulLayer().forward(arr(1.0, widest), 0)
+        assert float(div.forward(x, zero)) == np.inf
+        assert [float(gradient) for gradient in div.backward(1)] == [np.inf, -np.inf]
+
+
+def test_a_quotient_of_tiny_numbers() -> None:
+    tiny = precise(1e-160, 1e-25)
+    div = DivLayer()
+    y = div.forward(arr([tiny, -3 * tiny], widest), arr([2 * tiny, tiny], widest))
+    np.testing.assert_allclose(host(y), [0.5, -3], rtol=1e-6)
+    dx, dy = div.backward(arr([tiny, tiny], widest))
+    np.testing.assert_allclose(host(dx), [0.5, 1], rtol=1e-6)
+    np.testing.assert_allclose(host(dy), [-0.25, 3], rtol=1e-6)
+
+
+NARROW = ["int8", "uint8", "int16", "uint16"]
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("kind", [MulLayer, AddLayer, SubLayer])
+def test_narrow_integers_do_not_overflow(kind: type[Layer], dtype: str) -> None:
+    limits = np.iinfo(dtype)
+    x, y = np.array([[limits.max, 3, 0], [limits.max, 5, 1]])
+    operation = {"×": np.multiply, "+": np.add, "−": np.subtract}[kind.symbol]
+    expected = operation(x.astype("int64"), y.astype("int64"))
+    there = [arr(values.astype(dtype)) for values in (x, y)]
+    for operands in (there, (there[0], arr(y, "int32")), (arr(x, "int32"), there[1])):
+        np.testing.assert_array_equal(host(kind().forward(*operands)), expected)
+    for number in (300, np.int64(-300)):
+        layer = kind()
+        np.testing.assert_array_equal(host(layer.forward(there[0], number)), operation(x, number))
+        np.testing.assert_array_equal(host(layer.forward(number, there[0])), operation(number, x))
+        dx, dy = layer.backward(there[0])
+        slope = {"×": number, "+": 1, "−": -1}[kind.symbol]
+        np.testing.assert_array_equal(host(dy), slope * x)
+        assert int(dx) == (np.sum(x * x) if kind is MulLayer else np.sum(x))
+
+
+def test_integers_without_a_sign_that_no_wider_ones_hold() -> None:
+    one = arr(np.array([1], dtype="uint64"))
+    for kind in (MulLayer, AddLayer, SubLayer):
+        with pytest.raises(DTypeError, match=rf"{kind.__name__}: uint64 holds .* asarray\(x, dty"):
+            kind().forward(one, 1)
+        layer = kind()
+        layer.forward(arr([1]), 2)
+        with pytest.raises(DTypeError, match=rf"{kind.__name__}.backward: uint64 holds "):
+            layer.backward(one)
+
+
+@pytest.mark.parametrize("kind", [MulLayer, AddLayer, SubLayer])
+def test_a_number_that_an_array_cannot_hold(kind: type[Layer]) -> None:
+    integers, floats = arr([1, 2]), arr([1.0, 2.0])
+    for number in (2**63, -(2**63) - 1, 10**400):
+        for operands in ((integers, number), (number, integers)):
+            with pytest.raises(DTypeError, match=rf"{kind.__name__}: an integer of \d+ bits does"):
+                kind().forward(*operands)
+    layer = kind()
+    layer.forward(integers, 3)
+    with pytest.raises(DTypeError, match=rf"{kind.__name__}.backward: an integer of 64 bits"):
+        layer.backward(2**63)
+    for operands in ((floats, 10**400), (10**400, 0.5), (0.5, 10**400)):
+        with pytest.raises(DTypeError, match=f"{kind.__name__}: an integer is too large for a fl"):
+            kind().forward(*operands)
+    assert kind().forward(10**400, 1) in (10**400, 10**400 + 1, 10**400 - 1)
+
+
+def test_numbers_too_large_for_a_float() -> None:
+    assert DivLayer().forward(10**400, 10**399) == 10
+    for operands in ((10**400, 3), (10**400, 0.5)):
+        with pytest.raises(DTypeError, match="DivLayer: an integer is too large"):
+            DivLayer().forward(*operands)
+    div, reciprocal, exp = DivLayer(), ReciprocalLayer(), ExpLayer()
+    div.forward(1, 2)
+    with pytest.raises(DTypeError, match="DivLayer: an integer is too large"):
+        div.backward(10**400)
+    assert reciprocal.forward(10**400) == 0
+    with pytest.raises(DTypeError, match=r"ReciprocalLayer\.backward: an integer is too large"):
+        reciprocal.backward(10**400)
+    assert exp.forward(10**400) == math.inf
+    assert exp.forward(-(10**400)) == 0
+
+
+def test_integers_and_floating_point_arrays_meet_in_backward_alone() -> None:
+    x, y = arr([1, 2]), arr([0.5, 4.0], widest)
+    for kind in ARITHMETIC:
+        for operands in ((x, y), (y, x), (x, 0.5)):
+            with pytest.raises(DTypeError, match=rf"{kind.__name__}.*: real floating-point"):
+                kind().forward(*operands)
+    for kind, expected in ((MulLayer, (1.5, 24)), (DivLayer, (6, 1.5))):
+        layer = kind()
+        layer.forward(arr([3.0, 6.0], widest), y)
+        dx, _ = layer.backward(arr([3, 6], "int64"))
+        np.testing.assert_array_equal(host(dx), expected)
+
+
+def test_division_is_of_floating_point_arrays() -> None:
+    for operands in ((arr([1]), arr([2])), (arr([1]), 2), (3, arr([2]))):
+        with pytest.raises(DTypeError, match="DivLayer: real floating-point numbers are needed"):
+            DivLayer().forward(*operands)
+
+
+@pytest.mark.parametrize("kind", ARITHMETIC)
+def test_empty_arrays_and_numbers_of_numpy(kind: type[Layer]) -> None:
+    layer = kind()
+    nothing = arr(np.zeros((0, 2)), widest)
+    for operands in ((nothing, nothing), (nothing, np.float32(2)), (np.int8(3), nothing)):
+        assert layer.forward(*operands).shape == (0, 2)
+        for operand, gradient in zip(operands, layer.backward(nothing), strict=True):
+            assert tuple(gradient.shape) == (() if np.isscalar(operand) else (0, 2))
+    x = layer.forward(arr([2.0, 3.0], "float32"), np.float64(2))
+    assert dtype_of(x) == "float32"
+    assert {dtype_of(gradient) for gradient in layer.backward(np.float32(1))} == {"float32"}
+    assert host(layer.forward(arr([2.0], widest), arr([1.0], widest))).shape == (1,)
+
+
 def test_a_number_that_meets_an_array_has_a_part_in_each_element() -> None:
     x = arr([1.0, 2.0, 4.0], widest)
     mul, add = MulLayer(), AddLayer()
@@ -275,6 +436,8 @@ def _layers(dtype: str) -> list[tuple[Layer, tuple[Array, ...]]]:
         (Affine(W, b), (x,)),
         (MulLayer(), (x, x + 1)),
         (AddLayer(), (x, x + 1)),
+        (SubLayer(), (x, x + 1)),
+        (DivLayer(), (x, x + 3)),
         (ExpLayer(), (x,)),
         (ReciprocalLayer(), (x + 3,)),
         (SoftmaxWithLoss(), (x, arr([2, 0]))),
@@ -407,7 +570,8 @@ def test_layers_in_print() -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        *(Relu(), Sigmoid(), MulLayer(), AddLayer(), ExpLayer(), ReciprocalLayer()),
+        *(Relu(), Sigmoid(), MulLayer(), AddLayer(), SubLayer(), DivLayer()),
+        *(ExpLayer(), ReciprocalLayer()),
         *(SoftmaxWithLoss(), IdentityWithLoss()),
     ],
 )
@@ -422,7 +586,7 @@ def test_affine_backward_before_forward() -> None:
         layer.backward(arr([[1.0, 1.0]]))
 
 
-@pytest.mark.parametrize("case", range(7))
+@pytest.mark.parametrize("case", range(9))
 def test_dout_has_the_shape_of_the_output(case: int) -> None:
     layer, inputs = _layers(widest)[case]
     layer.forward(*inputs)
@@ -430,7 +594,7 @@ def test_dout_has_the_shape_of_the_output(case: int) -> None:
         layer.backward(arr([1.0, 2.0, 3.0, 4.0, 5.0]))
 
 
-@pytest.mark.parametrize("case", range(8))
+@pytest.mark.parametrize("case", range(10))
 def test_arrays_of_two_libraries_do_not_mix(case: int) -> None:
     layer, inputs = _layers("float32")[case]
     stranger = other.asarray(np.ones((2, 3), dtype=np.float32))
@@ -513,7 +677,7 @@ def test_affine_refuses_samples_of_another_size(shape: tuple[int, ...]) -> None:
 
 
 def test_arithmetic_refuses_arrays_of_two_shapes() -> None:
-    for layer in (MulLayer(), AddLayer()):
+    for layer in (MulLayer(), AddLayer(), SubLayer(), DivLayer()):
         with pytest.raises(ShapeError, match=layer.name):
             layer.forward(arr([1.0, 2.0]), arr([1.0, 2.0, 3.0]))
 

@@ -363,8 +363,7 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: Network([brick(), "relu"], SoftmaxWithLoss()),  # type: ignore[list-item]
         SettingError,
-        "layer 2 is 'relu': derive it from xbp.layers.Layer, and give the loss as the second "
-        "argument",
+        "layer 2 is one of xbp.layers, not 'relu'",
     ),
     (
         lambda: Network([layer := Relu(), layer], SoftmaxWithLoss()),
@@ -374,7 +373,7 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: Network([brick()], Shift(None)),  # type: ignore[arg-type]
         SettingError,
-        "the loss is an xbp.layers.LossLayer, not Shift()",
+        "the loss is an xbp.layers.LossLayer, not Shift(): derive its class Shift from LossLayer",
     ),
     (
         lambda: Network([brick(), brick(other)], SoftmaxWithLoss()),

@@ -1,9 +1,14 @@
 """Finding, selecting and describing backends; plugins, also broken ones."""
 
 import asyncio
+import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Callable, Generator
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
+from types import coroutine
 from typing import Any
 
 import numpy as np
@@ -132,6 +137,116 @@ def test_tasks_do_not_see_each_others_selection() -> None:
 
     assert asyncio.run(both()) == ["device1", "device2"]
     assert get_backend().name == "numpy"
+
+
+def in_thread(*works: Callable[[], Any]) -> Any:
+    """Return what the last of the works returns, in a thread of its own."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.extend(work() for work in works))
+    thread.start()
+    thread.join()
+    return found[-1]
+
+
+def device() -> str:
+    return get_backend().device
+
+
+def test_threads_and_tasks_that_select_nothing_take_what_the_program_selects() -> None:
+    go_on, seen = threading.Event(), []
+
+    def wait_and_look() -> None:
+        go_on.wait()
+        seen.append(device())
+
+    early = threading.Thread(target=wait_and_look, daemon=True)
+    early.start()
+    set_backend("array-api-strict:device1")
+
+    async def work() -> list[str]:
+        return [device(), await asyncio.to_thread(device)]
+
+    assert asyncio.run(work()) == ["device1"] * 2
+    assert in_thread(device) == "device1"
+    assert in_thread(partial(set_backend, "array-api-strict:device2"), device) == "device2"
+    assert in_thread(partial(set_backend, "numpy"), partial(set_backend, None), device) == "device1"
+    # What a thread executes as code is no top level, either.
+    in_thread(partial(exec, "import xbp; xbp.set_backend('array-api-strict:device2')"))
+    with use_backend("array-api-strict:device2"):
+        assert in_thread(device) == "device1"
+    go_on.set()
+    early.join()
+    assert seen == [device()] == ["device1"]
+    set_backend(None)
+    assert in_thread(device) == "cpu"
+
+
+def test_a_function_that_a_loop_calls_selects_for_itself() -> None:
+    def select_and_look() -> str:
+        set_backend("array-api-strict:device2")
+        return device()
+
+    async def generated() -> AsyncIterator[str]:
+        yield select_and_look()
+
+    async def works() -> list[str]:
+        loop = asyncio.get_running_loop()
+        called = loop.create_future()
+        loop.call_soon(lambda: called.set_result(select_and_look()))
+        seen = [await called, device(), in_thread(device)]
+        seen += [found async for found in generated()]
+        return [*seen, device(), in_thread(device), await asyncio.create_task(later())]
+
+    async def later() -> str:
+        return device()
+
+    ours, theirs = "device1", "device2"
+    # Nor does a context of one's own keep it.
+    set_backend("numpy")
+    copy_context().run(set_backend, "array-api-strict:device1")
+    assert device() == ours
+    assert asyncio.run(works()) == [theirs, ours, ours, theirs, theirs, ours, theirs]
+    assert device() == ours
+
+
+def test_tasks_of_another_kind_of_loop_do_not_see_each_others_selection() -> None:
+    @coroutine
+    def pause() -> Generator[None, None, None]:
+        yield
+
+    async def work(spec: str) -> tuple[str, str]:
+        set_backend(spec)
+        await pause()
+        return spec, f"{get_backend().name}:{get_backend().device}"
+
+    specs = ["array-api-strict:device1", "array-api-strict:device2", "numpy:cpu"]
+    tasks = [(copy_context(), work(spec)) for spec in specs]
+    for context, task in tasks:
+        context.run(task.send, None)
+    for context, task in tasks:
+        with pytest.raises(StopIteration) as ended:
+            context.run(task.send, None)
+        assert len(set(ended.value.value)) == 1
+    assert get_backend().name == "numpy"
+
+
+def test_a_script_its_modules_and_its_functions_are_the_top_level(tmp_path: Path) -> None:
+    (tmp_path / "settings.py").write_text("import xbp\nxbp.set_backend('array-api-strict:device1')")
+    code = (
+        "import sys, threading, xbp\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "def look():\n"
+        "    thread = threading.Thread(target=lambda: print(xbp.get_backend().device, end=' '))\n"
+        "    thread.start(); thread.join()\n"
+        "import settings; look()\n"
+        "def select(): xbp.set_backend('array-api-strict:device2')\n"
+        "select(); look()\n"
+        "exec('xbp.set_backend(None)'); look()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "device1 device2 cpu "
 
 
 def test_threads_that_ask_at_once_get_one_object() -> None:

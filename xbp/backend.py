@@ -262,7 +262,7 @@ class Backend:
         if self.is_native(obj):
             x: Array = obj
             if kind_of(x) not in ("bool", "integral", "real floating"):
-                raise DTypeError(f"asarray: real numbers are needed, got {dtype_name(x.dtype)}")
+                raise _no_numbers(dtype_name(x.dtype), x)
             if not self.owns(x):
                 x = array_api_compat.to_device(x, self.native_device)
             if native_dtype is None or x.dtype == native_dtype:
@@ -281,6 +281,11 @@ class Backend:
         except XbpError:
             raise
         except TypeError as error:
+            if host.dtype.name in self.dtypes:
+                raise DTypeError(
+                    f"backend {self.name}:{self.device} makes no array of one of NumPy's "
+                    f"({error}): its author overrides from_numpy"
+                ) from error
             raise DTypeError(
                 f"backend {self.name}:{self.device} has no dtype {host.dtype}: name another one, "
                 "asarray(x, dtype='float32')"
@@ -317,7 +322,29 @@ class Backend:
 
         The result may share memory with x. This waits for the device.
         """
-        return np.from_dlpack(x, device="cpu")
+        try:
+            return np.from_dlpack(x, device="cpu")
+        except Exception as error:  # whatever a library without the protocol does
+            raise DTypeError(
+                f"backend {self.name}:{self.device} brings no array to the host ({error}): its "
+                "author overrides to_numpy"
+            ) from error
+
+
+def _no_numbers(what: str, obj: Any, host: Any = None) -> DTypeError:
+    """Return the error that says what was given instead of numbers, and how to make them some."""
+    host = np.asarray(obj if host is None else host)
+    texts = host.dtype.kind in "UST" or (
+        host.dtype.kind == "O" and host.size > 0 and all(isinstance(x, str) for x in host.flat)
+    )
+    advice = ""
+    if texts and host.ndim:
+        advice = ": number the classes, names, t = np.unique(t, return_inverse=True)"
+    elif host.dtype.kind == "O" and hasattr(obj, "to_numpy"):
+        advice = ": x.to_numpy(dtype='float64') makes numbers of it, or dtype='int64' labels"
+    elif host.dtype.kind == "O" and host.ndim:
+        advice = ": np.asarray(x, dtype='float64') makes numbers of it, if it holds some"
+    return DTypeError(f"asarray: real numbers are needed, got {what}{advice}")
 
 
 def to_host(obj: object) -> np.ndarray[Any, Any]:
@@ -347,8 +374,6 @@ def to_host(obj: object) -> np.ndarray[Any, Any]:
             f"asarray: cannot make an array of {type(obj).__name__}: {error}"
         ) from error
     if host.dtype.kind not in "biuf":
-        raise DTypeError(
-            f"asarray: real numbers are needed, got {type(obj).__name__} of {host.dtype}"
-        )
+        raise _no_numbers(f"{type(obj).__name__} of {host.dtype}", obj, host)
     # Not every library takes every layout and byte order.
     return np.asarray(host, dtype=host.dtype.newbyteorder("="), order="C")

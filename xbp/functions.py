@@ -5,6 +5,7 @@ finite results without a warning.
 """
 
 from math import nan, prod
+from numbers import Integral
 
 from xbp.errors import DTypeError, ShapeError
 from xbp.namespace import (
@@ -16,7 +17,7 @@ from xbp.namespace import (
     namespace_of,
     require_floating,
 )
-from xbp.settings import positive_integer
+from xbp.settings import is_integer, positive_integer
 
 
 def sigmoid(x: Array) -> Array:
@@ -204,12 +205,13 @@ def as_labels(t: Array | int, y: Array, where: str) -> Array:
     return _checked_labels(t, y, where)
 
 
-def _checked_labels(t: Array | int, y: Array, where: str) -> Array:
+def _checked_labels(t: Array, y: Array, where: str) -> Array:
     _require_samples(y, where)
-    if isinstance(t, int):
+    if isinstance(t, Integral):
         # Any number that is no label does, and it need not fit in the library's integers.
-        t = t if 0 <= t < y.shape[-1] else -1
-        t = namespace_of(y).asarray(t, device=device_of(y))
+        label = int(t)
+        label = label if 0 <= label < y.shape[-1] else -1
+        t = namespace_of(y).asarray(label, device=device_of(y))
     namespace_of(t, y, where=where)
     if t.shape != y.shape[:-1]:
         raise ShapeError(
@@ -245,7 +247,7 @@ def batch_size_of(y: Array) -> int:
 
 def _require_classes(x: Array, axis: int, where: str) -> None:
     require_floating(x, where)
-    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
+    if not is_integer(axis) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
         raise ShapeError(f"{where}: shape {tuple(x.shape)} has no element along axis {axis!r}")
 
 

@@ -33,7 +33,7 @@ from xbp.namespace import (
     namespace_of,
     widest_float,
 )
-from xbp.settings import positive_integer, positive_number
+from xbp.settings import positive_integer, positive_number, seed_integer
 
 # How far each element is moved to leave a kink, in steps of the difference quotient.
 JITTER = 100
@@ -238,7 +238,8 @@ def gradient_check(
         raise SettingError("either elements are compared or directions, not both")
     if not network.params:
         raise SettingError("the network has no parameters, so there is no gradient to check")
-    chance = random.Random(int(seed))
+    seed = seed_integer("seed", seed)
+    chance = random.Random(seed)
     with network.backend.scope():
         params = {key: widened_copy(value) for key, value in network.params.items()}
         x = widened_copy(x)

@@ -1,13 +1,13 @@
 """Initial weights, the same on every backend: drawn on the host, then moved."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from xbp.errors import SettingError, ShapeError
+from xbp.errors import CheckpointError, SettingError, ShapeError
 from xbp.settings import is_finite_number, is_integer
 
 
@@ -75,8 +75,58 @@ def _deviation(weight_init_std: Any, n_in: int, n_out: int) -> float:
 
 
 def random_generator(seed: int | Sequence[int] | None) -> "np.random.Generator":
-    """Return NumPy's generator for a seed, or a `SettingError` that says what a seed is."""
+    """Return NumPy's generator for a seed, or a `SettingError` that says what a seed is.
+
+    A seed is what `numpy.random.default_rng` takes: a generator of any kind among it.
+    """
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
         raise SettingError(f"seed is an integer ≥ 0 or None, not {seed!r}") from error
+
+
+def random_state(random: "np.random.Generator") -> dict[str, Any]:
+    """Return the state of a generator as JSON can hold it."""
+    return dict(_listed(random.bit_generator.state))
+
+
+def restore_random_state(random: "np.random.Generator", state: Any) -> None:
+    """Give a generator the state that `random_state` has returned.
+
+    Raises
+    ------
+    CheckpointError
+        If it is that of a generator of another kind, or none: anybody may have written it.
+    """
+    here = random.bit_generator.state
+    found = state.get("bit_generator") if isinstance(state, dict) else None
+    if found != here["bit_generator"]:
+        raise CheckpointError(
+            f"the training that was saved drew by {found}, this one draws by "
+            f"{here['bit_generator']}: give the same kind of generator as the seed"
+        )
+    try:
+        random.bit_generator.state = _filled(here, state)
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        random.bit_generator.state = here
+        raise CheckpointError(f"its random numbers have no state ({error})") from error
+
+
+def _listed(state: Any) -> Any:
+    if isinstance(state, Mapping):
+        return {name: _listed(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
+
+
+def _filled(here: Any, state: Any) -> Any:
+    """Return a state with arrays where a state of this generator has some."""
+    if isinstance(here, Mapping):
+        if not isinstance(state, dict) or here.keys() != state.keys():
+            raise ValueError("other parts than it has")
+        return {name: _filled(value, state[name]) for name, value in here.items()}
+    if not isinstance(here, np.ndarray):
+        return state
+    array = np.asarray(state, dtype=here.dtype)
+    if array.shape != here.shape:
+        raise ValueError(f"shape {array.shape}, not {here.shape}")
+    return array

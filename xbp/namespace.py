@@ -3,6 +3,7 @@
 The look-up is asked for by every operation of every layer, so its answer is kept by array type.
 """
 
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import array_api_compat
@@ -102,8 +103,11 @@ def kind_of(array: Array) -> str:
     except KeyError:
         isdtype = namespace_of(array).isdtype
         kinds = ("bool", "integral", "real floating", "complex floating")
-        found = (kind for kind in kinds if isdtype(array.dtype, kind))
-        return _kinds.setdefault(key, next(found, ""))
+        try:
+            found = next((kind for kind in kinds if isdtype(array.dtype, kind)), "")
+        except TypeError:  # a dtype that NumPy itself does not take for one: of text
+            found = ""
+        return _kinds.setdefault(key, found)
 
 
 def is_floating(array: Array) -> bool:
@@ -124,6 +128,79 @@ def require_real(array: Array, where: str) -> None:
     """Raise `DTypeError` unless the array holds real numbers, integers or floating-point ones."""
     if kind_of(array) not in ("integral", "real floating"):
         raise DTypeError(f"{where}: real numbers are needed, got {dtype_name(array.dtype)}")
+
+
+def widened(x: Array, where: str) -> Array:
+    """Return real numbers in a dtype that arithmetic is right in: a narrow integer overflows.
+
+    Integers narrower than the default of their device become that; so do those without a sign,
+    for a difference of two may be below 0.
+
+    Raises
+    ------
+    DTypeError
+        If the array holds no real numbers, or integers without a sign that are not narrower.
+    """
+    require_real(x, where)
+    if is_floating(x):
+        return x
+    xp = namespace_of(x)
+    found = xp.iinfo(x.dtype)
+    wide = xp.__array_namespace_info__().default_dtypes(device=device_of(x))["integral"]
+    if found.bits < xp.iinfo(wide).bits:
+        return xp.astype(x, wide)
+    if found.min < 0:
+        return x
+    name = dtype_name(wide)
+    raise DTypeError(
+        f"{where}: {dtype_name(x.dtype)} holds numbers that {name} does not, and no sign: where "
+        f"they are smaller, convert with the backend's asarray(x, dtype={name!r})"
+    )
+
+
+def is_number(x: Any) -> bool:
+    """Tell whether x is a real number, of Python or of NumPy, and no array."""
+    return isinstance(x, Real)
+
+
+def python_number(x: Any) -> int | float:
+    """Return a number as one of Python's."""
+    return int(x) if isinstance(x, Integral) else float(x)
+
+
+def as_float(x: int | float, where: str) -> float:
+    """Return a number as a float, or raise `DTypeError` if it is too large for that."""
+    try:
+        return float(x)
+    except OverflowError as error:
+        raise too_large(where) from error
+
+
+def too_large(where: str) -> DTypeError:
+    """Return the error that says so of an integer that would have to become a float."""
+    return DTypeError(f"{where}: an integer is too large for a floating-point number")
+
+
+def number_like(array: Array, x: Any, where: str) -> int | float:
+    """Return a number as one that an array's dtype can hold: not every library looks.
+
+    Raises
+    ------
+    DTypeError
+        If the array holds integers and the number is none, or larger than they can be.
+    """
+    number = python_number(x)
+    if is_floating(array):
+        return as_float(number, where)
+    if isinstance(number, float):
+        require_floating(array, f"{where}, to which {number} was given")
+    limits = namespace_of(array).iinfo(array.dtype)
+    if not limits.min <= number <= limits.max:
+        raise DTypeError(
+            f"{where}: an integer of {int(number).bit_length()} bits does not fit into "
+            f"{dtype_name(array.dtype)}: use smaller numbers, or floating-point ones"
+        )
+    return number
 
 
 def cast_like(x: Array, like: Array) -> Array:

@@ -3,17 +3,22 @@
 A backend is a factory, usually a subclass of `Backend`, that an entry point of the group
 ``xbp.backends`` names, or that `register_backend` was given. Nothing here knows a list of names.
 
-The selection is a context variable: threads and asyncio tasks do not see each other's.
+What a thread or an asyncio task selects is a context variable: no other sees it. What a program
+selects at its top level, a script, a prompt, or a cell of a notebook, is for the whole process: for
+each thread and task that selects nothing itself. So a cell's selection holds in the next cell,
+although a kernel may run each in a task of its own.
 """
 
 import copy
 import difflib
+import inspect
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from xbp.backend import Backend
@@ -27,7 +32,8 @@ from xbp.errors import (
 from xbp.namespace import Array
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import Distribution, EntryPoint
+    from types import FrameType
 
 GROUP = "xbp.backends"
 ENVIRONMENT_VARIABLE = "XBP_BACKEND"
@@ -37,6 +43,11 @@ BackendFactory = Callable[[str | None], Backend]
 
 _used: ContextVar[Backend | None] = ContextVar("xbp_use_backend", default=None)
 _set: ContextVar[Backend | None] = ContextVar("xbp_set_backend", default=None)
+
+# What was selected at the top level of the program.
+_of_process: Backend | None = None
+
+_OF_COROUTINES = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 _lock = threading.RLock()
 _registered: dict[str, BackendFactory] = {}
@@ -50,8 +61,9 @@ def get_backend(spec: str | Backend | None = None) -> Backend:
     ----------
     spec
         ``"name"`` or ``"name:device"``, such as ``"numpy"`` or ``"torch:cuda:0"``. None asks for
-        the selection: that of `use_backend`, else of `set_backend`, else of the environment
-        variable ``XBP_BACKEND``, else NumPy. A `Backend` is returned as it is.
+        the selection: that of `use_backend`, else of `set_backend` in this thread or task, else of
+        `set_backend` at the program's top level, else of the environment variable
+        ``XBP_BACKEND``, else NumPy. A `Backend` is returned as it is.
 
     Raises
     ------
@@ -64,7 +76,7 @@ def get_backend(spec: str | Backend | None = None) -> Backend:
         return spec
     if spec is not None:
         return _find(spec)
-    selected = _used.get() or _set.get()
+    selected = _used.get() or _set.get() or _of_process
     if selected is not None:
         return selected
     from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
@@ -74,14 +86,43 @@ def get_backend(spec: str | Backend | None = None) -> Backend:
 
 
 def set_backend(spec: str | Backend | None) -> None:
-    """Select a backend for the rest of this thread or task; None takes the selection back.
+    """Select a backend from here on; None takes the selection back.
+
+    At the top level of a program, that is in a script, at a prompt or in a cell of a notebook, and
+    in what these call or await, it is selected for the process: for each thread and asyncio task
+    that selects nothing itself. In a thread or a task it is selected for that alone, and for the
+    tasks that it begins.
 
     Raises
     ------
     BackendNotFoundError, BackendUnavailableError
         As `get_backend`; the selection then stays as it was.
     """
-    _set.set(None if spec is None else get_backend(spec))
+    global _of_process
+    backend = None if spec is None else get_backend(spec)
+    if _at_top_level():
+        _of_process, backend = backend, None
+    _set.set(backend)
+
+
+def _at_top_level() -> bool:
+    """Tell whether the code of a module, a prompt or a cell calls, rather than an event loop."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    frame: FrameType | None = sys._getframe(2)
+    in_coroutine = False
+    while frame is not None:
+        flags, name = frame.f_code.co_flags, frame.f_code.co_name
+        if not flags & inspect.CO_NEWLOCALS and name.startswith("<"):
+            return True  # "<module>", or as IPython calls a cell
+        # The first that is no coroutine and calls one drives it: the loop, of whatever library.
+        was_in_coroutine, in_coroutine = in_coroutine, bool(flags & _OF_COROUTINES)
+        if was_in_coroutine and not in_coroutine:
+            return False
+        if frame.f_globals.get("__name__") == "asyncio.events":
+            return False  # a callback
+        frame = frame.f_back
+    return False
 
 
 def use_backend(spec: str | Backend) -> AbstractContextManager[Backend]:
@@ -147,7 +188,7 @@ def backend_of(x: Array) -> Backend:
     # Those whose name the library's begins with come first, so that no other library is imported.
     names = sorted(_factories(), key=lambda name: not library.startswith(name.replace("-", "_")))
     for record in map(BackendRecord, names):
-        if record.usable and record.backend.is_native(x):
+        if record.usable and _answer(partial(record.backend.is_native, x), of=bool, other=False):
             return get_backend(f"{record.name}:{record.backend.device_name(x)}")
     raise MixedBackendError(
         f"no backend owns arrays of {type(x).__module__}.{type(x).__name__}: add one with "
@@ -158,7 +199,8 @@ def backend_of(x: Array) -> Backend:
 def available_backends() -> Mapping[str, "BackendRecord"]:
     """Return a record of every backend, by name, the usable and the others.
 
-    Nothing is imported until a record is asked for a detail.
+    Nothing is imported until a record is asked for a detail. What a plugin raises then, an exit of
+    the program among it, is a reason why it is not usable, or leaves a detail unknown.
     """
     return {name: BackendRecord(name) for name in sorted(_factories())}
 
@@ -173,8 +215,9 @@ class BackendRecord:
     reason : str
         Empty if usable; else why not, and what to do.
     version : str or None
-        The library's version, if it can be imported.
+        The library's version, if it can be imported and says so.
     devices : list of str
+        Those that a spec may name; where a plugin does not list them, its default one.
     has_float64 : bool
         Of the default device.
     """
@@ -212,21 +255,27 @@ class BackendRecord:
     @cached_property
     def version(self) -> str | None:
         """The version of its library, if that can be imported."""
-        try:
-            factory = _load(self.name)
-        except XbpError:
-            return None
-        return getattr(getattr(factory, "library", None), "__version__", None)
+        version = _answer(
+            lambda: getattr(_load(self.name), "library").__version__,  # noqa: B009  any factory
+            of=str,
+            other=None,
+        )
+        return None if version is None else str(version)
 
-    @property
+    @cached_property
     def devices(self) -> list[str]:
         """The devices that a spec may name here."""
-        return self.backend.devices() if self.usable else []
+        if not self.usable:
+            return []
+        found = _answer(lambda: list(self.backend.devices()), of=list, other=[])
+        if not all(isinstance(device, str) for device in found):
+            found = []
+        return [str(device) for device in found or [self.backend.device]]
 
     @property
     def has_float64(self) -> bool:
         """Whether its default device computes in float64."""
-        return self.usable and self.backend.has_float64
+        return bool(_answer(lambda: self.backend.has_float64, of=bool, other=False))
 
 
 def _find(spec: str, origin: str = "") -> Backend:
@@ -246,15 +295,41 @@ def _find(spec: str, origin: str = "") -> Backend:
         return _instances.setdefault(spec, backend)
 
 
+def _answer(ask: Callable[[], Any], *, of: type, other: Any) -> Any:
+    """Return what somebody's code answers, if that is of a type, whatever else it may do."""
+    try:
+        answer = ask()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return other
+    return answer if isinstance(answer, of) else other
+
+
 def _factories() -> dict[str, Any]:
     """Return the factory or the entry point, not loaded yet, of each name."""
-    # Importing this takes as long as a third of NumPy.
-    from importlib.metadata import entry_points  # noqa: PLC0415
-
-    points = entry_points(group=GROUP)
     # Nobody takes the name of one of xbp's own.
-    installed = {point.name: point for point in sorted(points, key=_is_own)}
+    installed = {point.name: point for point in sorted(_entry_points(), key=_is_own)}
     return {**installed, **_registered}
+
+
+def _entry_points() -> "list[EntryPoint]":
+    """Return those of the group, but for distributions that cannot be read."""
+    # Importing this takes as long as a third of NumPy.
+    from importlib.metadata import distributions, entry_points  # noqa: PLC0415
+
+    try:
+        return list(entry_points(group=GROUP))
+    except Exception:  # whatever somebody has put into the folder of packages
+        found = []
+        for distribution in distributions():
+            points = _answer(partial(_points_of, distribution), of=list, other=[])
+            found += [point for point in points if point.group == GROUP]
+        return found[::-1]  # the first on the path counts
+
+
+def _points_of(distribution: "Distribution") -> "list[EntryPoint]":
+    return list(distribution.entry_points)
 
 
 def _is_own(point: "EntryPoint") -> bool:
@@ -276,11 +351,14 @@ def _load(name: str, origin: str = "") -> BackendFactory:
     point: EntryPoint = known[name]
     try:
         factory: BackendFactory = point.load()
+    except KeyboardInterrupt:
+        raise
     except ImportError as error:
         raise BackendUnavailableError(
-            f"{origin}backend {name!r} cannot be imported ({error}): {_how_to_install(point)}"
+            f"{origin}backend {name!r} cannot be imported ({_told(error)}): "
+            f"{_how_to_install(point)}"
         ) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise _broken(name, "import", error, origin) from error
     return factory
 
@@ -288,32 +366,49 @@ def _load(name: str, origin: str = "") -> BackendFactory:
 def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -> Backend:
     try:
         backend = factory(device)
+        if isinstance(backend, Backend) and getattr(backend, "name", None) != name:
+            # A spec made of name and device leads back to it, whatever its class is called. A copy,
+            # for the factory may have handed out a backend that has its own name already.
+            backend = copy.copy(backend)
+            backend.name = name
+        lacking = isinstance(backend, Backend) and [
+            attribute for attribute in ("library", "xp") if not hasattr(backend, attribute)
+        ]
+    except KeyboardInterrupt:
+        raise
     except BackendUnavailableError as error:
-        raise BackendUnavailableError(f"{origin}{error}") from error
-    except (Exception, SystemExit) as error:
+        raise BackendUnavailableError(f"{origin}{_told(error)}") from error
+    except BaseException as error:
         raise _broken(name, "start", error, origin) from error
     if not isinstance(backend, Backend):
+        shown = _answer(lambda: repr(backend), of=str, other=f"a {type(backend).__name__}")
         raise BackendUnavailableError(
-            f"{origin}the factory of backend {name!r} returned {backend!r}, not an xbp.Backend"
+            f"{origin}the factory of backend {name!r} returned {shown}, not an xbp.Backend"
         )
-    if getattr(backend, "name", None) != name:
-        # A spec made of name and device leads back to it, whatever its class is called. A copy,
-        # for the factory may have handed out a backend that has its own name already.
-        backend = copy.copy(backend)
-        backend.name = name
+    if lacking:
+        raise BackendUnavailableError(
+            f"{origin}backend {name!r} has no {' and no '.join(lacking)}: its author sets it in "
+            "the class"
+        )
     return backend
 
 
 def _broken(name: str, action: str, error: BaseException, origin: str) -> BackendUnavailableError:
     return BackendUnavailableError(
-        f"{origin}backend {name!r} failed to {action} with {type(error).__name__}: {error}: "
-        "tell its author, or uninstall the plugin"
+        f"{origin}backend {name!r} failed to {action} with {type(error).__name__}: "
+        f"{_told(error)}: tell its author, or uninstall the plugin"
     )
+
+
+def _told(error: BaseException) -> str:
+    """Return an error's message, if it can be made."""
+    told: str = _answer(lambda: str(error), of=str, other="")
+    return told
 
 
 def _how_to_install(point: "EntryPoint") -> str:
     """Name what the distribution requires for the backend, as its own metadata have it."""
-    requirements = (point.dist.requires if point.dist else None) or []
+    requirements = _answer(lambda: point.dist and point.dist.requires, of=list, other=[])
     wanted = [
         f"pip install '{requirement.strip()}'"
         for requirement, _, marker in (line.partition(";") for line in requirements)

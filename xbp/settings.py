@@ -54,6 +54,25 @@ def true_or_false(what: str, value: Any) -> bool:
     return value
 
 
+def without_base(thing: Any, base: type) -> str:
+    """Return a thing for the message that it is none of a class: what it is, and why perhaps."""
+    if isinstance(thing, type):
+        if issubclass(thing, base):
+            return f"the class {thing.__name__}: make one of it, {thing.__name__}(...)"
+        return f"the class {thing.__name__}: derive it from {base.__name__}, and make one of it"
+    if isinstance(thing, int | float | str | list | tuple | dict | None):
+        return repr(thing)
+    kind = type(thing).__name__
+    return f"{thing!r}: derive its class {kind} from {base.__name__}"
+
+
+def seed_integer(what: str, value: Any) -> int:
+    """Return a setting as an int, or raise `SettingError` unless it is an integer of 0 or more."""
+    if not (is_integer(value) and value >= 0):
+        raise SettingError(f"{what} is an integer ≥ 0, not {value!r}")
+    return int(value)
+
+
 def as_json(what: str, values: Any) -> Any:
     """Return a dictionary as a file will give it back, or raise `SettingError` if it cannot."""
     try:

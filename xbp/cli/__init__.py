@@ -8,10 +8,12 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -19,7 +21,7 @@ import xbp
 from xbp.cli.backends import backends
 from xbp.cli.bench import bench
 from xbp.cli.check import check
-from xbp.cli.common import printable
+from xbp.cli.common import echo, printable
 from xbp.cli.completion import completion
 from xbp.cli.gradcheck import gradcheck
 from xbp.cli.graph import graph
@@ -30,22 +32,46 @@ from xbp.errors import BackendNotFoundError, SettingError, XbpError
 class _Commands(click.Group):
     """Turns errors that xbp raises on purpose into one message and an exit status."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, *args: Any, **settings: Any) -> Any:
         _prepare_streams()
-        with warnings.catch_warnings():
+        return super().main(*args, **{"prog_name": "xbp", **settings})
+
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        with _one_message():
+            return super().make_context(*args, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with warnings.catch_warnings(), _one_message():
             warnings.showwarning = _show_warning
-            try:
-                return super().invoke(ctx)
-            except BrokenPipeError:
-                raise  # click ends silently: nobody reads what is printed
-            except OSError as error:
-                # Without a file's name it comes from what is printed.
-                where = f"{error.filename}" if error.filename else "the output"
-                raise _Failure(f"{where}: {error.strerror or error}") from error
-            except MemoryError as error:
-                raise _Failure(f"not enough memory for such sizes ({error})") from error
-            except XbpError as error:
-                raise _Failure(str(error), is_usage=isinstance(error, _USAGE)) from error
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    """Turn errors into one message; what it repeats of a command line or a name is printable."""
+    try:
+        try:
+            yield
+        except BrokenPipeError:
+            raise  # click ends silently: nobody reads what is printed
+        except OSError as error:
+            # Without a file's name it comes from what is printed.
+            where = f"{error.filename}" if error.filename else "the output"
+            raise _Failure(f"{where}: {error.strerror or error}") from error
+        except MemoryError as error:
+            raise _Failure(f"not enough memory for such sizes ({error})") from error
+        except XbpError as error:
+            raise _Failure(str(error), is_usage=isinstance(error, _USAGE)) from error
+    except click.ClickException as error:
+        text, show = printable(error.format_message()), error.show
+
+        def show_if_possible(file: IO[Any] | None = None) -> None:
+            with suppress(OSError):  # where nobody can read it, the status tells
+                show(file)
+
+        error.format_message = lambda: text  # type: ignore[method-assign]
+        error.show = show_if_possible  # type: ignore[method-assign]
+        raise
 
 
 # Of these the command line is wrong.
@@ -62,7 +88,7 @@ def _prepare_streams() -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"Warning: {printable(str(message))}", err=True)
+    echo(f"Warning: {message}", err=True)
 
 
 class _Failure(click.ClickException):
@@ -77,14 +103,21 @@ def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) ->
     """Print the versions of xbp, of Python and of the array libraries, without importing them."""
     if not wanted:
         return
-    providers = metadata.packages_distributions()
-    libraries = {name: providers.get(name.replace("-", "_")) for name in xbp.available_backends()}
-    click.echo(f"xbp, version {xbp.__version__}")
-    click.echo(f"Python {platform.python_version()}")
-    for name, distributions in libraries.items():
-        if distributions:
-            click.echo(f"{name} {metadata.version(distributions[0])}")
+    echo(f"xbp, version {xbp.__version__}")
+    echo(f"Python {platform.python_version()}")
+    for name in xbp.available_backends():
+        if version := _installed(name):
+            echo(f"{name} {version}")
     ctx.exit()
+
+
+def _installed(library: str) -> str | None:
+    """Return the version of a library, without importing it."""
+    try:
+        distributions = metadata.packages_distributions().get(library.replace("-", "_"), [])
+        return metadata.version(distributions[0]) if distributions else None
+    except Exception:  # whatever somebody has put into the folder of packages
+        return None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

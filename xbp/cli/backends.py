@@ -1,22 +1,30 @@
 """``xbp backends``."""
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 import xbp
-from xbp.cli.common import json_option, table
-from xbp.registry import describe
-from xbp.saving import to_json
+from xbp.cli.common import echo_json, json_option, show, styled, table
+from xbp.probe import descriptions
 
 
 @click.command()
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True, max=86_400),
+    default=60,
+    show_default=True,
+    help="How long to wait for each of them.",
+)
 @json_option
-def backends(as_json: bool) -> None:
-    """List the array libraries, and say what to install for the others."""
-    records = [describe(record) for record in xbp.available_backends().values()]
+def backends(timeout: float, as_json: bool) -> None:
+    """List the array libraries, and say what to install for the others.
+
+    Each is asked in a process of its own: one that does not answer harms no other.
+    """
+    records = descriptions(xbp.available_backends(), timeout)
     if as_json:
-        click.echo(to_json({record["name"]: record for record in records}))
+        echo_json({record["name"]: record for record in records})
         return
     results = table("backend", "version", "devices", "float64", "usable, or why not")
     for record in records:
@@ -25,6 +33,6 @@ def backends(as_json: bool) -> None:
             record["version"] or "-",
             "\n".join(record["devices"]) or "-",
             "yes" if record["float64"] else "no" if record["usable"] else "-",
-            "[green]usable[/]" if record["usable"] else escape(record["reason"]),
+            styled("usable", "green") if record["usable"] else record["reason"],
         )
-    Console().print(results)
+    show(results)

@@ -9,8 +9,6 @@ from itertools import product
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import track
 
 import xbp
 from xbp.backend import Backend
@@ -18,14 +16,18 @@ from xbp.cli.common import (
     INTERRUPTED,
     complete_backend,
     count_type,
+    echo,
+    echo_json,
     folder_type,
     json_option,
+    show,
     start,
     table,
+    tracked,
 )
 from xbp.errors import BackendUnavailableError, XbpError
 from xbp.files import prepare_folder
-from xbp.saving import save_result, to_json
+from xbp.saving import save_result
 
 RESULT, PLOT = "bench.json", "bench.svg"
 
@@ -96,18 +98,17 @@ def bench(
         "interrupted": False,
     }
     ending: BaseException | None = None
-    progress = Console(stderr=True)
     try:
         # The floor is NumPy's, once.
         with Arena({FLOOR: "numpy"} | specs_by_title) as arena:
-            for shape in track(shapes, "measuring", console=progress, transient=True):
+            for shape in tracked(shapes, "measuring"):
                 for work, seconds in arena.seconds(shape, rounds).items():
                     result["measured"].append({**asdict(shape), "work": work, "seconds": seconds})
                 # Known when the libraries have started their threads.
                 result["machine"] = {**_machine(backends), "threads": arena.threads()}
                 if folder:
                     save_result(result, folder / RESULT)
-                progress.print(f"measured: {shape}", highlight=False)
+                echo(f"measured: {shape}", err=True)
     except (KeyboardInterrupt, XbpError) as error:
         ending = error
         result["interrupted"] = True
@@ -119,11 +120,11 @@ def bench(
         if folder:
             save_result(result, folder / RESULT)
             draw(result, folder / PLOT)
-            click.echo(f"{RESULT} and {PLOT} are in {folder}", err=True)
+            echo(f"{RESULT} and {PLOT} are in {folder}", err=True)
     if isinstance(ending, XbpError):
         raise ending
     if ending:
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
         raise SystemExit(INTERRUPTED)
 
 
@@ -141,10 +142,10 @@ def _machine(backends: Sequence[Backend]) -> dict[str, Any]:
 
 def _show(result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(to_json(result))
+        echo_json(result)
         return
-    figures = table("batch", "width", "depth", "work", "contestant", "microseconds", "ratio")
-    figures.title = f"ratio: to the {result['floor']}"
+    columns = ("batch", "width", "depth", "work", "contestant", "microseconds", "ratio")
+    figures = table(*columns, title=f"ratio: to the {result['floor']}")
     for found in result["measured"]:
         figures.add_section()
         labels = [str(found[key]) for key in ("batch", "width", "depth", "work")]
@@ -152,12 +153,11 @@ def _show(result: Mapping[str, Any], as_json: bool) -> None:
         for title, seconds in found["seconds"].items():
             figures.add_row(*labels, title, f"{seconds * 1e6:,.0f}", f"{seconds / floor:.2f}")
             labels = [""] * len(labels)
-    console = Console()
-    console.print(figures)
+    show(figures)
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["backends"].items())
-    click.echo(f"{machine['cores']} cores, Python {machine['python']}, {versions}")
+    echo(f"{machine['cores']} cores, Python {machine['python']}, {versions}")
     for title, pools in machine["threads"].items():
-        click.echo(f"threads of {title}: {', '.join(pools) or 'as it chooses'}")
+        echo(f"threads of {title}: {', '.join(pools) or 'as it chooses'}")
     if result["interrupted"]:
-        click.echo("interrupted: these shapes had been measured")
+        echo("interrupted: these shapes had been measured")

@@ -4,12 +4,20 @@ from traceback import extract_tb
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import track
 
-from xbp.cli.common import complete_backend, count_type, json_option, start, table
+from xbp.cli.common import (
+    complete_backend,
+    count_type,
+    echo,
+    echo_json,
+    json_option,
+    show,
+    start,
+    styled,
+    table,
+    tracked,
+)
 from xbp.errors import SettingError
-from xbp.saving import to_json
 
 
 @click.command()
@@ -34,24 +42,19 @@ def check(spec: str, examples: int, as_json: bool) -> None:
     backend = start(spec)
     suite = BackendConformance()
     suite.spec, suite.max_examples = spec, examples
-    quiet = Console(stderr=True)
     results = {
         name: {"promise": promise, "failure": _failure(suite, name)}
-        for name, promise in track(
-            suite.checks().items(), "checking", console=quiet, transient=True
-        )
+        for name, promise in tracked(suite.checks().items(), "checking")
     }
     failures = {name: found for name, found in results.items() if found["failure"]}
     if as_json:
-        click.echo(
-            to_json(
-                {
-                    "backend": backend.name,
-                    "device": backend.device,
-                    "passed": not failures,
-                    "checks": results,
-                }
-            )
+        echo_json(
+            {
+                "backend": backend.name,
+                "device": backend.device,
+                "passed": not failures,
+                "checks": results,
+            }
         )
     else:
         _print(results, f"{backend.name}:{backend.device}")
@@ -65,19 +68,23 @@ def _failure(suite: Any, name: str) -> str | None:
         getattr(suite, name)()
     except AssertionError as error:
         return str(error).strip() or f"it fails: {extract_tb(error.__traceback__)[-1].line}"
-    except Exception as error:  # whatever a backend's author has not thought of
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a backend's author has not thought of
         where = extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
     return None
 
 
 def _print(results: dict[str, dict[str, str | None]], title: str) -> None:
-    verdicts = table("promise", "verdict")
+    broken = {name: found["failure"] for name, found in results.items() if found["failure"]}
+    kept = f"{len(results) - len(broken)} of {len(results)} promises kept"
+    verdicts = table("promise", "verdict", title=f"{title}: {kept}")
     for name, found in results.items():
         promise = name.removeprefix("test_").replace("_", " ")
-        verdicts.add_row(promise, "[red]broken[/]" if found["failure"] else "[green]kept[/]")
-    broken = {name: found["failure"] for name, found in results.items() if found["failure"]}
-    verdicts.title = f"{title}: {len(results) - len(broken)} of {len(results)} promises kept"
-    Console().print(verdicts)
+        verdicts.add_row(
+            promise, styled("broken", "red") if found["failure"] else styled("kept", "green")
+        )
+    show(verdicts)
     for name, failure in broken.items():
-        click.echo(f"\n{name}: {results[name]['promise']}\n{failure}")
+        echo(f"\n{name}: {results[name]['promise']}\n{failure}")

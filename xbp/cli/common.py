@@ -1,14 +1,19 @@
 """What the commands share: options, the way to a backend and to data, tables."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+import rich.table
 from click.shell_completion import CompletionItem
-from rich.table import Table
+from rich.console import Console
+from rich.progress import track
+from rich.text import Text
 
 import xbp
 from xbp.backend import Backend
@@ -17,16 +22,23 @@ from xbp.datasets.digits import DARKEST
 from xbp.datasets.mnist import BRIGHTEST
 from xbp.errors import DataError, SettingError
 from xbp.files import as_path
+from xbp.saving import to_json
 
 MOST_CLASSES = 100_000
+
+Item = TypeVar("Item")
 
 # The exit status of what Ctrl-C ended.
 INTERRUPTED = 130
 
 
 def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the backends' names that begin so."""
-    return [name for name in xbp.available_backends() if name.startswith(incomplete)]
+    """Return the backends' names that begin so; none that a shell would take for something else."""
+    return [
+        name
+        for name in xbp.available_backends()
+        if name.startswith(incomplete) and name.isprintable() and " " not in name
+    ]
 
 
 def complete_data(
@@ -135,7 +147,7 @@ def class_count(t: Any, source: str) -> int:
     if t.ndim != 1 or t.size == 0 or t.dtype.kind not in "iu":
         raise DataError(
             f"{source}: targets are integer labels (N,) or one-hot (N, C), got {t.dtype} of shape "
-            f"{t.shape}{': labels become integers by .astype(int)' if t.ndim == 1 else ''}"
+            f"{t.shape}{_how_to_number(t)}"
         )
     if t.min() < 0:
         raise DataError(f"{source}: labels are numbered from 0, but one is {t.min()}")
@@ -148,14 +160,74 @@ def class_count(t: Any, source: str) -> int:
     return classes
 
 
+def _how_to_number(t: Any) -> str:
+    if t.ndim != 1:
+        return ""
+    if t.dtype.kind in "UST":
+        return ": number the classes, names, t = np.unique(t, return_inverse=True)"
+    return ": labels become integers by .astype(int)"
+
+
+# The doors to the terminal. Nothing else in xbp.cli prints, and a test holds that: whoever names a
+# file, a plugin or a version has written a part of what is printed.
+
+
 def printable(text: str) -> str:
-    """Return text without what a terminal would obey: anybody may have named a file so."""
+    """Return text without what a terminal would obey."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
-def table(*columns: str) -> Table:
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text on standard output, or on standard error: there, if somebody can read it."""
+    with suppress(OSError) if err else nullcontext():
+        click.echo(printable(text), err=err)
+
+
+def echo_json(values: Mapping[str, Any]) -> None:
+    """Print one JSON object: what is not ASCII is escaped there already, but for one character."""
+    click.echo(to_json(values).replace("\x7f", "\\u007f"))
+
+
+class Table(rich.table.Table):
+    """A table of plain texts: nothing in them is markup."""
+
+    def add_row(self, *cells: Any, **settings: Any) -> None:
+        """Add a row of texts, and of what `styled` returns."""
+        super().add_row(*map(_plain, cells), **settings)
+
+
+def table(*columns: str, title: str = "") -> Table:
     """Return an empty table with these columns."""
-    empty = Table()
+    empty = Table(title=_plain(title) if title else None)
     for column in columns:
-        empty.add_column(column)
+        # A word that is too long goes on in the next line: half a message is none.
+        empty.add_column(_plain(column), overflow="fold")
     return empty
+
+
+def styled(text: str, style: str) -> Text:
+    """Return the text of a cell in a style, ``"green"``."""
+    return Text(printable(text), style)
+
+
+def _plain(cell: str | Text) -> Text:
+    return cell if isinstance(cell, Text) else Text(printable(cell))
+
+
+def show(shown: Table) -> None:
+    """Print a table on standard output."""
+    Console().print(shown)
+
+
+def width_for_curves() -> int | None:
+    """Return how wide standard output is, in characters; None if it has no signs for a curve."""
+    console = Console()
+    return console.width if console.encoding.startswith("utf") else None
+
+
+def tracked(items: Iterable[Item], description: str) -> Iterable[Item]:
+    """Return the items, and show on standard error how many are done."""
+    console = Console(stderr=True)
+    return track(
+        items, description, console=console, transient=True, disable=not console.is_terminal
+    )

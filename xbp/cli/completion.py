@@ -3,6 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
+from xbp.cli.common import echo
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -15,4 +17,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"{shell} is not known to this version of click")
-    click.echo(kind(ctx.find_root().command, {}, "xbp", "_XBP_COMPLETE").source())
+    echo(kind(ctx.find_root().command, {}, "xbp", "_XBP_COMPLETE").source())

@@ -4,7 +4,6 @@ from math import prod
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
 
 import xbp
 from xbp.cli.common import (
@@ -12,14 +11,17 @@ from xbp.cli.common import (
     class_count,
     count_type,
     data_dir_option,
+    echo,
+    echo_json,
     json_option,
     load,
     seed_option,
+    show,
     start,
+    styled,
     table,
 )
 from xbp.errors import SettingError
-from xbp.saving import to_json
 
 
 @click.command()
@@ -86,29 +88,27 @@ def gradcheck(
         seed=seed,
     )
     if as_json:
-        click.echo(
-            to_json(
-                {
-                    "data": data,
-                    "backend": chosen.name,
-                    "device": chosen.device,
-                    "dtype": report.dtype,
-                    "step": report.step,
-                    "directions": directions,
-                    "passed": report.passed,
-                    "verdict": report.verdict,
-                    "not_deterministic": report.not_deterministic,
-                    "parameters": {
-                        key: {
-                            **vars(check),
-                            "compared": check.compared,
-                            "verdict": check.verdict,
-                            "passed": check.passed,
-                        }
-                        for key, check in report.parameters.items()
-                    },
-                }
-            )
+        echo_json(
+            {
+                "data": data,
+                "backend": chosen.name,
+                "device": chosen.device,
+                "dtype": report.dtype,
+                "step": report.step,
+                "directions": directions,
+                "passed": report.passed,
+                "verdict": report.verdict,
+                "not_deterministic": report.not_deterministic,
+                "parameters": {
+                    key: {
+                        **vars(check),
+                        "compared": check.compared,
+                        "verdict": check.verdict,
+                        "passed": check.passed,
+                    }
+                    for key, check in report.parameters.items()
+                },
+            }
         )
     else:
         _print_report(report, f"{data}, {chosen.name}:{chosen.device}", bool(directions))
@@ -121,8 +121,8 @@ def _print_report(report: xbp.GradientReport, title: str, along_directions: bool
         *("parameter", "mean difference", "largest error"),
         "directions" if along_directions else "compared",
         *("kinks", "aside", "verdict"),
+        title=f"{title}: backpropagation and central differences in {report.dtype}",
     )
-    results.title = f"{title}: backpropagation and central differences in {report.dtype}"
     for key, check in report.parameters.items():
         results.add_row(
             key,
@@ -132,11 +132,11 @@ def _print_report(report: xbp.GradientReport, title: str, along_directions: bool
             f"{check.kinks:,}",
             f"{check.set_aside:,}",
             {
-                "ok": "[green]agree[/]",
-                "wrong": f"[red]{check.wrong:,} wrong[/]",
-                "inconclusive": "[yellow]inconclusive[/]",
+                "ok": styled("agree", "green"),
+                "wrong": styled(f"{check.wrong:,} wrong", "red"),
+                "inconclusive": styled("inconclusive", "yellow"),
             }[check.verdict],
         )
-    Console().print(results)
+    show(results)
     if not report.passed:
-        click.echo(str(report))
+        echo(str(report))

@@ -4,17 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.text import Text
 
 import xbp
 from xbp.backend import Backend
 from xbp.cli.common import (
     backend_option,
     count_type,
+    echo,
+    echo_json,
     file_type,
     json_option,
     seed_option,
+    show,
     start,
     table,
 )
@@ -25,7 +26,6 @@ from xbp.files import as_path, prepare_folder
 from xbp.graphs import Graph, Step
 from xbp.graphs.chapter import apple, fruit, neuron
 from xbp.layers import Relu, Sigmoid
-from xbp.saving import to_json
 
 CHAPTER = {"apple": apple, "fruit": fruit, "neuron": neuron}
 ACTIVATIONS = {"relu": Relu, "sigmoid": Sigmoid}
@@ -79,11 +79,11 @@ def graph(
     done = chosen.steps()
     paths = _save(as_path(out), chosen, done if steps else []) if out is not None else []
     if as_json:
-        click.echo(to_json({"graph": what, "steps": [_described(step) for step in done]}))
+        echo_json({"graph": what, "steps": [_described(step) for step in done]})
         return
     _print(done, f"{what}: {done[len(chosen.operations) - 1].gives[0]}")
     for path in paths:
-        click.echo(f"drawn: {path}")
+        echo(f"drawn: {path}")
 
 
 def _net(backend: Backend, hidden: list[int], activation: Any, samples: int, seed: int) -> Graph:
@@ -120,11 +120,10 @@ def _described(step: Step) -> dict[str, Any]:
 
 
 def _print(steps: list[Step], title: str) -> None:
-    rows = table("", "node", "takes", "gives")
-    rows.title = title
+    rows = table("", "node", "takes", "gives", title=title)
     for before, step in zip([None, *steps], steps, strict=False):
         if before and before.direction != step.direction:
             rows.add_section()
         figures = ("\n".join(step.takes), "\n".join(step.gives))
-        rows.add_row(step.direction, Text(step.label), *map(Text, figures))
-    Console().print(rows)
+        rows.add_row(step.direction, step.label, *figures)
+    show(rows)

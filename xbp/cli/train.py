@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 import xbp
 from xbp.cli.common import (
@@ -22,13 +21,16 @@ from xbp.cli.common import (
     count_type,
     data_dir_option,
     dtype_option,
+    echo,
+    echo_json,
     folder_type,
     json_option,
     load,
-    printable,
     seed_option,
+    show,
     start,
     table,
+    width_for_curves,
 )
 from xbp.errors import CheckpointError, DataError, SettingError
 from xbp.files import as_path, prepare_folder, recover, write_files
@@ -254,8 +256,8 @@ def _train(
     if folder and checkpoints:
         _prepare(checkpoints, folder, settings)
     if not as_json:
-        click.echo(
-            f"{printable(data)}: {len(x):,} samples to learn from, "
+        echo(
+            f"{data}: {len(x):,} samples to learn from, "
             f"{len(x_test) if has_test else 0:,} to test on; network {'-'.join(map(str, sizes))} "
             f"on {chosen.name}:{chosen.device}"
         )
@@ -314,11 +316,11 @@ def _train(
             _write(folder, network, result, report)
     finally:  # on a full disk what was learned is printed at least
         if as_json:
-            click.echo(to_json(result))
+            echo_json(result)
         else:
             _print_training(result, history)
     if folder and not as_json:
-        click.echo(f"the model, metrics, curves and report.html are in {folder}")
+        echo(f"the model, metrics, curves and report.html are in {folder}")
     if history.interrupted:
         raise SystemExit(INTERRUPTED)
 
@@ -372,9 +374,9 @@ def _print_training(result: dict[str, Any], history: xbp.History) -> None:
         f"{result['train_accuracy']:.2%}",
         "-" if test is None else f"{test:.2%}",
     )
-    console = Console()
-    if console.encoding.startswith("utf"):
-        click.echo(loss_in_terminal(history, min(console.width, _WIDEST_CURVE)))
-    console.print(results)
+    width = width_for_curves()
+    if width is not None:
+        echo(loss_in_terminal(history, min(width, _WIDEST_CURVE)))
+    show(results)
     if result["interrupted"]:
-        console.print("interrupted: the network keeps what it has learned so far")
+        echo("interrupted: the network keeps what it has learned so far")

@@ -43,7 +43,7 @@ def download(urls: Sequence[str], known_hash: str, size: int, folder: str) -> Pa
     DataError
         If no mirror gives the file, or the cache cannot be written.
     """
-    cache = Path(pooch.os_cache("xbp")) / folder
+    cache = _cache() / folder
     pooch.get_logger().setLevel("WARNING")
     failures = []
     for url in urls:
@@ -67,6 +67,16 @@ def download(urls: Sequence[str], known_hash: str, size: int, folder: str) -> Pa
         f"no mirror gave the file: {'; '.join(failures)}: try again, or put the files into a "
         "folder and name it with --data-dir or XBP_DATA_DIR"
     )
+
+
+def _cache() -> Path:
+    try:
+        return Path(pooch.os_cache("xbp"))
+    except RuntimeError as error:
+        raise DataError(
+            "there is no home directory, and so no cache to download to: name a folder that holds "
+            "the files, --data-dir or XBP_DATA_DIR, or one for caches, XDG_CACHE_HOME"
+        ) from error
 
 
 def _fetch(size: int, url: str, path: str, _: Any) -> None:

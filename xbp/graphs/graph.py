@@ -8,7 +8,7 @@ from xbp.errors import CallOrderError, SettingError
 from xbp.graphs.nodes import Constant, Node, Operation, Value, Variable
 from xbp.graphs.picture import Arrow, Picture, Spot
 from xbp.graphs.text import norm_of, text_of
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, is_number, namespace_of, number_like
 from xbp.networks import Network
 
 # A graph of more operations than these flows down the page.
@@ -259,6 +259,7 @@ def _named(node: Node, text: str) -> str:
 
 def _spread(dout: Value, like: Value) -> Value:
     """Return dout for each element of the output."""
-    if isinstance(dout, int | float) and not isinstance(like, int | float):
-        return namespace_of(like).full_like(like, dout)
+    if is_number(dout) and not is_number(like):
+        number = number_like(like, dout, "Graph.backward")
+        return namespace_of(like).full_like(like, number)
     return dout

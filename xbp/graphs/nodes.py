@@ -4,8 +4,18 @@ from typing import Any, TypeAlias
 
 from xbp.errors import SettingError
 from xbp.graphs.text import text_of
-from xbp.layers import AddLayer, ExpLayer, Layer, MulLayer, ReciprocalLayer
-from xbp.namespace import namespace_of
+from xbp.layers import (
+    AddLayer,
+    DivLayer,
+    ExpLayer,
+    Layer,
+    MulLayer,
+    ReciprocalLayer,
+    SubLayer,
+)
+from xbp.layers.layer import returned
+from xbp.namespace import is_number, namespace_of
+from xbp.settings import without_base
 
 # An array or a Python number.
 Value: TypeAlias = Any
@@ -13,6 +23,9 @@ Value: TypeAlias = Any
 
 class Node:
     """A node; ``+ - * /`` with another node, or with a number, give the operation on the two.
+
+    So do they with an array; where that stands on the left, on NumPy, CuPy, PyTorch and JAX. The
+    arrays of dpnp and array-api-strict refuse what they do not know: make a `Variable` of it.
 
     Attributes
     ----------
@@ -45,17 +58,18 @@ class Node:
         return self * -1
 
     def __sub__(self, other: "Node | Value") -> "Operation":
-        return Operation(AddLayer(), self, -_operand(other))
+        return Operation(SubLayer(), self, other)
 
     def __rsub__(self, other: Value) -> "Operation":
-        return Operation(AddLayer(), other, -self)
+        return Operation(SubLayer(), other, self)
 
     def __truediv__(self, other: "Node | Value") -> "Operation":
-        return Operation(MulLayer(), self, 1 / _operand(other))
+        return Operation(DivLayer(), self, other)
 
     def __rtruediv__(self, other: Value) -> "Operation":
-        inverse = Operation(ReciprocalLayer(), self)
-        return inverse if other == 1 else other * inverse
+        if is_number(other) and other == 1:  # as the chapter draws it
+            return Operation(ReciprocalLayer(), self)
+        return Operation(DivLayer(), other, self)
 
     def exp(self) -> "Operation":
         """Return the exponential of this node."""
@@ -101,7 +115,7 @@ class Constant(Node):
 
 def _operand(value: Any, where: str = "a constant in a graph") -> Any:
     """Return a node, a number or an array; raise `DTypeError` if it is none."""
-    if not isinstance(value, Node | int | float):
+    if not (isinstance(value, Node) or is_number(value)):
         namespace_of(value, where=where)
     return value
 
@@ -146,7 +160,9 @@ class Operation(Node):
 
     def __init__(self, layer: Layer, *inputs: "Node | Value", label: str | None = None) -> None:
         if not isinstance(layer, Layer):
-            raise SettingError(f"Operation: the layer is one of xbp.layers, not {layer!r}")
+            raise SettingError(
+                f"Operation: the layer is one of xbp.layers, not {without_base(layer, Layer)}"
+            )
         self.layer = layer
         self.inputs = tuple(x if isinstance(x, Node) else Constant(_operand(x)) for x in inputs)
         self.params = {name: Variable(name, value) for name, value in layer.params.items()}
@@ -165,11 +181,12 @@ class Operation(Node):
         """Compute the value from those of the inputs."""
         for name, variable in self.params.items():
             variable.value = self.layer.params[name]
-        self.value = self.layer.forward(*(x.value for x in self.inputs))
+        value = self.layer.forward(*(x.value for x in self.inputs))
+        self.value = returned(value, self.layer, "forward")
 
     def backward(self) -> None:
         """Send the gradient back: to the inputs and to the parameters."""
-        sent = self.layer.backward(self.gradient)
+        sent = returned(self.layer.backward(self.gradient), self.layer, "backward")
         sent = sent if isinstance(sent, tuple) else (sent,)
         # A loss sends nothing to the targets.
         sent += (None,) * (len(self.inputs) - len(sent))
@@ -178,5 +195,7 @@ class Operation(Node):
             if gradient is not None:
                 # Where a value was used twice, both uses count.
                 source.gradient = (
-                    gradient if source.gradient is None else source.gradient + gradient
+                    gradient
+                    if source.gradient is None
+                    else AddLayer().forward(source.gradient, gradient)
                 )

@@ -1,8 +1,7 @@
 """The picture of a graph: nodes and arrows with their texts, as SVG, PNG, DOT or Mermaid text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from math import isfinite, log10
 from pathlib import Path
 
@@ -20,7 +19,13 @@ _CHARACTER = 8
 _DERIVATIVE = "#c62828"
 _ACTIVE = "#ffe082"
 
-_MERMAID_CODES = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;"}
+# What means something else in a label: to Graphviz a backslash begins an escape, in HTML too.
+_HTML_CODES = {"\\": "\\\\", "&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;"}
+_MERMAID_CODES = {"\\": "#92;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;"}
+_MERMAID_CODES |= {"#": "#35;", "`": "#96;"}
+
+# It joins two emojis to one.
+_JOINER = "\u200d"
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ class Picture:
 
 
 def _dot_of_spot(spot: Spot) -> str:
-    label = f"<{escape(spot.label)}>" if spot.label else '""'
+    label = f"<{_html_text(spot.label)}>" if spot.label else '""'
     if not spot.is_operation:
         return f'{spot.key} [shape="plaintext" label={label} margin="0.05,0"]'
     fill = f' style="filled" fillcolor="{_ACTIVE}"' if spot.is_active else ""
@@ -176,10 +181,10 @@ def _dot_of_arrow(key: str, arrow: Arrow, largest: float, flows_down: bool) -> s
     weight = f"weight={50 if arrow.along else 1}"
     if not arrow.value:
         return f"{arrow.tail} -> {arrow.head} [{weight}]"
-    value, derivative = escape(arrow.value), " "
+    value, derivative = _html_text(arrow.value), " "
     if arrow.derivative:
         colour = f"{_DERIVATIVE}{_opacity(arrow.size, largest):02x}"
-        derivative = f'<FONT COLOR="{colour}"><B>{escape(arrow.derivative)}</B></FONT>'
+        derivative = f'<FONT COLOR="{colour}"><B>{_html_text(arrow.derivative)}</B></FONT>'
     if flows_down:
         # Both sides as wide, so that the rule is in the middle.
         width = f'WIDTH="{_CHARACTER * max(len(arrow.value), len(arrow.derivative))}"'
@@ -215,5 +220,23 @@ def _mermaid_label(arrow: Arrow) -> str:
     return f'|"{label}"|' if label else ""
 
 
+def _html_text(text: str) -> str:
+    return _coded(text, _HTML_CODES)
+
+
 def _mermaid_text(text: str) -> str:
-    return "".join(_MERMAID_CODES.get(character, character) for character in text)
+    return _coded(text, _MERMAID_CODES)
+
+
+def _coded(text: str, codes: Mapping[str, str]) -> str:
+    """Return a text for a format that has codes, and lines; what nobody can see becomes visible."""
+    return "<br/>".join(
+        "".join(codes.get(c, c) for c in "".join(map(_visible, line)))
+        for line in text.splitlines() or [""]
+    )
+
+
+def _visible(character: str) -> str:
+    if character.isspace():
+        return " "
+    return character if character.isprintable() or character == _JOINER else repr(character)[1:-1]

@@ -1,17 +1,20 @@
 """Values as text: what can be read beside an arrow."""
 
+from decimal import Decimal
 from math import isfinite, prod
 from typing import Any
 
-from xbp.namespace import is_floating, namespace_of
+from xbp.namespace import is_floating, is_number, namespace_of, python_number, widest_float
 
 
 def text_of(value: Any, *, with_shape: bool = False) -> str:
     """Return a number, or the norm of an array; empty for None. This waits for the device."""
     if value is None:
         return ""
-    if _is_number(value):
-        return f"{_as_float(value):.5g}"
+    if is_number(value):
+        return _text_of_number(python_number(value))
+    if _is_single(value):
+        return _text_of_number(_as_float(value))
     shape = "×".join(map(str, value.shape))
     if not is_floating(value):
         return f"{shape} integers"
@@ -21,9 +24,12 @@ def text_of(value: Any, *, with_shape: bool = False) -> str:
 
 def norm_of(value: Any) -> float | None:
     """Return the Euclidean norm of all elements of an array; None for a number, or no value."""
-    if value is None or _is_number(value):
+    if value is None or is_number(value) or _is_single(value):
         return None
     xp = namespace_of(value)
+    if 0 in value.shape:
+        return 0.0
+    value = xp.astype(value, widest_float(value))
     # Squares of large numbers would overflow.
     largest = _as_float(xp.max(xp.abs(value)))
     if not (isfinite(largest) and largest > 0):
@@ -32,11 +38,17 @@ def norm_of(value: Any) -> float | None:
     return largest * _as_float(xp.sqrt(xp.sum(scaled * scaled)))
 
 
-def _is_number(value: Any) -> bool:
-    return prod(getattr(value, "shape", ())) == 1
+def _is_single(value: Any) -> bool:
+    return bool(prod(value.shape) == 1)
+
+
+def _text_of_number(value: int | float) -> str:
+    try:
+        return f"{value:.5g}"
+    except OverflowError:  # of an integer beyond what a float can be
+        digits, _, exponent = f"{Decimal(value):.4e}".partition("e")
+        return f"{float(digits):g}e{exponent}"
 
 
 def _as_float(value: Any) -> float:
-    if isinstance(value, int | float):
-        return float(value)
     return float(namespace_of(value).reshape(value, ()))

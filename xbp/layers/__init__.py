@@ -2,7 +2,14 @@
 
 from xbp.layers.activation import Relu, Sigmoid
 from xbp.layers.affine import Affine
-from xbp.layers.arithmetic import AddLayer, ExpLayer, MulLayer, ReciprocalLayer
+from xbp.layers.arithmetic import (
+    AddLayer,
+    DivLayer,
+    ExpLayer,
+    MulLayer,
+    ReciprocalLayer,
+    SubLayer,
+)
 from xbp.layers.layer import Layer, Parameters
 from xbp.layers.loss import IdentityWithLoss, LossLayer, SoftmaxWithLoss
 from xbp.layers.preprocessing import Rescale
@@ -10,6 +17,7 @@ from xbp.layers.preprocessing import Rescale
 __all__ = [
     "AddLayer",
     "Affine",
+    "DivLayer",
     "ExpLayer",
     "IdentityWithLoss",
     "Layer",
@@ -21,4 +29,5 @@ __all__ = [
     "Rescale",
     "Sigmoid",
     "SoftmaxWithLoss",
+    "SubLayer",
 ]

@@ -1,7 +1,10 @@
-"""The nodes of the chapter's graphs: multiplication, addition, exponential and reciprocal.
+"""The nodes of graphs: the four operations of arithmetic, exponential and reciprocal.
 
-They take Python numbers as well as arrays. Of numbers alone they give numbers back; a number that
-meets an array counts for each of its elements, so its derivative is a sum.
+They take numbers, of Python or of NumPy, as well as arrays. Of numbers alone they give numbers
+back; a number that meets an array counts for each of its elements, so its derivative is a sum.
+
+Integers of a narrow dtype, or of one without a sign, are computed in the library's default: of
+bytes, 200 · 2 is 400, and 3 - 5 is -2. Beyond that default they wrap round, as the library has it.
 """
 
 import math
@@ -11,51 +14,87 @@ from xbp.errors import ShapeError
 from xbp.layers.layer import Layer
 from xbp.namespace import (
     Namespace,
+    as_float,
     cast_like,
     is_floating,
+    is_number,
     namespace_of,
+    number_like,
+    python_number,
     require_floating,
-    require_real,
+    too_large,
+    widened,
 )
 
-# An array or a Python number.
+# An array or a number.
 Operand: TypeAlias = Any
 
 
 class _OfTwo(Layer):
     x: Operand = None
     y: Operand = None
+    out: Operand = None
 
-    def _keep(self, x: Operand, y: Operand) -> None:
-        arrays = [operand for operand in (x, y) if not _is_number(operand)]
-        if arrays:
-            namespace_of(*arrays, where=self.name)
-            # The standard does not say what integers and floating-point numbers give together.
-            floating = any(map(is_floating, arrays)) or any(isinstance(n, float) for n in (x, y))
+    def _keep(self, x: Operand, y: Operand) -> tuple[Operand, Operand]:
+        """Return the operands as they are computed with, and keep them."""
+        self.x, self.y = self._fitting(x, y)
+        return self.x, self.y
+
+    def _fitting(self, x: Operand, y: Operand) -> tuple[Operand, Operand]:
+        """Return two operands that fit together: Python's numbers, and arrays that are wide."""
+        arrays = [operand for operand in (x, y) if not is_number(operand)]
+        if not arrays:
+            x, y = python_number(x), python_number(y)
+            if isinstance(x, float) or isinstance(y, float):
+                return as_float(x, self.name), as_float(y, self.name)
+            return x, y
+        namespace_of(*arrays, where=self.name)
+        if arrays[0].shape != arrays[-1].shape:
+            raise ShapeError(
+                f"{self.name}: two arrays of one shape are needed, or numbers, got "
+                f"{tuple(x.shape)} and {tuple(y.shape)}"
+            )
+        # The standard does not say what integers and floating-point numbers give together.
+        if any(map(is_floating, arrays)):
             for array in arrays:
-                (require_floating if floating else require_real)(array, self.name)
-            self.output_shape = arrays[0].shape
-            if arrays[-1].shape != self.output_shape:
-                raise ShapeError(
-                    f"{self.name}: two arrays of one shape are needed, or numbers, got "
-                    f"{tuple(x.shape)} and {tuple(y.shape)}"
-                )
-        self.x, self.y = x, y
+                require_floating(array, self.name)
+        x, y = (x if is_number(x) else widened(x, self.name) for x in (x, y))
+        if is_number(x):
+            return number_like(y, x, self.name), y
+        if is_number(y):
+            return x, number_like(x, y, self.name)
+        return x, y
 
-    def _spread(self, dout: Operand) -> Operand:
+    def _given(self, out: Operand) -> Operand:
+        """Return the output, and keep it."""
+        self.out = out = _as_array(out, self.x, self.y)
+        self.output_shape = tuple(getattr(out, "shape", ()))
+        return out
+
+    def _upstream(self, dout: Operand) -> Operand:
         """Return dout in the shape of the output."""
-        if self.x is None:
+        if self.out is None:
             raise self._call_order_error()
-        output = self.y if _is_number(self.x) else self.x
-        if _is_number(output):
-            return dout
-        xp = namespace_of(output)
-        if _is_number(dout):
-            if isinstance(dout, float):
-                require_floating(output, f"{self.name}.backward, to which {dout} was given")
-            return xp.full_like(output, dout)
-        self._check_dout(dout, output)
-        return dout
+        where = f"{self.name}.backward"
+        if not is_number(dout):
+            self._check_dout(dout, *(() if is_number(self.out) else (self.out,)))
+            return widened(dout, where)
+        if is_number(self.out):
+            return python_number(dout)
+        return namespace_of(self.out).full_like(self.out, number_like(self.out, dout, where))
+
+    def _times(self, dout: Operand, factor: Operand) -> Operand:
+        """Return a product in ``backward``, where integers may meet floating-point numbers."""
+        x, y = self._fitting(*_alike(dout, factor))
+        return _as_array(x * y, x, y)
+
+    def _over(self, dout: Operand, divisor: Operand) -> Operand:
+        """Return a quotient, likewise."""
+        x, y = self._fitting(*_alike(dout, divisor))
+        try:
+            return _as_array(x / y, x, y)
+        except OverflowError as error:  # of two integers
+            raise too_large(self.name) from error
 
 
 class MulLayer(_OfTwo):
@@ -70,20 +109,52 @@ class MulLayer(_OfTwo):
         Raises
         ------
         ShapeError, DTypeError, MixedBackendError
-            If x and y are arrays that do not fit together.
+            If x and y are arrays that do not fit together, or a number does not fit an array.
         """
-        self._keep(x, y)
-        return x * y
+        x, y = self._keep(x, y)
+        return self._given(x * y)
 
     def backward(self, dout: Operand) -> tuple[Operand, Operand]:
         """Return ``dx = dout * y`` and ``dy = dout * x``.
 
         Raises
         ------
-        CallOrderError, ShapeError
+        CallOrderError, ShapeError, DTypeError, MixedBackendError
         """
-        dout = self._spread(dout)
-        return _like(self.x, dout * self.y), _like(self.y, dout * self.x)
+        dout = self._upstream(dout)
+        return _like(self.x, self._times(dout, self.y)), _like(self.y, self._times(dout, self.x))
+
+
+class DivLayer(_OfTwo):
+    """Division: the derivative by the divisor is minus the quotient over the divisor."""
+
+    symbol = "÷"
+    traceable = True
+
+    def forward(self, x: Operand, y: Operand) -> Operand:
+        """Return ``x / y``.
+
+        Raises
+        ------
+        ZeroDivisionError
+            If y is the number 0 and x a number; of an array's zeros, or an array over 0, the
+            library makes infinity or NaN.
+        ShapeError, DTypeError, MixedBackendError
+            As `MulLayer`, or if an array holds integers.
+        """
+        x, y = self._keep(x, y)
+        for operand in (x, y):
+            if not is_number(operand):
+                require_floating(operand, self.name)
+        return self._given(self._over(x, y))
+
+    def backward(self, dout: Operand) -> tuple[Operand, Operand]:
+        """Return ``dx = dout / y`` and ``dy = -dout * x / y²``; errors are those of `MulLayer`."""
+        dout = self._upstream(dout)
+        dx = self._over(dout, self.y)
+        # The square of a small or a large divisor would be no number any more.
+        dy = -self._over(self._times(dout, self.out), self.y)
+        return _like(self.x, dx), _like(self.y, dy)
 
 
 class AddLayer(_OfTwo):
@@ -94,13 +165,30 @@ class AddLayer(_OfTwo):
 
     def forward(self, x: Operand, y: Operand) -> Operand:
         """Return ``x + y``; errors are those of `MulLayer`."""
-        self._keep(x, y)
-        return x + y
+        x, y = self._keep(x, y)
+        return self._given(x + y)
 
     def backward(self, dout: Operand) -> tuple[Operand, Operand]:
         """Return ``dx = dout`` and ``dy = dout``; errors are those of `MulLayer`."""
-        dout = self._spread(dout)
+        dout = self._upstream(dout)
         return _like(self.x, dout * 1), _like(self.y, dout * 1)
+
+
+class SubLayer(_OfTwo):
+    """Subtraction: ``backward`` sends the upstream derivative back, and its negative."""
+
+    symbol = "−"
+    traceable = True
+
+    def forward(self, x: Operand, y: Operand) -> Operand:
+        """Return ``x - y``; errors are those of `MulLayer`."""
+        x, y = self._keep(x, y)
+        return self._given(x - y)
+
+    def backward(self, dout: Operand) -> tuple[Operand, Operand]:
+        """Return ``dx = dout`` and ``dy = -dout``; errors are those of `MulLayer`."""
+        dout = self._upstream(dout)
+        return _like(self.x, dout * 1), _like(self.y, -dout)
 
 
 class _OfOne(Layer):
@@ -108,20 +196,28 @@ class _OfOne(Layer):
 
     out: Operand = None
 
-    def _keep(self, x: Operand) -> Namespace:
-        """Return the functions for x: of its namespace, or Python's for a number."""
-        if _is_number(x):
-            return math
+    def _functions(self, x: Operand) -> tuple[Operand, Namespace]:
+        """Return x as it is computed with, and its functions: Python's for a number."""
+        if is_number(x):
+            return python_number(x), math
         xp = namespace_of(x, where=self.name)
         require_floating(x, self.name)
-        self.output_shape = x.shape
-        return xp
+        return x, xp
+
+    def _given(self, out: Operand, x: Operand) -> Operand:
+        """Return the output, and keep it."""
+        self.out = out = _as_array(out, x)
+        self.output_shape = tuple(getattr(out, "shape", ()))
+        return out
 
     def _fitting(self, dout: Operand) -> Operand:
         """Return dout, once it is seen to fit the output, in its dtype."""
         if self.out is None:
             raise self._call_order_error()
-        if _is_number(self.out):
+        if is_number(dout) and is_number(self.out):
+            return as_float(python_number(dout), f"{self.name}.backward")
+        if is_number(self.out):
+            self._check_dout(dout)
             return dout
         self._check_dout(dout, self.out)
         return cast_like(dout, like=self.out)
@@ -142,19 +238,18 @@ class ExpLayer(_OfOne):
         DTypeError
             If x is neither a number nor an array of floating-point numbers.
         """
-        exp = self._keep(x).exp
+        x, functions = self._functions(x)
         try:
-            self.out = exp(x)
-        except OverflowError:
-            self.out = math.inf
-        return self.out
+            return self._given(functions.exp(x), x)
+        except OverflowError:  # of a number
+            return self._given(math.inf if x > 0 else 0.0, x)
 
     def backward(self, dout: Operand) -> Operand:
         """Return ``dx = dout * exp(x)``.
 
         Raises
         ------
-        CallOrderError, ShapeError, MixedBackendError
+        CallOrderError, ShapeError, DTypeError, MixedBackendError
         """
         return self._fitting(dout) * self.out
 
@@ -172,30 +267,43 @@ class ReciprocalLayer(_OfOne):
         Raises
         ------
         ZeroDivisionError
-            If x is the Python number 0; of an array's zeros the library makes infinity.
+            If x is the number 0; of an array's zeros the library makes infinity.
         DTypeError
             If x is neither a number nor an array of floating-point numbers.
         """
-        self._keep(x)
-        self.out = 1 / x
-        return self.out
+        x, _ = self._functions(x)
+        return self._given(1 / x, x)
 
     def backward(self, dout: Operand) -> Operand:
         """Return ``dx = -dout / x²``.
 
         Raises
         ------
-        CallOrderError, ShapeError, MixedBackendError
+        CallOrderError, ShapeError, DTypeError, MixedBackendError
         """
         return -self._fitting(dout) * self.out * self.out
 
 
-def _is_number(operand: Any) -> bool:
-    return isinstance(operand, int | float)
+def _as_array(out: Operand, *operands: Operand) -> Operand:
+    """Return what arrays gave as an array: of arrays without dimensions NumPy makes scalars."""
+    if not is_number(out):
+        return out
+    arrays = [operand for operand in operands if not is_number(operand)]
+    return namespace_of(arrays[0]).asarray(out) if arrays else out
+
+
+def _alike(x: Operand, y: Operand) -> tuple[Operand, Operand]:
+    """Return two operands; an array of integers that meets one of floating point is as that."""
+    if not (is_number(x) or is_number(y)):
+        if is_floating(x) and not is_floating(y):
+            return x, cast_like(y, like=x)
+        if is_floating(y) and not is_floating(x):
+            return cast_like(x, like=y), y
+    return x, y
 
 
 def _like(operand: Operand, gradient: Operand) -> Operand:
     """Return the gradient by an operand: one number has a part in every element."""
-    if _is_number(operand) and not _is_number(gradient):
+    if is_number(operand) and not is_number(gradient):
         return namespace_of(gradient).sum(gradient)
     return gradient

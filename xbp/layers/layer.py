@@ -133,6 +133,15 @@ class Layer:
         )
 
 
+def returned(value: Any, layer: Layer, method: str) -> Any:
+    """Return what a method of a layer returned, or raise `DTypeError` if that is nothing."""
+    if value is None:
+        raise DTypeError(
+            f"{layer.name}.{method} returned None: it ends with return, and what it has computed"
+        )
+    return value
+
+
 class Parameters(MutableMapping[str, Array]):
     """Trainable arrays by key, written through to the layers that own them.
 

@@ -12,7 +12,15 @@ from xbp.functions import (
     sum_squared_error,
 )
 from xbp.layers.layer import Layer
-from xbp.namespace import Array, cast_like, is_floating, namespace_of, require_real
+from xbp.namespace import (
+    Array,
+    cast_like,
+    is_floating,
+    is_number,
+    namespace_of,
+    python_number,
+    require_real,
+)
 
 
 class LossLayer(Layer):
@@ -50,15 +58,16 @@ class LossLayer(Layer):
         """
         if self.y is None:
             raise self._call_order_error()
-        if not isinstance(dout, int | float):
-            namespace_of(dout, self.y, where=f"{self.name}.backward")
-            require_real(dout, f"{self.name}.backward")
-            if dout.shape != ():
+        scale: Array = python_number(dout) if is_number(dout) else dout
+        if not is_number(scale):
+            namespace_of(scale, self.y, where=f"{self.name}.backward")
+            require_real(scale, f"{self.name}.backward")
+            if scale.shape != ():
                 raise ShapeError(
                     f"{self.name}.backward: the loss is one number, and so is dout, but it has "
-                    f"shape {tuple(dout.shape)}"
+                    f"shape {tuple(scale.shape)}"
                 )
-        return self.slope() * (dout / batch_size_of(self.y))
+        return self.slope() * (scale / batch_size_of(self.y))
 
     def slope(self) -> Array:
         """Return the derivative of each sample's loss with respect to its outputs: ``y - t``."""

@@ -9,6 +9,7 @@ from xbp.backend import Backend
 from xbp.errors import DTypeError, SettingError, XbpError
 from xbp.initialization import initial_parameters
 from xbp.layers import Affine, Layer, LossLayer
+from xbp.settings import without_base
 
 
 def affine_stack(
@@ -58,15 +59,20 @@ def checked_layers(layers: Any, loss: Any) -> list[Layer]:
         )
     checked = list(layers)
     for number, layer in enumerate(checked, start=1):
-        if not isinstance(layer, Layer) or isinstance(layer, LossLayer):
+        if isinstance(layer, LossLayer):
             raise SettingError(
-                f"layer {number} is {layer!r}: derive it from xbp.layers.Layer, and give the loss "
-                "as the second argument"
+                f"layer {number} is {layer!r}, a loss: give it as the second argument"
+            )
+        if not isinstance(layer, Layer):
+            raise SettingError(
+                f"layer {number} is one of xbp.layers, not {without_base(layer, Layer)}"
             )
     if len({id(layer) for layer in checked}) < len(checked):
         raise SettingError("a layer stands twice in the network: make one for each place")
     if not isinstance(loss, LossLayer):
-        raise SettingError(f"the loss is an xbp.layers.LossLayer, not {loss!r}")
+        raise SettingError(
+            f"the loss is an xbp.layers.LossLayer, not {without_base(loss, LossLayer)}"
+        )
     return checked
 
 

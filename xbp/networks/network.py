@@ -10,6 +10,7 @@ from xbp.errors import DataError, MixedBackendError, SettingError, ShapeError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
+from xbp.layers.layer import returned
 from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
 from xbp.networks.construction import affine_stack, check_kind, checked_layers, numbered
 from xbp.networks.perturbation import perturbed_losses
@@ -219,7 +220,7 @@ class Network:
             If x does not fit the first layer.
         """
         for layer in self.layers.values():
-            x = layer.bound_to({}).forward(x)
+            x = returned(layer.bound_to({}).forward(x), layer, "forward")
         return x
 
     def loss(self, x: Array, t: Array) -> Array:
@@ -228,8 +229,8 @@ class Network:
         The layers keep what `backward` needs.
         """
         for layer in self.layers.values():
-            x = layer.forward(x)
-        return self.last_layer.forward(x, t)
+            x = returned(layer.forward(x), layer, "forward")
+        return returned(self.last_layer.forward(x, t), self.last_layer, "forward")
 
     def accuracy(self, x: Array, t: Array) -> float:
         """Return the share of samples whose highest score is at the target's class.
@@ -306,9 +307,9 @@ class Network:
             del layers[0]
         if layers:
             first, *rest = layers
-            dout = self.last_layer.backward()
+            dout = returned(self.last_layer.backward(), self.last_layer, "backward")
             for layer in reversed(rest):
-                dout = layer.backward(dout)
+                dout = returned(layer.backward(dout), layer, "backward")
             first.backward_params(dout)
         return {
             key: _gradient_left_by(self.layers[name], attr)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import dropwhile
 
 from xbp.layers import Layer, LossLayer
+from xbp.layers.layer import returned
 from xbp.namespace import Array, namespace_of
 
 # How many arrays of the largest size are alive at once.
@@ -55,7 +56,7 @@ def perturbed_losses(
     for before in layers:
         if before == name:
             break
-        x = layers[before].forward(x)
+        x = returned(layers[before].forward(x), layers[before], "forward")
     owner, *rest = dropwhile(lambda layer: layer is not layers[name], layers.values())
     samples = x.shape[0]
     shapes = [parameter.shape for layer in layers.values() for parameter in layer.params.values()]
@@ -67,7 +68,7 @@ def perturbed_losses(
         count = len(chosen) * samples
         y = xp.reshape(y, (count, *y.shape[2:]))
         for layer in rest:
-            y = layer.forward(y)
+            y = returned(layer.forward(y), layer, "forward")
         targets = xp.broadcast_to(t, (len(chosen), *t.shape))
         losses = last_layer.losses(y, xp.reshape(targets, (count, *t.shape[1:])))
         yield xp.mean(xp.reshape(losses, (len(chosen), samples)), axis=1)

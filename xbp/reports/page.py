@@ -19,6 +19,7 @@ from xbp.networks import Network
 from xbp.reports.curves import curves_of, draw_curves, metrics_csv
 from xbp.reports.evaluation import Evaluation, evaluate
 from xbp.reports.images import image_uri, svg_uri
+from xbp.settings import is_integer
 from xbp.training import History
 
 # How much of it a page shows.
@@ -135,7 +136,7 @@ def _check_image_shape(image_shape: Any, samples: Array) -> None:
     if (
         not isinstance(image_shape, tuple)
         or len(image_shape) != 2  # noqa: PLR2004
-        or not all(isinstance(length, int) and length > 0 for length in image_shape)
+        or not all(is_integer(length) and length > 0 for length in image_shape)
         or prod(image_shape) != pixels
     ):
         raise SettingError(

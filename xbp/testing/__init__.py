@@ -10,11 +10,17 @@ for _module in ("hypothesis", "array_api_strict"):
     if find_spec(_module) is None:
         raise ImportError(f"xbp.testing needs {_module}: pip install hypothesis array-api-strict")
 
+if not __debug__:
+    raise ImportError(
+        "xbp.testing proves by assertions, which python -O removes: run it without -O, and without "
+        "PYTHONOPTIMIZE"
+    )
+
 from xbp.testing.assertions import assert_gradients
 from xbp.testing.cases import LayerCase, NetworkCase
 from xbp.testing.conformance import BackendConformance
 from xbp.testing.layers import LAYERS
-from xbp.testing.signatures import Fixed, Labels, OneHot, Signature
+from xbp.testing.signatures import Fixed, Labels, Nonzero, OneHot, Signature
 from xbp.testing.strategies import (
     arrays,
     host_arrays,
@@ -33,6 +39,7 @@ __all__ = [
     "LayerCase",
     "LayerTrial",
     "NetworkCase",
+    "Nonzero",
     "OneHot",
     "Signature",
     "arrays",

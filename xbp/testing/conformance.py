@@ -273,6 +273,14 @@ class BackendConformance:
         """Every property of the addition layer."""
         self._prove("AddLayer")
 
+    def test_sub_layer(self) -> None:
+        """Every property of the subtraction layer."""
+        self._prove("SubLayer")
+
+    def test_div_layer(self) -> None:
+        """Every property of the division layer."""
+        self._prove("DivLayer")
+
     def test_relu(self) -> None:
         """Every property of ReLU."""
         self._prove("Relu")

@@ -3,21 +3,25 @@
 from xbp.layers import (
     AddLayer,
     Affine,
+    DivLayer,
     IdentityWithLoss,
     MulLayer,
     Relu,
     Rescale,
     Sigmoid,
     SoftmaxWithLoss,
+    SubLayer,
 )
-from xbp.testing.signatures import Fixed, Labels, OneHot, Signature
+from xbp.testing.signatures import Fixed, Labels, Nonzero, OneHot, Signature
 
 _WEIGHTS = {"W": ("D", "M"), "b": ("M",)}
 _PAIR = {"x": ("N", "D"), "y": ("N", "D")}
 
 LAYERS = (
     Signature(MulLayer, _PAIR),
+    Signature(DivLayer, {"x": ("N", "D"), "y": Nonzero(("N", "D"))}),
     Signature(AddLayer, _PAIR),
+    Signature(SubLayer, _PAIR),
     Signature(Relu),
     Signature(Relu, {"x": ("D",)}),
     Signature(Sigmoid),

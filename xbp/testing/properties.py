@@ -91,7 +91,8 @@ def _outputs_along(
         if step not in known:
             moved = trial.case.arrays[name].copy()
             moved[index] += step
-            known[step] = trial.forward({name: moved}).reshape(-1)
+            with np.errstate(all="ignore"):  # so far from its place there may be a pole
+                known[step] = trial.forward({name: moved}).reshape(-1)
         return known[step]
 
     return outputs

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from xbp.errors import SettingError
 from xbp.layers import Layer
+from xbp.settings import is_integer
 
 # A size is a number, a name that stands for one, or a product of names, "H*W".
 Size: TypeAlias = int | str
@@ -49,7 +50,14 @@ class Fixed:
     shape: Shape
 
 
-Input: TypeAlias = Shape | Labels | OneHot | Fixed
+@dataclass(frozen=True)
+class Nonzero:
+    """An input of floating-point numbers, none of them between -1 and 1: divisors."""
+
+    shape: Shape
+
+
+Input: TypeAlias = Shape | Labels | OneHot | Fixed | Nonzero
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class Signature:
     @property
     def differentiable(self) -> list[str]:
         """The names of the inputs by which ``backward`` returns the derivative."""
-        return [name for name, kind in self.inputs.items() if isinstance(kind, tuple)]
+        return [name for name, kind in self.inputs.items() if isinstance(kind, tuple | Nonzero)]
 
     @property
     def output_shape(self) -> Shape:
@@ -136,7 +144,7 @@ class Signature:
     def shape_of(self, name: str) -> Shape:
         """Return the shape of an input or a parameter, in named sizes."""
         kind = self.inputs.get(name) if name in self.inputs else self.params[name]
-        return kind.shape if isinstance(kind, Labels | OneHot | Fixed) else tuple(kind or ())
+        return tuple(kind or ()) if isinstance(kind, tuple | None) else kind.shape
 
     def size_names(self) -> list[str]:
         """Return the names whose sizes are to be chosen, in order."""
@@ -153,7 +161,7 @@ def _check_shape(where: str, shape: object) -> None:
     if not isinstance(shape, tuple):
         raise SettingError(f"{where}: a shape is a tuple such as ('N', 'D'), not {shape!r}")
     for size in shape:
-        good = _NAMES.fullmatch(size) if isinstance(size, str) else type(size) is int and size > 0
+        good = _NAMES.fullmatch(size) if isinstance(size, str) else is_integer(size) and size > 0
         if not good:
             raise SettingError(
                 f"{where}: a size is a positive number, a name such as 'D', or a product of names, "
@@ -168,7 +176,7 @@ def sizes_of(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 def size_of(size: Size, sizes: Mapping[str, int]) -> int:
     """Return a size as a number."""
-    return size if isinstance(size, int) else prod(sizes[name] for name in size.split("*"))
+    return int(size) if not isinstance(size, str) else prod(sizes[name] for name in size.split("*"))
 
 
 def _shown(kind: Input) -> str:
@@ -178,4 +186,6 @@ def _shown(kind: Input) -> str:
         return " ".join(["one-hot", *map(str, kind.shape)])
     if isinstance(kind, Fixed):
         return " ".join(["fixed", *map(str, kind.shape)])
+    if isinstance(kind, Nonzero):
+        return " ".join(["nonzero", *map(str, kind.shape)])
     return " ".join(map(str, kind)) or "0-d"

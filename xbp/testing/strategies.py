@@ -17,7 +17,7 @@ from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.registry import get_backend
 from xbp.testing.cases import HostArray, LayerCase, NetworkCase
-from xbp.testing.signatures import Labels, OneHot, Signature, size_of, sizes_of
+from xbp.testing.signatures import Labels, Nonzero, OneHot, Signature, size_of, sizes_of
 from xbp.testing.trial import LayerTrial
 
 LARGEST_SIZE = 3
@@ -73,10 +73,16 @@ def layer_cases(draw: st.DrawFn, signature: Signature, *, largest: float = LARGE
         elif isinstance(kind, OneHot):
             labels = draw(_labels(shape[:-1], shape[-1]))
             drawn[name] = np.eye(shape[-1])[labels]
+        elif isinstance(kind, Nonzero):
+            drawn[name] = _away_from_zero(draw(host_arrays(shape, largest=largest)))
         else:
             drawn[name] = draw(host_arrays(shape, largest=largest))
     dout = draw(host_arrays(sizes_of(signature.output_shape, sizes), largest=largest))
     return LayerCase(signature, drawn, dout)
+
+
+def _away_from_zero(values: HostArray) -> HostArray:
+    return np.asarray(np.float32(values + np.copysign(1, values)), dtype=np.float64)
 
 
 def _labels(shape: tuple[int, ...], classes: int) -> st.SearchStrategy[HostArray]:

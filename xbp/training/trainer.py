@@ -9,11 +9,11 @@ from typing import Any
 
 from xbp.backend import Backend
 from xbp.errors import CheckpointError, DivergenceError, SettingError, XbpError
-from xbp.initialization import random_generator
+from xbp.initialization import random_generator, random_state, restore_random_state
 from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
-from xbp.settings import positive_integer, true_or_false
+from xbp.settings import positive_integer, true_or_false, without_base
 from xbp.training.checkpoint import Checkpoint, history_in, numbers_of, pack, unpack
 from xbp.training.checkpoints import Checkpoints
 from xbp.training.data import checked_data
@@ -65,7 +65,10 @@ class Trainer:
         if not isinstance(network, Network):
             raise SettingError(f"the network is an xbp.Network, not {network!r}")
         if not isinstance(optimizer, Optimizer):
-            raise SettingError(f"the optimizer is one such as xbp.SGD(lr=0.1), not {optimizer!r}")
+            raise SettingError(
+                "the optimizer is one such as xbp.SGD(lr=0.1), not "
+                f"{without_base(optimizer, Optimizer)}"
+            )
         self.network = network
         self.optimizer = optimizer
         self.batch_size = positive_integer("batch_size", batch_size)
@@ -224,7 +227,7 @@ class Trainer:
         per_epoch = ceil(count / self.batch_size)
         step = max(done - 1, 0) // per_epoch * per_epoch
         while step < steps:
-            self._at_epoch = self._random.bit_generator.state
+            self._at_epoch = random_state(self._random)
             order = backend.asarray(self._random.permutation(count))
             size = min(self.batch_size, count)
             whole = count - count % size
@@ -273,7 +276,7 @@ class Trainer:
         last = checkpoints.start()
         if last is None:
             # What cannot be saved is found out now, rather than when there is something to lose.
-            self._at_epoch = self._random.bit_generator.state
+            self._at_epoch = random_state(self._random)
             checkpoints.try_out(self._checkpoint(checkpoints, History(), 0, count))
             return History(), 0
         if last.step > steps:
@@ -281,9 +284,9 @@ class Trainer:
                 f"{checkpoints.folder} holds a training of {last.step:,} steps, and {steps:,} are "
                 "asked for: ask for more, or choose another folder"
             )
-        before = self._random.bit_generator.state
+        before = random_state(self._random)
         try:
-            self._random.bit_generator.state = last.state["random"]
+            restore_random_state(self._random, last.state["random"])
             history = history_in(
                 last,
                 classifies=self.network.last_layer.classifies,
@@ -292,7 +295,7 @@ class Trainer:
             unpack(last, self.network, self.optimizer, self._position(count))
             return history, last.step
         except Exception as error:  # whatever somebody else may have written there
-            self._random.bit_generator.state = before
+            restore_random_state(self._random, before)
             if isinstance(error, XbpError):
                 raise
             raise CheckpointError(
