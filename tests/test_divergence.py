@@ -74,7 +74,7 @@ def test_the_network_goes_back_to_the_last_good_epoch() -> None:
 class Exploding(xbp.Momentum):
     """Plain descent, while what is added to it grows past what float32 can hold."""
 
-    state_names = (*xbp.Momentum.state_names, "factor")  # type: ignore[assignment]
+    state_names = (*xbp.Momentum.state_names, "factor")
 
     def __init__(self) -> None:
         super().__init__(0.1, 0.0)

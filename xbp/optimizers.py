@@ -110,7 +110,7 @@ class SGD(Optimizer):
         If lr is not a positive number.
     """
 
-    state_names: ClassVar[tuple[str, ...] | None] = ("lr",)
+    state_names: ClassVar[tuple[str, ...]] = ("lr",)
 
     def __init__(self, lr: float = 0.01) -> None:
         self.lr = positive_number("lr", lr)
@@ -140,7 +140,7 @@ class Momentum(Optimizer):
         If a setting is out of its range.
     """
 
-    state_names: ClassVar[tuple[str, ...] | None] = ("lr", "momentum", "velocity")
+    state_names: ClassVar[tuple[str, ...]] = ("lr", "momentum", "velocity")
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         self.lr = positive_number("lr", lr)
@@ -192,7 +192,7 @@ class Adam(Optimizer):
     The means are kept in float32 at least: the square of a gradient in float16 is soon 0.
     """
 
-    state_names: ClassVar[tuple[str, ...] | None] = (
+    state_names: ClassVar[tuple[str, ...]] = (
         "lr",
         "beta1",
         "beta2",
