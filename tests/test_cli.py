@@ -25,7 +25,8 @@ from xbp_benchmarks.measure import Arena, ContestantError
 
 import xbp
 from xbp.cli import main
-from xbp.layers import Relu
+from xbp.layers import IdentityWithLoss, Relu
+from xbp.saving import load_parameters
 
 SPEC = f"{backend.name}:{backend.device}"
 
@@ -72,6 +73,9 @@ def test_train_on_the_digits() -> None:
     assert history["evaluated"] == [15, 30, 45, 60]
     assert found["train_accuracy"] == history["train_accuracy"][-1] > 0.5
     assert found["test_accuracy"] == history["test_accuracy"][-1] > 0.5
+    assert found["test_loss"] == history["test_loss"][-1] > 0
+    assert found["task"] == "classification"
+    assert found["train_r2"] is found["test_r2"] is None
     assert not found["interrupted"]
 
 
@@ -79,7 +83,9 @@ def test_train_prints_a_table_and_plain_lines() -> None:
     result = run("train", "--steps", "30", "--backend", SPEC)
     assert result.exit_code == 0
     assert f"network 64-50-10 on {SPEC}" in result.stdout
+    assert f"on {SPEC}; a classification\n" in result.stdout
     assert "test accuracy" in result.stdout
+    assert "test loss" in result.stdout
     assert "\x1b" not in result.stdout + result.stderr
     assert "step     30  loss " in result.stderr
 
@@ -104,6 +110,102 @@ def test_train_on_a_file_of_ones_own(tmp_path: Path) -> None:
         assert found["layers"] == [3, 50, 3]
         assert found["train_accuracy"] > 0.9
         assert found["test_accuracy"] is None
+
+
+def regression_file(path: Path, **changes: Any) -> str:
+    """Write data of which a number is to be learned, and return their file's name."""
+    x = np.random.default_rng(0).normal(size=(90, 3)).astype(np.float32)
+    t = x[:, 0] - x[:, 1] ** 2
+    np.savez(path, **{"x_train": x[:60], "t_train": t[:60], **changes})
+    return str(path)
+
+
+SMALL = ["--steps=60", "--batch-size=20", "--lr=0.05"]
+
+
+def test_train_a_regression(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).normal(size=(30, 3))
+    t = x[:, 0] - x[:, 1] ** 2
+    data = regression_file(tmp_path / "own.npz", x_test=x, t_test=t)
+    found = results("train", data, *SMALL, "--out", str(tmp_path))
+    assert (found["task"], found["layers"]) == ("regression", [3, 50, 1])
+    assert found["train_accuracy"] is found["test_accuracy"] is None
+    assert 0.5 < found["test_r2"] == found["history"]["test_r2"][-1] < 1
+    assert 0.5 < found["train_r2"] == found["history"]["train_r2"][-1] < 1
+    network = xbp.Network.fully_connected(
+        [3, 50, 1], loss=IdentityWithLoss, dtype="float32", backend=backend
+    )
+    load_parameters(network, tmp_path / "model.safetensors")
+    outputs = backend.to_numpy(network.predict(backend.asarray(x, "float32")))[:, 0].astype(float)
+    expected = 1 - np.square(outputs - t).sum() / np.square(t - t.mean()).sum()
+    np.testing.assert_allclose(found["test_r2"], expected, rtol=1e-4)
+    np.testing.assert_allclose(found["test_loss"], np.mean((outputs - t) ** 2) / 2, rtol=1e-4)
+    result = run("train", data, *SMALL, "--backend", SPEC)
+    hint = "; a regression, since the targets are float64: for classes say --task classification\n"
+    assert hint.replace("64", "32") in result.stdout
+    assert f"{found['test_r2']:.4f}" in result.stdout
+    assert "test loss" in result.stdout
+    assert "accuracy" not in result.stdout + result.stderr
+    assert re.search(r"step     60  loss \S+  test loss \S+  train r² \S+  test r² ", result.stderr)
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about targets on the host")
+@pytest.mark.parametrize(
+    ("targets", "wanted", "task", "outputs"),
+    [
+        (np.linspace(0, 1, 60), None, "regression", 1),
+        (np.linspace(0, 1, 60)[:, None], None, "regression", 1),
+        (np.linspace(0, 1, 120).reshape(60, 2), None, "regression", 2),
+        (np.linspace(0, 1, 60).astype(np.float16), None, "regression", 1),
+        (np.arange(60.0) % 3, None, "regression", 1),
+        (np.arange(60.0) % 3, "classification", "classification", 3),
+        (np.arange(60.0)[:, None] % 3, "classification", "classification", 3),
+        (np.arange(60) % 3, None, "classification", 3),
+        (np.arange(60)[:, None] % 3, None, "classification", 3),
+        (np.arange(60) % 3, "regression", "regression", 1),
+        (np.arange(60) % 2 == 0, None, "classification", 2),
+        (np.arange(60) % 2 == 0, "regression", "regression", 1),
+        (np.eye(3)[np.arange(60) % 3], None, "classification", 3),
+        (np.eye(3, dtype=bool)[np.arange(60) % 3], None, "classification", 3),
+        (np.eye(3, dtype=np.uint8)[np.arange(60) % 3], None, "classification", 3),
+        (np.eye(3)[np.arange(60) % 3], "regression", "regression", 3),
+        (np.tile([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1]], (30, 1)), None, "classification", 4),
+        (np.full((60, 4), 0.5), None, "regression", 4),
+        (np.tile([1.5, -0.5], (60, 1)), None, "regression", 2),
+        (np.arange(120).reshape(60, 2), "regression", "regression", 2),
+    ],
+)
+def test_what_targets_are_taken_for(
+    targets: Any, wanted: str | None, task: str, outputs: int, tmp_path: Path
+) -> None:
+    data = regression_file(tmp_path / "own.npz", t_train=targets)
+    more = [] if wanted is None else [f"--task={wanted}"]
+    found = results("train", data, "--steps=2", "--lr=1e-4", *more)
+    assert (found["task"], found["layers"][-1]) == (task, outputs)
+    figure = "train_accuracy" if task == "classification" else "train_r2"
+    assert len(found["history"][figure]) == 2
+    other = ({"regression", "classification"} - {task}).pop()
+    hint = "classes" if task == "regression" else "numbers"
+    said = run("train", data, "--steps=1", "--lr=1e-4", *more).stdout.splitlines()[0]
+    assert said.endswith(f": for {hint} say --task {other}" if wanted is None else f"; a {task}")
+
+
+@pytest.mark.parametrize(
+    ("targets", "doubt"),
+    [
+        (np.arange(60.0) % 3, "are numbered as classes are: for classes say --task classification"),
+        (np.vstack([np.eye(3)[[0, 1] * 29], np.ones((2, 3))]), "are 0 and 1, only row 58 is not"),
+        (np.linspace(0, 1, 60), ""),
+        (np.arange(60.0) + 100, ""),
+    ],
+)
+@pytest.mark.parametrize("form", [["--json"], []])
+def test_a_doubt_is_spoken(targets: Any, doubt: str, form: list[str], tmp_path: Path) -> None:
+    data = regression_file(tmp_path / "own.npz", t_train=targets)
+    result = run("train", data, "--steps=1", "--lr=1e-9", "--backend", SPEC, *form)
+    assert result.exit_code == 0
+    assert ("the targets" in result.stderr) == bool(doubt)
+    assert doubt in result.stderr
 
 
 def test_train_leaves_model_and_figures_in_a_folder(tmp_path: Path) -> None:
@@ -373,10 +475,10 @@ def test_what_cannot_be_done_ends_with_status_1(tmp_path: Path) -> None:
     file.write_text("in the way")
     assert "is a file" in refused(2, "train", "--out", str(file))
     path = tmp_path / "odd.npz"
-    np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([0.5, 1.5]))
-    assert "targets are integer labels" in refused(1, "train", str(path))
-    np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([[0], [1]]))
-    assert "targets are integer labels" in refused(1, "train", str(path))
+    np.savez(path, x_train=np.ones((2, 2)), t_train=np.array(["a", "b"]))
+    assert "np.unique(t, return_inverse=True)[1] numbers" in refused(1, "train", str(path))
+    np.savez(path, x_train=np.ones((2, 2)), t_train=np.ones((2, 1, 1)))
+    assert "targets are labels (N,), one-hot" in refused(1, "train", str(path))
     np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([0, 10**9]))
     assert "the largest label, 1000000000, would need" in refused(1, "train", str(path))
     for odd in (np.array([["a"], ["b"]]), np.array([[0], [1]], dtype="datetime64[s]")):
