@@ -126,8 +126,10 @@ class RegressionEvaluation:
         can be compared.
         """
         errors = np.abs(self.outputs - self.targets)
-        spread = self.targets.std(axis=0)
-        order = np.argsort(-errors / np.where(spread > 0, spread, 1), axis=None, kind="stable")
+        # Equal targets have none; what is computed of them may be next to nothing.
+        varied = self.targets.min(axis=0) < self.targets.max(axis=0)
+        spread = np.where(varied, self.targets.std(axis=0), 1)
+        order = np.argsort(-errors / spread, axis=None, kind="stable")
         width = errors.shape[1]
         return [divmod(int(place), width) for place in order[:count]]
 
