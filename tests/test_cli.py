@@ -8,8 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 from support import backend, precise, widest
+from xbp_benchmarks import plot
 from xbp_benchmarks.contestant import Shape
 from xbp_benchmarks.contestants import FLOOR, contestants
 from xbp_benchmarks.measure import Arena, ContestantError
@@ -29,14 +29,8 @@ from xbp.layers import IdentityWithLoss, Relu
 from xbp.saving import load_parameters
 
 SPEC = f"{backend.name}:{backend.device}"
-
-
-@pytest.fixture(autouse=True)
-def _ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C do afterwards what it did before: a command may ignore it when it ends."""
-    previous = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, previous)
+# The package has a command of that name.
+bench_module = import_module("xbp.cli.bench")
 
 
 def run(*arguments: str) -> Result:
@@ -366,23 +360,78 @@ def test_bench_measures_each_shape_once_and_on_the_backend_of_the_environment(
     assert set(found["specs"].values()) == {SPEC}
 
 
+@pytest.mark.skipif(backend.name != "numpy", reason="is about signals: once is enough")
+@pytest.mark.parametrize("second", ["Arena.__exit__", "_show", "save_result", "draw"])
+def test_a_second_ctrl_c_spoils_nothing(
+    second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presses = []
+
+    def press() -> None:
+        presses.append(signal.getsignal(signal.SIGINT))
+        signal.raise_signal(signal.SIGINT)
+
+    def pressing(function: Any) -> Any:
+        def pressed(*arguments: Any) -> Any:
+            if presses:
+                press()
+            return function(*arguments)
+
+        return pressed
+
+    def seconds(arena: Arena, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
+        if shape.depth == 3:
+            press()
+        return {"step": dict.fromkeys(arena.specs, 1.0)}
+
+    monkeypatch.setattr(Arena, "seconds", seconds)
+    places: dict[str, tuple[Any, str]] = {
+        "Arena.__exit__": (Arena, "__exit__"),
+        "_show": (bench_module, "_show"),
+        "save_result": (bench_module, "save_result"),
+        "draw": (plot, "draw"),
+    }
+    owner, name = places[second]
+    monkeypatch.setattr(owner, name, pressing(getattr(owner, name)))
+    result = run(*TWO_SHAPES, "--json", f"--out={tmp_path}")
+    assert result.exit_code == 130
+    assert presses[1:] == [signal.SIG_IGN]
+    assert json.loads(result.stdout) == json.loads((tmp_path / "bench.json").read_text())
+    assert (tmp_path / "bench.svg").exists()
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about signals: once is enough")
+def test_a_benchmark_leaves_ctrl_c_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(arena: Arena, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
+        signal.raise_signal(signal.SIGINT)
+        return {"step": dict.fromkeys(arena.specs, 1.0)}
+
+    monkeypatch.setattr(Arena, "seconds", pressed)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job in the background
+    result = run(*TWO_SHAPES, "--json")
+    assert result.exit_code == 0
+    assert not json.loads(result.stdout)["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 @pytest.mark.skipif(backend.name != "numpy", reason="starts a process: once is enough")
-def test_ctrl_c_twice_ends_a_benchmark() -> None:
+def test_ctrl_c_ends_a_benchmark() -> None:
+    shapes = ["--batch=10", "--width=20", "--depth=2", "--depth=3000", "--rounds=1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "xbp", "bench", "--backend=numpy", "--batch=10", "--width=20"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "xbp", "bench", "--backend=numpy", *shapes],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stderr is not None
     try:
-        process.stderr.readline()  # the first shape is measured
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.1)
-        stdout, stderr = process.communicate(timeout=60)
+        process.stderr.readline()  # the first shape is measured, the second takes its time
+        # A terminal tells all processes, those of the contestants, too.
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130
     assert "bare products" in stdout
+    assert "interrupted: these shapes had been measured" in stdout
     assert "Traceback" not in stderr
 
 
@@ -526,9 +575,8 @@ def test_ctrl_c_prints_what_was_learned_so_far(tmp_path: Path) -> None:
     assert process.stderr is not None
     try:
         process.stderr.readline()  # the first line comes with the first epoch
-        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130

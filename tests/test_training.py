@@ -333,6 +333,17 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    x, t = blobs()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job in the background
+    history = Trainer(net(), SGD(0.1), batch_size=10).fit(
+        x, t, steps=20, progress=_PressCtrlC(at=3, times=2)
+    )
+    assert len(history.loss) == 20
+    assert not history.interrupted
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 def test_training_in_a_thread_leaves_signals_alone() -> None:
     x, t = blobs()
     histories = []
