@@ -471,6 +471,13 @@ def test_a_regression_goes_on(tmp_path: Path) -> None:
         found = fit_some(**data, checkpoints=Checkpoints(folder, resume=True))
         for one, other in zip(vars(found).values(), vars(expected).values(), strict=True):
             np.testing.assert_array_equal(one, other)  # NaN is itself here
+        last = paths(folder)[-1]
+        read = Checkpoint.from_bytes(last.read_bytes())
+        for wrong in (1.5, 1, True, "x", None):
+            forged = {**read.state["history"], "train_r2": [wrong] * 4}
+            last.write_bytes(Checkpoint({**read.state, "history": forged}, read.arrays).to_bytes())
+            with pytest.raises(CheckpointError, match="its train_r2 is no list of numbers up to 1"):
+                fit_some(**data, checkpoints=Checkpoints(folder, resume=True))
 
 
 # The command -------------------------------------------------------------------------------------
