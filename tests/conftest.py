@@ -1,6 +1,7 @@
 """Every test runs on the backend that XBP_BACKEND names."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,23 @@ if backend.name == "array-api-strict":
     array_api_strict.set_array_api_strict_flags(
         api_version="2024.12", boolean_indexing=False, data_dependent_shapes=False
     )
+
+
+# What continuous integration sets to have colours, and what a terminal says of itself.
+for variable in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE"):
+    os.environ.pop(variable, None)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt a test, whatever it did before, and do that again afterwards.
+
+    A job that a shell starts in the background ignores it, and so would all that a test starts. A
+    command may ignore it when it ends.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import sys
 import time
 import tracemalloc
 import warnings
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from support import backend
 import xbp
 from xbp.cli import main
 from xbp.errors import CheckpointError, DataError, SettingError
+from xbp.layers import IdentityWithLoss
 from xbp.namespace import Array
 from xbp.training import Checkpoint, Checkpoints, History
 
@@ -509,6 +511,8 @@ FORGED_HISTORIES: list[dict[str, Any]] = [
     *({"evaluated": [0]}, {"evaluated": ["7"]}, {"evaluated": [10**400]}),
     *({"train_accuracy": []}, {"train_accuracy": [0.5]}, {"test_accuracy": "ab"}),
     *({"train_accuracy": [10**400] * 8}, {"test_accuracy": [2.0] * 8}),
+    *({"test_loss": []}, {"test_loss": [10**400] * 8}, {"test_loss": ["x"] * 8}),
+    *({"train_r2": [0.5] * 8}, {"test_r2": 3}),
 ]
 
 
@@ -535,6 +539,57 @@ def test_a_forged_one_can_only_be_refused(change: dict[str, Any], stopped: Path)
     assert trainer._random.bit_generator.state == chance
     for key, value in params_of(trainer).items():
         np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+def test_what_an_older_version_did_not_measure_is_unknown(stopped: Path) -> None:
+    for path in paths(stopped):
+        read = Checkpoint.from_bytes(path.read_bytes())
+        history = {
+            name: value
+            for name, value in read.state["history"].items()
+            if name not in ("test_loss", "train_r2", "test_r2")
+        }
+        path.write_bytes(Checkpoint({**read.state, "history": history}, read.arrays).to_bytes())
+    expected = fit(trainer_of(xbp.SGD(0.1)))
+    found = fit(trainer_of(xbp.SGD(0.1)), checkpoints=Checkpoints(stopped, resume=True))
+    assert len(found.test_loss) == len(found.evaluated)
+    unknown = sum(map(isnan, found.test_loss))
+    assert 0 < unknown < len(found.test_loss)
+    assert found.test_loss[unknown:] == expected.test_loss[unknown:]
+    assert found.train_accuracy == expected.train_accuracy
+    assert found.train_r2 == found.test_r2 == []
+
+
+def test_a_regression_goes_on(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    x = chance.normal(size=(50, 2))
+    t = x.sum(axis=1)
+
+    def fit_some(**settings: Any) -> History:
+        network = xbp.Network.fully_connected(
+            [2, 1], loss=IdentityWithLoss, backend=backend, dtype="float32", seed=0
+        )
+        trainer = xbp.Trainer(network, xbp.SGD(0.01), batch_size=BATCH, seed=0)
+        return trainer.fit(x, t, steps=12, **settings)
+
+    for count in (9, 1, 0):
+        data = {"x_test": x[:count], "t_test": t[:count]} if count else {}
+        folder = tmp_path / str(count)
+        expected = fit_some(**data)
+        kept = Checkpoints(folder, every_steps=1)
+        with pytest.raises(StoppedError):
+            fit_some(**data, checkpoints=kept, progress=StopAfter(7))
+        found = fit_some(**data, checkpoints=Checkpoints(folder, resume=True))
+        for one, other in zip(vars(found).values(), vars(expected).values(), strict=True):
+            np.testing.assert_array_equal(one, other)  # NaN is itself here
+        last = paths(folder)[-1]
+        read = Checkpoint.from_bytes(last.read_bytes())
+        for wrong in (1.5, 1, True, "x", None):
+            forged = {**read.state["history"], "train_r2": [wrong] * 4}
+            last.write_bytes(Checkpoint({**read.state, "history": forged}, read.arrays).to_bytes())
+            with pytest.raises(CheckpointError, match="its train_r2 is no list of numbers up to 1"):
+                fit_some(**data, checkpoints=Checkpoints(folder, resume=True))
 
 
 # The command -------------------------------------------------------------------------------------
@@ -641,7 +696,7 @@ def test_losses_are_a_row_of_finite_numbers(losses: Any, stopped: Path) -> None:
 
 
 def test_test_data_come_and_go_with_the_training(stopped: Path) -> None:
-    with pytest.raises(CheckpointError, match="does not hold 0 values of test_accuracy: go on"):
+    with pytest.raises(CheckpointError, match="does not hold 0 values of test_loss: go on"):
         fit(
             trainer_of(xbp.SGD(0.1)),
             checkpoints=Checkpoints(stopped, resume=True),
@@ -673,6 +728,47 @@ def test_the_command_goes_on_with_the_same_data(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+def test_the_command_goes_on_with_a_regression(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    data = tmp_path / "own.npz"
+    np.savez(data, x_train=x[:30], t_train=x[:30, 0], x_test=x[30:], t_test=x[30:, 0])
+    arguments = [str(data), "--hidden=3", f"--backend={SPEC}"]
+    assert run(*arguments, "--steps=4", f"--out={tmp_path / 'short'}").exit_code == 0
+    assert run(*arguments, "--steps=9", f"--out={tmp_path / 'whole'}").exit_code == 0
+    found = run(f"--resume={tmp_path / 'short'}", "--steps=9", "--json")
+    assert found.exit_code == 0, found.stderr
+    ours, theirs = (
+        json.loads(found.stdout),
+        json.loads((tmp_path / "whole/result.json").read_text()),
+    )
+    assert ours["task"] == "regression"
+    # The shorter one was measured after its last step.
+    assert ours["history"]["test_r2"][-1] == theirs["history"]["test_r2"][-1]
+    result = run(f"--resume={tmp_path / 'short'}", "--task=classification")
+    assert result.exit_code == 2
+    assert "omit --task" in result.stderr
+
+
+@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+def test_the_command_goes_on_with_what_an_older_version_saved(tmp_path: Path) -> None:
+    assert run("--steps=5", f"--backend={SPEC}", f"--out={tmp_path}").exit_code == 0
+    (last,) = paths(tmp_path / "checkpoints")
+    read = Checkpoint.from_bytes(last.read_bytes())
+    settings = {name: value for name, value in read.state["settings"].items() if name != "task"}
+    history = dict(read.state["history"])
+    for name in ("test_loss", "train_r2", "test_r2"):
+        del history[name]
+    state = {**read.state, "settings": settings, "history": history}
+    last.write_bytes(Checkpoint(state, read.arrays).to_bytes())
+    result = run(f"--resume={tmp_path}", "--steps=8", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["task"] == "classification"
+    assert found["history"]["test_loss"][0] is None
+    assert found["history"]["test_loss"][-1] == found["test_loss"] > 0
+
+
 def test_a_mistake_leaves_the_checkpoints_of_a_finished_training(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert run("--steps=5", f"--backend={SPEC}", f"--out={folder}").exit_code == 0
@@ -702,6 +798,8 @@ def test_nothing_to_go_on_with(tmp_path: Path) -> None:
             {"hidden": 3},
             {"hidden": ["x"]},
             {"hidden": [True]},
+            {"task": "guessing"},
+            {"task": 3},
         ),
         *({"hidden": [True]}, {"more": 1}, {"data_sha256": 3}),
     ],

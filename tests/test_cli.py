@@ -8,8 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,19 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 from support import backend, precise, widest
+from xbp_benchmarks import plot
 from xbp_benchmarks.contestant import Shape
 from xbp_benchmarks.contestants import FLOOR, contestants
 from xbp_benchmarks.measure import Arena, ContestantError
 
 import xbp
 from xbp.cli import main
-from xbp.layers import Relu
+from xbp.layers import IdentityWithLoss, Relu
+from xbp.saving import load_parameters
 
 SPEC = f"{backend.name}:{backend.device}"
-
-
-@pytest.fixture(autouse=True)
-def _ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C do afterwards what it did before: a command may ignore it when it ends."""
-    previous = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, previous)
+# The package has a command of that name.
+bench_module = import_module("xbp.cli.bench")
 
 
 def run(*arguments: str) -> Result:
@@ -72,6 +67,9 @@ def test_train_on_the_digits() -> None:
     assert history["evaluated"] == [15, 30, 45, 60]
     assert found["train_accuracy"] == history["train_accuracy"][-1] > 0.5
     assert found["test_accuracy"] == history["test_accuracy"][-1] > 0.5
+    assert found["test_loss"] == history["test_loss"][-1] > 0
+    assert found["task"] == "classification"
+    assert found["train_r2"] is found["test_r2"] is None
     assert not found["interrupted"]
 
 
@@ -79,7 +77,9 @@ def test_train_prints_a_table_and_plain_lines() -> None:
     result = run("train", "--steps", "30", "--backend", SPEC)
     assert result.exit_code == 0
     assert f"network 64-50-10 on {SPEC}" in result.stdout
+    assert f"on {SPEC}; a classification\n" in result.stdout
     assert "test accuracy" in result.stdout
+    assert "test loss" in result.stdout
     assert "\x1b" not in result.stdout + result.stderr
     assert "step     30  loss " in result.stderr
 
@@ -104,6 +104,102 @@ def test_train_on_a_file_of_ones_own(tmp_path: Path) -> None:
         assert found["layers"] == [3, 50, 3]
         assert found["train_accuracy"] > 0.9
         assert found["test_accuracy"] is None
+
+
+def regression_file(path: Path, **changes: Any) -> str:
+    """Write data of which a number is to be learned, and return their file's name."""
+    x = np.random.default_rng(0).normal(size=(90, 3)).astype(np.float32)
+    t = x[:, 0] - x[:, 1] ** 2
+    np.savez(path, **{"x_train": x[:60], "t_train": t[:60], **changes})
+    return str(path)
+
+
+SMALL = ["--steps=60", "--batch-size=20", "--lr=0.05"]
+
+
+def test_train_a_regression(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).normal(size=(30, 3))
+    t = x[:, 0] - x[:, 1] ** 2
+    data = regression_file(tmp_path / "own.npz", x_test=x, t_test=t)
+    found = results("train", data, *SMALL, "--out", str(tmp_path))
+    assert (found["task"], found["layers"]) == ("regression", [3, 50, 1])
+    assert found["train_accuracy"] is found["test_accuracy"] is None
+    assert 0.5 < found["test_r2"] == found["history"]["test_r2"][-1] < 1
+    assert 0.5 < found["train_r2"] == found["history"]["train_r2"][-1] < 1
+    network = xbp.Network.fully_connected(
+        [3, 50, 1], loss=IdentityWithLoss, dtype="float32", backend=backend
+    )
+    load_parameters(network, tmp_path / "model.safetensors")
+    outputs = backend.to_numpy(network.predict(backend.asarray(x, "float32")))[:, 0].astype(float)
+    expected = 1 - np.square(outputs - t).sum() / np.square(t - t.mean()).sum()
+    np.testing.assert_allclose(found["test_r2"], expected, rtol=1e-4)
+    np.testing.assert_allclose(found["test_loss"], np.mean((outputs - t) ** 2) / 2, rtol=1e-4)
+    result = run("train", data, *SMALL, "--backend", SPEC)
+    hint = "; a regression, since the targets are float64: for classes say --task classification\n"
+    assert hint.replace("64", "32") in result.stdout
+    assert f"{found['test_r2']:.4f}" in result.stdout
+    assert "test loss" in result.stdout
+    assert "accuracy" not in result.stdout + result.stderr
+    assert re.search(r"step     60  loss \S+  test loss \S+  train r² \S+  test r² ", result.stderr)
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about targets on the host")
+@pytest.mark.parametrize(
+    ("targets", "wanted", "task", "outputs"),
+    [
+        (np.linspace(0, 1, 60), None, "regression", 1),
+        (np.linspace(0, 1, 60)[:, None], None, "regression", 1),
+        (np.linspace(0, 1, 120).reshape(60, 2), None, "regression", 2),
+        (np.linspace(0, 1, 60).astype(np.float16), None, "regression", 1),
+        (np.arange(60.0) % 3, None, "regression", 1),
+        (np.arange(60.0) % 3, "classification", "classification", 3),
+        (np.arange(60.0)[:, None] % 3, "classification", "classification", 3),
+        (np.arange(60) % 3, None, "classification", 3),
+        (np.arange(60)[:, None] % 3, None, "classification", 3),
+        (np.arange(60) % 3, "regression", "regression", 1),
+        (np.arange(60) % 2 == 0, None, "classification", 2),
+        (np.arange(60) % 2 == 0, "regression", "regression", 1),
+        (np.eye(3)[np.arange(60) % 3], None, "classification", 3),
+        (np.eye(3, dtype=bool)[np.arange(60) % 3], None, "classification", 3),
+        (np.eye(3, dtype=np.uint8)[np.arange(60) % 3], None, "classification", 3),
+        (np.eye(3)[np.arange(60) % 3], "regression", "regression", 3),
+        (np.tile([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1]], (30, 1)), None, "classification", 4),
+        (np.full((60, 4), 0.5), None, "regression", 4),
+        (np.tile([1.5, -0.5], (60, 1)), None, "regression", 2),
+        (np.arange(120).reshape(60, 2), "regression", "regression", 2),
+    ],
+)
+def test_what_targets_are_taken_for(
+    targets: Any, wanted: str | None, task: str, outputs: int, tmp_path: Path
+) -> None:
+    data = regression_file(tmp_path / "own.npz", t_train=targets)
+    more = [] if wanted is None else [f"--task={wanted}"]
+    found = results("train", data, "--steps=2", "--lr=1e-4", *more)
+    assert (found["task"], found["layers"][-1]) == (task, outputs)
+    figure = "train_accuracy" if task == "classification" else "train_r2"
+    assert len(found["history"][figure]) == 2
+    other = ({"regression", "classification"} - {task}).pop()
+    hint = "classes" if task == "regression" else "numbers"
+    said = run("train", data, "--steps=1", "--lr=1e-4", *more).stdout.splitlines()[0]
+    assert said.endswith(f": for {hint} say --task {other}" if wanted is None else f"; a {task}")
+
+
+@pytest.mark.parametrize(
+    ("targets", "doubt"),
+    [
+        (np.arange(60.0) % 3, "are numbered as classes are: for classes say --task classification"),
+        (np.vstack([np.eye(3)[[0, 1] * 29], np.ones((2, 3))]), "are 0 and 1, only row 58 is not"),
+        (np.linspace(0, 1, 60), ""),
+        (np.arange(60.0) + 100, ""),
+    ],
+)
+@pytest.mark.parametrize("form", [["--json"], []])
+def test_a_doubt_is_spoken(targets: Any, doubt: str, form: list[str], tmp_path: Path) -> None:
+    data = regression_file(tmp_path / "own.npz", t_train=targets)
+    result = run("train", data, "--steps=1", "--lr=1e-9", "--backend", SPEC, *form)
+    assert result.exit_code == 0
+    assert ("the targets" in result.stderr) == bool(doubt)
+    assert doubt in result.stderr
 
 
 def test_train_leaves_model_and_figures_in_a_folder(tmp_path: Path) -> None:
@@ -264,23 +360,78 @@ def test_bench_measures_each_shape_once_and_on_the_backend_of_the_environment(
     assert set(found["specs"].values()) == {SPEC}
 
 
+@pytest.mark.skipif(backend.name != "numpy", reason="is about signals: once is enough")
+@pytest.mark.parametrize("second", ["Arena.__exit__", "_show", "save_result", "draw"])
+def test_a_second_ctrl_c_spoils_nothing(
+    second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presses = []
+
+    def press() -> None:
+        presses.append(signal.getsignal(signal.SIGINT))
+        signal.raise_signal(signal.SIGINT)
+
+    def pressing(function: Any) -> Any:
+        def pressed(*arguments: Any) -> Any:
+            if presses:
+                press()
+            return function(*arguments)
+
+        return pressed
+
+    def seconds(arena: Arena, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
+        if shape.depth == 3:
+            press()
+        return {"step": dict.fromkeys(arena.specs, 1.0)}
+
+    monkeypatch.setattr(Arena, "seconds", seconds)
+    places: dict[str, tuple[Any, str]] = {
+        "Arena.__exit__": (Arena, "__exit__"),
+        "_show": (bench_module, "_show"),
+        "save_result": (bench_module, "save_result"),
+        "draw": (plot, "draw"),
+    }
+    owner, name = places[second]
+    monkeypatch.setattr(owner, name, pressing(getattr(owner, name)))
+    result = run(*TWO_SHAPES, "--json", f"--out={tmp_path}")
+    assert result.exit_code == 130
+    assert presses[1:] == [signal.SIG_IGN]
+    assert json.loads(result.stdout) == json.loads((tmp_path / "bench.json").read_text())
+    assert (tmp_path / "bench.svg").exists()
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about signals: once is enough")
+def test_a_benchmark_leaves_ctrl_c_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(arena: Arena, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
+        signal.raise_signal(signal.SIGINT)
+        return {"step": dict.fromkeys(arena.specs, 1.0)}
+
+    monkeypatch.setattr(Arena, "seconds", pressed)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job in the background
+    result = run(*TWO_SHAPES, "--json")
+    assert result.exit_code == 0
+    assert not json.loads(result.stdout)["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 @pytest.mark.skipif(backend.name != "numpy", reason="starts a process: once is enough")
-def test_ctrl_c_twice_ends_a_benchmark() -> None:
+def test_ctrl_c_ends_a_benchmark() -> None:
+    shapes = ["--batch=10", "--width=20", "--depth=2", "--depth=3000", "--rounds=1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "xbp", "bench", "--backend=numpy", "--batch=10", "--width=20"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "xbp", "bench", "--backend=numpy", *shapes],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stderr is not None
     try:
-        process.stderr.readline()  # the first shape is measured
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.1)
-        stdout, stderr = process.communicate(timeout=60)
+        process.stderr.readline()  # the first shape is measured, the second takes its time
+        # A terminal tells all processes, those of the contestants, too.
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130
     assert "bare products" in stdout
+    assert "interrupted: these shapes had been measured" in stdout
     assert "Traceback" not in stderr
 
 
@@ -373,10 +524,10 @@ def test_what_cannot_be_done_ends_with_status_1(tmp_path: Path) -> None:
     file.write_text("in the way")
     assert "is a file" in refused(2, "train", "--out", str(file))
     path = tmp_path / "odd.npz"
-    np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([0.5, 1.5]))
-    assert "targets are integer labels" in refused(1, "train", str(path))
-    np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([[0], [1]]))
-    assert "targets are integer labels" in refused(1, "train", str(path))
+    np.savez(path, x_train=np.ones((2, 2)), t_train=np.array(["a", "b"]))
+    assert "np.unique(t, return_inverse=True)[1] numbers" in refused(1, "train", str(path))
+    np.savez(path, x_train=np.ones((2, 2)), t_train=np.ones((2, 1, 1)))
+    assert "targets are labels (N,), one-hot" in refused(1, "train", str(path))
     np.savez(path, x_train=np.ones((2, 2)), t_train=np.array([0, 10**9]))
     assert "the largest label, 1000000000, would need" in refused(1, "train", str(path))
     for odd in (np.array([["a"], ["b"]]), np.array([[0], [1]], dtype="datetime64[s]")):
@@ -424,9 +575,8 @@ def test_ctrl_c_prints_what_was_learned_so_far(tmp_path: Path) -> None:
     assert process.stderr is not None
     try:
         process.stderr.readline()  # the first line comes with the first epoch
-        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -233,9 +234,12 @@ def test_a_download_that_differs_is_not_kept(
 
 
 def test_a_mirror_that_does_not_answer(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))
-    with pytest.raises(DataError, match=r"no mirror gave the file: .*127\.0\.0\.1.*try again"):
-        load_mnist()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens there
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(mnist, "MIRRORS", (f"http://127.0.0.1:{port}/",))
+        with pytest.raises(DataError, match=r"no mirror gave the file: .*127\.0\.0\.1.*try again"):
+            load_mnist()
 
 
 def test_a_cache_that_cannot_be_written(
@@ -267,7 +271,7 @@ def test_four_processes_may_download_at_once(files: Path, mirror: str, tmp_path:
         )
         for _ in range(4)
     ]
-    ends = [process.communicate(timeout=60) for process in processes]
+    ends = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, ends
     assert len({printed for printed, _ in ends}) == 1
     cached = sorted(path.name for path in (tmp_path / "other" / "xbp" / "mnist").iterdir())

@@ -33,8 +33,8 @@ from xbp.datasets import load_digits, load_mnist, load_npz, read_idx
 from xbp.errors import XbpError
 from xbp.functions import one_hot, softmax
 from xbp.graphs import Graph, Operation, Variable
-from xbp.layers import Affine, MulLayer, Relu, SoftmaxWithLoss
-from xbp.reports import Report
+from xbp.layers import Affine, IdentityWithLoss, MulLayer, Relu, SoftmaxWithLoss
+from xbp.reports import Report, evaluate, evaluate_regression
 from xbp.saving import load_parameters, save_parameters
 from xbp.training import Checkpoint, Checkpoints
 
@@ -54,8 +54,12 @@ def net() -> TwoLayerNet:
     return network
 
 
-def trainer() -> Trainer:
-    return Trainer(net(), SGD(0.1), seed=0)
+def trainer(network: Network | None = None) -> Trainer:
+    return Trainer(network or net(), SGD(0.1), seed=0)
+
+
+def regression() -> Network:
+    return Network.fully_connected([2, 1], loss=IdentityWithLoss, dtype="float32", seed=0)
 
 
 def sample() -> Any:
@@ -122,7 +126,8 @@ NAMES: dict[str, Any] = {
     **{thing.__name__: thing for thing in (load_parameters, save_parameters, net, trainer)},
     **{thing.__name__: thing for thing in (sample, written, saved, arr, masked, loss_of)},
     **{thing.__name__: thing for thing in (products, MulLayer, softmax, one_hot, History, Report)},
-    **{thing.__name__: thing for thing in (use_backend, Adam, Forgetful)},
+    **{thing.__name__: thing for thing in (use_backend, Adam, Forgetful, regression)},
+    **{thing.__name__: thing for thing in (evaluate, evaluate_regression)},
     "model_of_another_shape": model_of_another_shape,
     "folder_of_another_run": folder_of_another_run,
     "backend": backend,
@@ -173,6 +178,10 @@ def test_a_command(row: dict[str, Any]) -> None:
     np.savez("counts.npz", x_train=np.ones((0, 10**6)), t_train=np.array([0, 1]))
     np.savez("negative.npz", x_train=np.ones((2, 2)), t_train=np.array([0, -1]))
     np.savez("objects.npz", x_train=np.array([{}, {}]), t_train=np.array([0, 1]))
+    np.savez("counted.npz", x_train=np.ones((2, 2)), t_train=np.array([[0, 1], [2, 3]]))
+    np.savez("names.npz", x_train=np.ones((2, 2)), t_train=np.array(["a", "b"]))
+    x = np.linspace(-3.0, 3.0, 40)
+    np.savez("large.npz", x_train=x[:, None], t_train=x / 3 * 5e4)
     Path("file").write_text("in the way")
     _, *arguments = shlex.split(row["line"])
     with warnings.catch_warnings():

@@ -24,7 +24,14 @@ from support import (
 
 import xbp
 from xbp import Network, TwoLayerNet
-from xbp.errors import DataError, DTypeError, MixedBackendError, SettingError, ShapeError
+from xbp.errors import (
+    DataError,
+    DTypeError,
+    MixedBackendError,
+    SettingError,
+    ShapeError,
+    UndefinedOutputError,
+)
 from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Rescale, Sigmoid, SoftmaxWithLoss
 from xbp.networks.construction import numbered
 
@@ -502,11 +509,13 @@ def test_a_score_that_is_not_a_number_is_no_class() -> None:
     x, t = batch()
     for samples, labels in ((x, t), (x[0, :], t[0])):
         network.params["W2"] = network.params["W2"] * math.nan
-        with pytest.raises(DataError, match=r"TwoLayerNet.accuracy: the scores of sample 0 are Na"):
+        with pytest.raises(
+            UndefinedOutputError, match=r"TwoLayerNet.accuracy: the scores of sample 0 are Na"
+        ):
             network.accuracy(samples, labels)
     rows = np.zeros((6, 3))
     rows[4, 1] = math.nan
-    with pytest.raises(DataError, match=r"the scores of sample 4 are NaN"):
+    with pytest.raises(UndefinedOutputError, match=r"the scores of sample 4 are NaN"):
         Network([Sigmoid()], SoftmaxWithLoss(), backend=backend).accuracy(arr(rows, widest), t)
     rows[4, 1] = -math.inf
     assert 0 <= Network([], SoftmaxWithLoss(), backend=backend).accuracy(arr(rows, widest), t) <= 1

@@ -1,6 +1,7 @@
 """What is shown while training: a bar on a terminal, some lines elsewhere."""
 
 from io import StringIO
+from math import nan
 
 import pytest
 from rich.console import Console
@@ -52,3 +53,12 @@ def test_how_many_samples_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock[0] = 102.0
     progress.evaluated(60, History(loss=[1.0], evaluated=[60]))
     assert file.getvalue() == "step     60  loss 1.0000  500 samples/s\n"
+
+
+def test_the_figures_of_a_regression() -> None:
+    file = StringIO()
+    progress = TrainingProgress(2, 100, Console(file=file, width=100))
+    progress.evaluated(2, History([3e-5], [2], test_loss=[2.5e7], train_r2=[0.5], test_r2=[nan]))
+    assert file.getvalue() == (
+        "step      2  loss 3.000e-05  test loss 2.500e+07  train r² 0.5000  test r² -\n"
+    )

@@ -560,19 +560,24 @@ def test_the_gradients_of_equal_layers_share_their_memory() -> None:
 @pytest.mark.skipif(backend.name != "numpy", reason="Python sees NumPy's memory alone")
 def test_a_replay_allocates_nothing() -> None:
     recording = settled_step().recordings[0]
+    kept, taken = [], []
     tracemalloc.start()
     try:
         recording.replay({})
-        before, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        for _ in range(10):
-            recording.replay({})
-        after, peak = tracemalloc.get_traced_memory()
+        for _ in range(20):
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            for _ in range(10):
+                recording.replay({})
+            after, peak = tracemalloc.get_traced_memory()
+            kept.append(after - before)
+            taken.append(peak - before)
     finally:
         tracemalloc.stop()
-    # The mini-batch alone takes 1.3 MB; NumPy has buffers for its loops, of 64 KB at most.
-    assert after - before < 200
-    assert peak - before < 100_000
+    # What other threads take comes on top, now and then: what is always taken is the replay's. The
+    # mini-batch alone takes 1.3 MB; NumPy has buffers for its loops, of 64 KB at most.
+    assert min(kept) < 200
+    assert min(taken) < 100_000
 
 
 @recorded_only

@@ -4,6 +4,7 @@ import csv
 import re
 import sys
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from support import arr, backend, widest
+from support import arr, backend, precise, widest
 
 import xbp
 from xbp.cli import main
+from xbp.errors import DataError, SettingError
 from xbp.graphs import graphviz
-from xbp.layers import Affine, SoftmaxWithLoss
-from xbp.reports import Report, evaluate, loss_in_terminal
-from xbp.reports.curves import draw_curves, metrics_csv, thinned
+from xbp.layers import Affine, IdentityWithLoss, LossLayer, SoftmaxWithLoss
+from xbp.reports import Report, evaluate, evaluate_regression, loss_in_terminal
+from xbp.reports.curves import curves_of, draw_curves, metrics_csv, thinned
 from xbp.training import History
 
 SPEC = f"{backend.name}:{backend.device}"
@@ -28,14 +30,25 @@ about_pages = pytest.mark.skipif(
     backend.name in ("dpnp", "jax"), reason="is about pages: the faster libraries are enough"
 )
 HISTORY = History(
-    loss=[2.0, 1.0, 0.5], evaluated=[2, 3], train_accuracy=[0.25, 0.75], test_accuracy=[0.2, 0.6]
+    loss=[2.0, 1.0, 0.5],
+    evaluated=[2, 3],
+    train_accuracy=[0.25, 0.75],
+    test_accuracy=[0.2, 0.6],
+    test_loss=[1.5, 0.75],
+)
+REGRESSION = History(
+    loss=[2.0, 1.0, 0.5],
+    evaluated=[2, 3],
+    test_loss=[1.5, 0.75],
+    train_r2=[-float("inf"), 0.75],
+    test_r2=[float("nan"), 0.5],
 )
 
 
-def unchanged(classes: int) -> xbp.Network:
-    """Return a network whose scores are its input."""
-    layer = Affine(arr(np.eye(classes), widest), arr(np.zeros(classes), widest))
-    return xbp.Network([layer], SoftmaxWithLoss())
+def unchanged(width: int, loss: type[LossLayer] = SoftmaxWithLoss) -> xbp.Network:
+    """Return a network whose outputs are its input."""
+    layer = Affine(arr(np.eye(width), widest), arr(np.zeros(width), widest))
+    return xbp.Network([layer], loss())
 
 
 class Page(HTMLParser):
@@ -85,10 +98,44 @@ def test_an_evaluation_counts_what_numpy_counts(classes: int, count: int, seed: 
 
 
 def test_one_hot_rows_and_more_samples_than_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xbp.reports.evaluation._BATCH", 2)
+    monkeypatch.setattr("xbp.training.measurement._BATCH", 2)
     found = evaluate(unchanged(2), [[1, 0], [0, 1], [3, 2]], [[1, 0], [1, 0], [0, 1]])
     assert found.labels.tolist() == [0, 0, 1]
     assert found.predicted.tolist() == [0, 1, 0]
+
+
+@given(st.integers(1, 3), st.integers(2, 20), st.integers(0, 1000))
+def test_a_regression_is_measured_as_numpy_does(outputs: int, count: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x, t = random.normal(size=(2, count, outputs))
+    found = evaluate_regression(unchanged(outputs, IdentityWithLoss), x, t)
+    errors = np.square(x - t)
+    expected = 1 - errors.sum(axis=0) / np.square(t - t.mean(axis=0)).sum(axis=0)
+    np.testing.assert_allclose(found.r2(), expected, rtol=precise(1e-9, 1e-3))
+    np.testing.assert_allclose(found.mean_squared_error(), errors.mean(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(found.mean_absolute_error(), abs(x - t).mean(axis=0), rtol=1e-3)
+    sizes = [
+        abs(found.outputs - found.targets)[place] / t.std(axis=0)[place[1]]
+        for place in found.worst(count * outputs)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(found.worst(count * outputs))) == count * outputs
+
+
+def test_an_evaluation_is_of_its_own_kind_of_network() -> None:
+    with pytest.raises(SettingError, match="knows no classes: take evaluate_regression"):
+        evaluate(unchanged(2, IdentityWithLoss), [[1.0, 2.0]], [[0.0, 1.0]])
+    with pytest.raises(SettingError, match="is for classes: take evaluate"):
+        evaluate_regression(unchanged(2), [[1.0, 2.0]], [[0.0, 1.0]])
+
+
+def test_scores_that_are_nan_are_of_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xbp.training.measurement._BATCH", 2)
+    x = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [float("nan"), 0.0]]
+    with pytest.raises(DataError, match=r"output for x\[3\] is NaN"):
+        evaluate(unchanged(2), x, [0, 1, 0, 0])
+    with pytest.raises(DataError, match=r"output for x\[3\] is NaN"):
+        evaluate_regression(unchanged(2, IdentityWithLoss), x, x[::-1][1:] + x[:1])
 
 
 # Curves ------------------------------------------------------------------------------------------
@@ -100,9 +147,13 @@ def test_metrics_have_a_row_for_each_step() -> None:
     assert [float(row["loss"]) for row in rows] == HISTORY.loss
     assert [row["train_accuracy"] for row in rows] == ["", "0.25", "0.75"]
     assert [row["test_accuracy"] for row in rows] == ["", "0.2", "0.6"]
-    HISTORY.test_accuracy, kept = [], HISTORY.test_accuracy
-    assert metrics_csv(HISTORY).splitlines()[3] == "3,0.5,0.75,"
-    HISTORY.test_accuracy = kept
+    assert [row["test_loss"] for row in rows] == ["", "1.5", "0.75"]
+    assert {row["train_r2"] + row["test_r2"] for row in rows} == {""}
+    without_test = replace(HISTORY, test_accuracy=[], test_loss=[])
+    assert metrics_csv(without_test).splitlines()[3] == "3,0.5,0.75,,,,"
+    lines = metrics_csv(REGRESSION).splitlines()
+    assert lines[0] == "step,loss,train_accuracy,test_accuracy,test_loss,train_r2,test_r2"
+    assert lines[2:] == ["2,1.0,,,1.5,-inf,", "3,0.5,,,0.75,0.75,0.5"]
 
 
 def test_a_long_curve_is_thinned_to_means() -> None:
@@ -119,6 +170,18 @@ def test_curves_are_drawn_in_both_formats_and_twice_the_same() -> None:
     assert draw_curves(HISTORY, "png").startswith(b"\x89PNG")
     alone = draw_curves(HISTORY, "svg", curves=["loss"]).decode()
     assert "accuracy" not in alone
+    assert "test" in alone
+    without_test = draw_curves(replace(HISTORY, test_loss=[]), "svg", curves=["loss"]).decode()
+    assert ">test<" not in without_test
+
+
+def test_curves_of_a_regression() -> None:
+    assert curves_of(REGRESSION) == ["loss", "r²"]
+    svg = draw_curves(REGRESSION, "svg").decode()
+    assert all(text in svg for text in ("loss", "r²", "training", "test"))
+    assert "accuracy" not in svg
+    # What makes no sense from beginning to end has no curve.
+    assert curves_of(replace(REGRESSION, train_r2=[float("nan")] * 2)) == ["loss"]
 
 
 def test_the_loss_in_a_terminal() -> None:
@@ -229,6 +292,38 @@ def test_a_network_that_diverged_has_a_page_too() -> None:
         page = page_of(network, [[1.0, 0.0]], [0], History(loss=[float("nan")], evaluated=[1]))
     assert "gradient_check: the loss is nan" in page.text
     assert "norm nan" not in page.text  # it is in the picture
+    assert "None can be shown: the network's output for x[0] is NaN" in page.text
+    assert "Confusion" not in page.text
+
+
+@about_pages
+def test_the_page_of_a_regression() -> None:
+    x = [[1.0, 5.0, 2.0], [2.0, 5.0, 0.0], [4.0, 5.0, -2.0]]
+    t = [[1.0, 5.0, 20.0], [3.0, 5.0, 0.0], [2.0, 5.0, -20.0]]
+    page = page_of(unchanged(3, IdentityWithLoss), x, t, REGRESSION)
+    text = " ".join(page.text.split())
+    assert "0.7500 test loss 0.7500 training r² 0.5000 test r²" in text
+    assert page.images("The ") == ["The loss over the steps", "The r² over the steps"]
+    assert page.images("Outputs") == [f"Outputs {i} over their targets" for i in range(3)]
+    # Output 0 misses by 0, 1 and 2, where the targets vary by 2; those of output 1 are all equal.
+    assert "0 -1.5000 1.667 1 1 - 0 0 2 0.1900 216 12 " in text
+    # Each error counts by the spread of its targets.
+    assert "given error 2 0 2 4 2 1 0 3 2 -1 0 2 20 2 -18 2 2 -20 -2 18 " in text
+    for word in ("Confusion", "accuracy", "probability", "class", "mistakes"):
+        assert word not in text
+
+
+@about_pages
+def test_the_page_of_a_regression_of_one_row_of_targets() -> None:
+    x = [[1.0], [2.0], [4.0]]
+    page = page_of(unchanged(1, IdentityWithLoss), x, [1.0, 2.0, 3.0], REGRESSION)
+    assert "W1 agree" in page.text
+    assert page.images("Computational graph")
+    images = page_of(
+        unchanged(4, IdentityWithLoss), np.eye(4), np.eye(4), REGRESSION, image_shape=(2, 2)
+    )
+    assert len(images.images("Sample")) == 16
+    assert "1 instead of 1 , output 0" in images.text
 
 
 def test_the_page_says_what_the_graph_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, dtype_of, host, other, precise, widest
+from support import arr, backend, dtype_of, host, needs_float64, other, precise, widest
 
 import xbp
 from xbp import SGD, Adam, History, Momentum, Network, Optimizer, Trainer, TwoLayerNet
 from xbp.datasets import load_digits
-from xbp.errors import DataError, DTypeError, SettingError, ShapeError
+from xbp.errors import DataError, DivergenceError, DTypeError, SettingError, ShapeError
 from xbp.layers import IdentityWithLoss, Rescale, Sigmoid
 
 
@@ -44,6 +44,10 @@ def test_it_learns() -> None:
     assert history.train_accuracy[-1] > 0.95
     assert history.test_accuracy[-1] > 0.95
     assert history.test_accuracy[-1] == network.accuracy(arr(x[60:]), arr(t[60:]))
+    assert len(history.test_loss) == 40
+    expected = float(network.loss(arr(x[60:]), arr(t[60:])))
+    np.testing.assert_allclose(history.test_loss[-1], expected, rtol=1e-5)
+    assert history.train_r2 == history.test_r2 == []
     assert np.mean(history.loss[-3:]) < 0.2 * np.mean(history.loss[:3])
     assert all(isinstance(value, float) for value in history.loss + history.train_accuracy)
     assert not history.interrupted
@@ -160,9 +164,73 @@ def test_a_regression() -> None:
     network = Network.fully_connected(
         [1, 10, 1], activation=Sigmoid, loss=IdentityWithLoss, weight_init_std=1, seed=0
     )
-    history = Trainer(network, SGD(0.5), batch_size=40).fit(x, x**2, steps=400)
+    history = Trainer(network, SGD(0.5), batch_size=40).fit(
+        x, x**2, steps=400, x_test=x[::3], t_test=x[::3] ** 2
+    )
     assert history.loss[-1] < 0.1 * history.loss[0]
     assert history.evaluated[-1] == 400
+    measured = (history.test_loss, history.train_r2, history.test_r2)
+    assert [len(figures) for figures in measured] == [400] * 3
+    assert history.train_accuracy == history.test_accuracy == []
+    outputs = host(network.predict(arr(x[::3], network.dtype))).astype(float)
+    errors = np.square(outputs - x[::3] ** 2)
+    np.testing.assert_allclose(history.test_loss[-1], 0.5 * errors.mean(), rtol=1e-5)
+    expected = 1 - errors.sum() / np.square(x[::3] ** 2 - np.mean(x[::3] ** 2)).sum()
+    np.testing.assert_allclose(history.test_r2[-1], expected, rtol=1e-5)
+    assert 0.5 < expected < history.train_r2[-1] + 0.2
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int64, np.bool_])
+def test_targets_of_one_output_may_be_a_row(kind: Any) -> None:
+    x = np.linspace(-1, 1, 12, dtype=np.float32)[:, None]
+    t = (3 * x[:, 0] > 0).astype(kind)
+    curves = [
+        Trainer(
+            Network.fully_connected([1, 4, 1], loss=IdentityWithLoss, dtype="float32", seed=0),
+            SGD(0.1),
+            batch_size=5,
+            seed=0,
+        ).fit(x, targets, steps=6, x_test=x[:5], t_test=targets[:5])
+        for targets in (t, t[:, None].astype(np.float32))
+    ]
+    np.testing.assert_equal(vars(curves[0]), vars(curves[1]))
+    assert len(curves[0].test_loss) == 2
+
+
+def test_a_row_of_targets_never_meets_a_column_of_outputs() -> None:
+    network = Network.fully_connected([2, 1], loss=IdentityWithLoss, seed=0)
+    x, t = arr(X, network.dtype), arr(T, network.dtype)
+    for compute in (
+        lambda: network.loss(x, t),
+        lambda: network.gradient(x, t),
+        lambda: network.numerical_gradient(x, t),
+        lambda: xbp.gradient_check(network, x, t),
+        lambda: xbp.functions.sum_squared_error(network.predict(x), t),
+        lambda: network.last_layer.losses(network.predict(x), t),
+    ):
+        with pytest.raises(ShapeError, match=r"got \(6,\): reshape them to \(N, 1\)"):
+            compute()
+    with pytest.raises(ShapeError, match=r"outputs of shape \(1, 2\) .* got \(1,\)$"):
+        Trainer(Network.fully_connected([2, 2], loss=IdentityWithLoss, seed=0), SGD(0.1)).fit(
+            X, T, steps=1
+        )
+
+
+@needs_float64
+def test_targets_too_large_for_the_dtype_are_refused() -> None:
+    network = Network.fully_connected([2, 1], loss=IdentityWithLoss, dtype="float32", seed=0)
+    with pytest.raises(DataError, match=r"t holds a number of the size of 1e\+39, too large"):
+        Trainer(network, SGD(0.1)).fit(X, np.full(6, -1e39), steps=1)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
+def test_targets_that_are_large_are_named_when_a_training_diverges() -> None:
+    x = np.linspace(-1, 1, 12)[:, None]
+    network = Network.fully_connected(
+        [1, 8, 1], loss=IdentityWithLoss, weight_init_std="he", dtype="float32", seed=0
+    )
+    with pytest.raises(DivergenceError, match=r"largest number is 1, the largest target 50000\)"):
+        Trainer(network, SGD(5), batch_size=6, seed=0).fit(x, 5e4 * x[:, 0], epochs=50)
 
 
 def test_data_of_any_library_are_moved_to_the_network() -> None:
@@ -247,7 +315,8 @@ def test_nothing_is_copied_to_the_host_in_a_step(monkeypatch: pytest.MonkeyPatch
     Trainer(net(), SGD(0.1), batch_size=3).fit(x, t, steps=9, progress=watch)
     # A compiled loop tells of its steps at its end.
     assert watch.before == [0] * (9 if backend.loop_length == 1 else 1)
-    assert watch.fetched == 1
+    # The losses, and what the network gives for all samples.
+    assert watch.fetched == 3
 
 
 # Interruption ------------------------------------------------------------------------------------
@@ -294,6 +363,17 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
     with pytest.raises(KeyboardInterrupt):
         Trainer(net(), SGD(0.1)).fit(x, t, steps=9, progress=_PressCtrlC(at=3, times=2))
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    x, t = blobs()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job in the background
+    history = Trainer(net(), SGD(0.1), batch_size=10).fit(
+        x, t, steps=20, progress=_PressCtrlC(at=3, times=2)
+    )
+    assert len(history.loss) == 20
+    assert not history.interrupted
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_training_in_a_thread_leaves_signals_alone() -> None:
@@ -462,3 +542,7 @@ def test_a_history_is_short_in_print() -> None:
         "<history of 2 steps: loss 0.25, training accuracy 50.00%, test accuracy 37.50%>"
     )
     assert repr(History()) == "<history of 0 steps: nothing yet>"
+    regression = History([2.0], [1], test_loss=[2e-7], train_r2=[-1e-9], test_r2=[float("nan")])
+    assert repr(regression) == (
+        "<history of 1 steps: loss 2, test loss 2.000e-07, training r² 0.0000, test r² ->"
+    )

@@ -40,6 +40,10 @@ class DataError(XbpError, ValueError):
     """Data cannot be read, or cannot be learned from."""
 
 
+class UndefinedOutputError(DataError):
+    """A network gives NaN for a sample, so nothing can be said of it."""
+
+
 class DivergenceError(XbpError, ArithmeticError):
     """A training has gone astray: a loss is NaN or infinite."""
 

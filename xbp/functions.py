@@ -233,11 +233,16 @@ def as_targets(t: Array, y: Array, where: str) -> Array:
     if t.shape != y.shape:
         raise ShapeError(
             f"{where}: outputs of shape {tuple(y.shape)} need targets of that shape, got "
-            f"{tuple(t.shape)}"
+            f"{tuple(t.shape)}{': reshape them to (N, 1)' if _lack_a_column(t, y) else ''}"
         )
     if kind_of(t) not in ("bool", "integral", "real floating"):
         raise DTypeError(f"{where}: targets are real numbers, got {dtype_name(t.dtype)}")
     return cast_like(t, like=y)
+
+
+def _lack_a_column(t: Array, y: Array) -> bool:
+    """Tell whether targets are ``(N,)`` for outputs ``(N, 1)``, which would broadcast to N × N."""
+    return t.ndim == 1 and tuple(y.shape) == (t.shape[0], 1)
 
 
 def batch_size_of(y: Array) -> int:

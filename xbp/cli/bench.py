@@ -98,6 +98,8 @@ def bench(
         "interrupted": False,
     }
     ending: BaseException | None = None
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt_once)
     try:
         # The floor is NumPy's, once.
         with Arena({FLOOR: "numpy"} | specs_by_title) as arena:
@@ -112,8 +114,7 @@ def bench(
     except (KeyboardInterrupt, XbpError) as error:
         ending = error
         result["interrupted"] = True
-    if ending:
-        # What was measured is shown now, whatever comes next. The process is the command's own.
+        # What was measured is shown and written now, whatever is pressed meanwhile.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if result["measured"]:
         _show(result, as_json)
@@ -126,6 +127,12 @@ def bench(
     if ending:
         echo("interrupted", err=True)
         raise SystemExit(INTERRUPTED)
+
+
+def _interrupt_once(signum: int, frame: Any) -> None:
+    """Interrupt, and let no second Ctrl-C do so. The process is the command's own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _machine(backends: Sequence[Backend]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import platform
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import click
 import xbp
 from xbp.cli.common import (
     INTERRUPTED,
+    Data,
     backend_option,
-    class_count,
     complete_data,
     count_type,
     data_dir_option,
@@ -32,12 +33,15 @@ from xbp.cli.common import (
     table,
     width_for_curves,
 )
+from xbp.cli.task import CLASSIFICATION, REGRESSION, TASKS, Task, task_of
 from xbp.errors import CheckpointError, DataError, SettingError
 from xbp.files import as_path, prepare_folder, recover, write_files
+from xbp.layers import IdentityWithLoss, SoftmaxWithLoss
 from xbp.reports import Report, loss_in_terminal
 from xbp.saving import to_json, to_safetensors
 from xbp.settings import is_integer
 from xbp.training import Checkpoints
+from xbp.training.history import MEASURED, loss_as_text
 from xbp.training.progress import TrainingProgress
 
 # In the folder of --out.
@@ -55,6 +59,11 @@ _WIDEST_CURVE = 80
     shell_complete=complete_data,
 )
 @backend_option
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="What to learn from the targets: classes or numbers. [default: as they are]",
+)
 @click.option("--steps", type=count_type, help="[default: 10000 on mnist, else 2000]")
 @click.option("--batch-size", type=count_type, default=100, show_default=True)
 @click.option("--lr", type=float, default=0.1, show_default=True, help="Learning rate.")
@@ -96,8 +105,9 @@ _WIDEST_CURVE = 80
 def train(ctx: click.Context, /, resume: str | None, as_json: bool, **settings: Any) -> None:
     """Train a network on the embedded digits, on MNIST, or on your own data.
 
-    FILE.npz holds x_train and t_train (labels or one-hot), and if you like x_test and t_test. Bring
-    features to the size of 1; bytes are divided by 255.
+    FILE.npz holds x_train and t_train, and if you like x_test and t_test. Integers and one-hot rows
+    are classes to tell apart; floats are numbers to learn, one or several for a sample: a
+    regression. Bring features, and such numbers, to the size of 1; bytes are divided by 255.
 
     With --out the training is saved each minute and at Ctrl-C; --resume DIR goes on with it.
     """
@@ -146,7 +156,7 @@ def _settings_of(
 
 # What a checkpoint of the command holds, and of which kinds.
 _KINDS = {
-    **dict.fromkeys(["data", "data_sha256", "backend", "init", "dtype"], str),
+    **dict.fromkeys(["data", "data_sha256", "backend", "init", "dtype", "task"], str),
     **dict.fromkeys(["steps", "batch_size", "seed"], int),
     **dict.fromkeys(["data_dir"], str | None),
     **dict.fromkeys(["checkpoint_steps"], int | None),
@@ -158,12 +168,16 @@ _KINDS = {
 def _checked(state: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """Return the settings in a checkpoint, if they are some: anybody may have written it."""
     settings = state.get("settings")
+    if isinstance(settings, dict):
+        # An older version of xbp knew nothing else.
+        settings = {"task": CLASSIFICATION, **settings}
     if (
         not isinstance(settings, dict)
         or settings.keys() != _KINDS.keys()
         or not all(isinstance(settings[name], kind) for name, kind in _KINDS.items())
         or not all(map(is_integer, settings["hidden"]))
         or settings["steps"] < 1
+        or settings["task"] not in TASKS
     ):
         raise CheckpointError(
             f"{folder} holds a training of some program, not of xbp train: go on with it there"
@@ -191,6 +205,7 @@ def _prepare(checkpoints: Checkpoints, folder: Path, settings: dict[str, Any]) -
 def _train(
     data: str,
     backend: str | None,
+    task: str | None,
     steps: int | None,
     batch_size: int,
     lr: float,
@@ -222,17 +237,18 @@ def _train(
             f"{data} holds other data than those that the training in {folder} began with: name "
             f"these, xbp train DATA --resume {folder}"
         )
+    understood, loaded = _understood(data, loaded, task)
     (x, t), (x_test, t_test) = loaded.train, loaded.test
-    has_test = x_test is not None
     on_mnist = data == "mnist"
     steps = steps or (10_000 if on_mnist else 2_000)
     init = init or ("0.01" if on_mnist else "he")
     spread = _spread(init)
     dtype = dtype or "float32"
-    sizes = [prod(x.shape[1:]), *hidden, class_count(t, data)]
+    sizes = [prod(x.shape[1:]), *hidden, understood.output_count(t, data)]
     network = xbp.Network.fully_connected(
         sizes,
         divisor=loaded.divisor,
+        loss=_LOSSES[understood.name],
         weight_init_std=spread,
         backend=chosen,
         dtype=dtype,
@@ -243,6 +259,7 @@ def _train(
         "data": str(Path(data).resolve()) if data.endswith(".npz") else data,
         "data_sha256": digest,
         "backend": f"{chosen.name}:{chosen.device}",
+        "task": understood.name,
         "steps": steps,
         "batch_size": batch_size,
         "lr": lr,
@@ -258,9 +275,13 @@ def _train(
     if not as_json:
         echo(
             f"{data}: {len(x):,} samples to learn from, "
-            f"{len(x_test) if has_test else 0:,} to test on; network {'-'.join(map(str, sizes))} "
-            f"on {chosen.name}:{chosen.device}"
+            f"{0 if x_test is None else len(x_test):,} to test on; "
+            f"network {'-'.join(map(str, sizes))} "
+            f"on {chosen.name}:{chosen.device}; a {understood.name}"
+            f"{understood.reason and f', {understood.reason}: {understood.hint}'}"
         )
+    if understood.doubt:
+        echo(f"the targets {understood.doubt}: {understood.hint}", err=True)
     began = time.perf_counter()
     with TrainingProgress(steps, batch_size) as progress, warnings.catch_warnings():
         # A loss that is not finite ends in an error that says more.
@@ -274,9 +295,9 @@ def _train(
             progress=progress,
             checkpoints=checkpoints,
         )
-    seconds = time.perf_counter() - began
     result = {
         "data": data,
+        "task": understood.name,
         "backend": chosen.name,
         "device": chosen.device,
         "versions": {
@@ -292,24 +313,15 @@ def _train(
         "lr": lr,
         "init": spread,
         "seed": seed,
-        "seconds": seconds,
-        "loss": history.loss[-1],
-        "train_accuracy": history.train_accuracy[-1],
-        "test_accuracy": history.test_accuracy[-1] if has_test else None,
-        "interrupted": history.interrupted,
-        "history": {
-            "loss": history.loss,
-            "evaluated": history.evaluated,
-            "train_accuracy": history.train_accuracy,
-            "test_accuracy": history.test_accuracy,
-        },
+        "seconds": time.perf_counter() - began,
+        **_figures(history),
     }
     try:
         if folder:
             report = Report(
                 network,
                 history,
-                *(loaded.test if has_test else loaded.train),
+                *(loaded.train if x_test is None else loaded.test),
                 settings=_settings(result),
                 image_shape=loaded.image_shape,
             )
@@ -343,6 +355,30 @@ def _write(folder: Path, network: xbp.Network, result: dict[str, Any], report: R
         raise DataError(f"{error}{hint}") from error
 
 
+def _understood(source: str, data: Data, wanted: str | None) -> tuple[Task, Data]:
+    """Return what to learn from data, and the data with targets for that."""
+    (x, t), (x_test, t_test) = data.train, data.test
+    if Path(source).suffix != ".npz":
+        wanted = wanted or CLASSIFICATION
+    task = task_of(t, source, wanted)
+    test = (x_test, None if t_test is None else task.targets(t_test, source))
+    return task, replace(data, train=(x, task.targets(t, source)), test=test)
+
+
+def _figures(history: xbp.History) -> dict[str, Any]:
+    """Return what was seen: the last figure of each kind, None where there is none, and all."""
+    measured = {name: getattr(history, name) for name in MEASURED}
+    return {
+        "loss": history.loss[-1],
+        **{name: figures[-1] if figures else None for name, figures in measured.items()},
+        "interrupted": history.interrupted,
+        "history": {"loss": history.loss, "evaluated": history.evaluated, **measured},
+    }
+
+
+_LOSSES = {CLASSIFICATION: SoftmaxWithLoss, REGRESSION: IdentityWithLoss}
+
+
 def _spread(text: str) -> float | str:
     if text in ("he", "xavier"):
         return text
@@ -354,7 +390,7 @@ def _spread(text: str) -> float | str:
 
 def _settings(result: dict[str, Any]) -> dict[str, Any]:
     """Return what the training depended on, as a page shows it."""
-    names = ("data", "backend", "device", "dtype", "batch_size", "lr", "init", "seed")
+    names = ("data", "task", "backend", "device", "dtype", "batch_size", "lr", "init", "seed")
     return {
         "samples divided by": result["divisor"] or 1,
         **{name: result[name] for name in names},
@@ -365,14 +401,15 @@ def _settings(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_training(result: dict[str, Any], history: xbp.History) -> None:
-    results = table("steps", "seconds", "loss", "training accuracy", "test accuracy")
-    test = result["test_accuracy"]
+    figures = history.last_figures()
+    figure = "accuracy" if result["task"] == CLASSIFICATION else "r²"
+    titles = ["test loss", f"training {figure}", f"test {figure}"]
+    results = table("steps", "seconds", "loss", *titles)
     results.add_row(
         f"{result['steps']:,}",
         f"{result['seconds']:.2f}",
-        f"{result['loss']:.4f}",
-        f"{result['train_accuracy']:.2%}",
-        "-" if test is None else f"{test:.2%}",
+        loss_as_text(result["loss"]),
+        *(figures.get(title, "-") for title in titles),
     )
     width = width_for_curves()
     if width is not None:

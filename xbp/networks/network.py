@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from xbp.backend import Backend
 from xbp.differences import MEMORY, differences, longest_step, step_for
-from xbp.errors import DataError, MixedBackendError, SettingError, ShapeError
+from xbp.errors import MixedBackendError, SettingError, ShapeError, UndefinedOutputError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
@@ -249,7 +249,9 @@ class Network:
         ShapeError, DTypeError, MixedBackendError
             If x or t does not fit the network.
         DataError
-            If a label is outside the classes, or a score is NaN.
+            If a label is outside the classes.
+        UndefinedOutputError
+            If a score is NaN.
         SettingError
             If the network's loss is not for classification.
         """
@@ -434,12 +436,12 @@ class Network:
 
 
 def _require_numbers(y: Array, where: str) -> None:
-    """Raise `DataError` if a score is NaN: the highest of a sample's is then none of them."""
+    """Raise `UndefinedOutputError` if a score is NaN: then none of a sample is the highest."""
     xp = namespace_of(y)
     odd = xp.any(xp.isnan(y), axis=1)
     if bool(xp.any(odd)):
         first = int(xp.argmax(xp.astype(odd, xp.int8)))
-        raise DataError(
+        raise UndefinedOutputError(
             f"{where}: the scores of sample {first} are NaN: look for NaN or infinity in x, or in "
             "the parameters after a training that has diverged"
         )

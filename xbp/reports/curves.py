@@ -3,12 +3,13 @@
 import csv
 from collections.abc import Sequence
 from io import BytesIO, StringIO
-from math import ceil
+from math import ceil, isfinite, isnan, nan
 from typing import Any
 
 import numpy as np
 import plotille
 
+from xbp.reports.evaluation import RegressionEvaluation
 from xbp.training import History
 
 # More points than these a curve does not show.
@@ -16,25 +17,30 @@ _POINTS = 500
 
 
 def metrics_csv(history: History) -> str:
-    """Return a table, a row for each step: its loss, and accuracies where they were measured."""
+    """Return a table, a row for each step: its loss, and what else was measured after it."""
     text = StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["step", "loss", "train_accuracy", "test_accuracy"])
-    accuracies = {
+    rows.writerow(["step", "loss", *_COLUMNS])
+    measured = {
         step: [
-            figures[i] if figures else ""
-            for figures in (history.train_accuracy, history.test_accuracy)
+            "" if not figures or isnan(figures[i]) else figures[i]
+            for figures in (getattr(history, name) for name in _COLUMNS)
         ]
         for i, step in enumerate(history.evaluated)
     }
     for step, loss in enumerate(history.loss, start=1):
-        rows.writerow([step, loss, *accuracies.get(step, ["", ""])])
+        rows.writerow([step, loss, *measured.get(step, [""] * len(_COLUMNS))])
     return text.getvalue()
 
 
+# In the order in which they came to be: a program may count columns.
+_COLUMNS = ("train_accuracy", "test_accuracy", "test_loss", "train_r2", "test_r2")
+
+
 def curves_of(history: History) -> list[str]:
-    """Return which curves there are: ``"loss"``, and for a classifier ``"accuracy"``."""
-    return ["loss", "accuracy"] if history.train_accuracy else ["loss"]
+    """Return which curves there are: ``"loss"``, and ``"accuracy"`` or ``"r²"``."""
+    kinds = {"accuracy": history.train_accuracy, "r²": history.train_r2}
+    return ["loss", *(kind for kind, figures in kinds.items() if not np.all(np.isnan(figures)))]
 
 
 def draw_curves(
@@ -58,7 +64,6 @@ def draw_curves(
         A colour, or ``"none"``.
     """
     # Slow to import.
-    from matplotlib import rc_context  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     curves = curves or curves_of(history)
@@ -67,8 +72,14 @@ def draw_curves(
         _CURVES[curve](history, panel)
         panel.set(xlabel="step", facecolor=background)
         panel.grid(visible=True, alpha=0.3)
+    return _saved(figure, form)
+
+
+def _saved(figure: Any, form: str) -> bytes:
+    """Return a picture: text stays text, and the same figures give the same file."""
+    from matplotlib import rc_context  # noqa: PLC0415
+
     content = BytesIO()
-    # Text stays text, and the same figures give the same file.
     metadata = {"Date": None} if form == "svg" else None
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "xbp"}):
         figure.savefig(content, format=form, dpi=150, metadata=metadata)
@@ -77,19 +88,61 @@ def draw_curves(
 
 def _draw_loss(history: History, panel: Any) -> None:
     steps, losses, block = thinned(history.loss, _POINTS)
-    panel.plot(steps, losses)
-    panel.set_ylabel("loss" if block == 1 else f"loss, mean of {block} steps")
+    panel.plot(
+        steps, losses, label="training" if block == 1 else f"training, mean of {block} steps"
+    )
+    panel.set_ylabel("loss")
+    _draw_measured(history, panel, test=history.test_loss)
 
 
 def _draw_accuracy(history: History, panel: Any) -> None:
-    for label, figures in (("training", history.train_accuracy), ("test", history.test_accuracy)):
-        if figures:
-            panel.plot(history.evaluated, figures, marker="o", markersize=3, label=label)
     panel.set_ylabel("accuracy")
+    _draw_measured(history, panel, training=history.train_accuracy, test=history.test_accuracy)
+
+
+def _draw_r2(history: History, panel: Any) -> None:
+    panel.set_ylabel("r²")
+    _draw_measured(history, panel, training=history.train_r2, test=history.test_r2)
+    # What is worse than the mean of the targets would leave no room for all that is better.
+    if history.train_r2[-1] > 0:
+        panel.set_ylim(bottom=max(panel.get_ylim()[0], _LOWEST_R2))
+
+
+def _draw_measured(history: History, panel: Any, **curves: list[float]) -> None:
+    for label, figures in curves.items():
+        if figures:
+            finite = [figure if isfinite(figure) else nan for figure in figures]
+            panel.plot(history.evaluated, finite, marker="o", markersize=3, label=label)
     panel.legend()
 
 
-_CURVES = {"loss": _draw_loss, "accuracy": _draw_accuracy}
+_CURVES = {"loss": _draw_loss, "accuracy": _draw_accuracy, "r²": _draw_r2}
+_LOWEST_R2 = -0.5
+
+
+def draw_predictions(found: RegressionEvaluation, output: int) -> bytes:
+    """Return an SVG of what a network gives for each target: a point for each sample.
+
+    Parameters
+    ----------
+    found
+        Of many samples some are shown, each as far from the next.
+    output
+        Which of the outputs.
+    """
+    # Slow to import.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    step = ceil(len(found.targets) / _POINTS)
+    targets, outputs = (rows[::step, output] for rows in (found.targets, found.outputs))
+    figure = Figure(figsize=(4.5, 3.2), layout="constrained", facecolor="none")
+    panel = figure.subplots()
+    panel.scatter(targets, np.where(np.isfinite(outputs), outputs, nan), s=9, alpha=0.6)
+    ends = [targets.min(), targets.max()]
+    panel.plot(ends, ends, color="gray", linewidth=1)
+    panel.set(xlabel="target", ylabel="output", facecolor="none")
+    panel.grid(visible=True, alpha=0.3)
+    return _saved(figure, "svg")
 
 
 def loss_in_terminal(history: History, width: int) -> str:

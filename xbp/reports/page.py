@@ -3,29 +3,39 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from math import prod
+from itertools import islice
+from math import isnan, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xbp.errors import BackendUnavailableError, DataError, SettingError
+from xbp.errors import BackendUnavailableError, DataError, SettingError, UndefinedOutputError
 from xbp.files import write_files
 from xbp.gradients import GradientReport, gradient_check
 from xbp.graphs import Graph
 from xbp.layers import Affine
 from xbp.namespace import Array
 from xbp.networks import Network
-from xbp.reports.curves import curves_of, draw_curves, metrics_csv
-from xbp.reports.evaluation import Evaluation, evaluate
+from xbp.reports.curves import curves_of, draw_curves, draw_predictions, metrics_csv
+from xbp.reports.evaluation import (
+    Evaluation,
+    RegressionEvaluation,
+    evaluate,
+    evaluate_regression,
+)
 from xbp.reports.images import image_uri, svg_uri
 from xbp.settings import is_integer
 from xbp.training import History
+from xbp.training.data import as_rows
+from xbp.training.history import loss_as_text
 
 # How much of it a page shows.
 _MISTAKES = 24
 _WEIGHTS = 60
 _CLASSES = 30
+_OUTPUTS = 100
+_PREDICTIONS = 6
 _GRAPH_SAMPLES = 100
 _CHECKED_SAMPLES = 3
 _CHECKED_ELEMENTS = 100
@@ -38,11 +48,12 @@ class Report:
     Parameters
     ----------
     network
-        A classifier, trained.
+        A classifier, or a network for a regression, trained.
     history
         What `Trainer.fit` returned.
     x, t
-        The samples to judge it by, usually those for testing, and their labels or one-hot rows.
+        The samples to judge it by, usually those for testing, and their targets: labels or one-hot
+        rows, or for a regression numbers.
     settings
         What the page lists, by name; ``"data"``, if there is one, is in its title.
     image_shape
@@ -53,7 +64,7 @@ class Report:
     SettingError
         By the methods, if network, history, settings or image_shape is none.
     DataError, ShapeError, DTypeError
-        By the methods, if x and t do not fit the network, or are no data of a classifier.
+        By the methods, if x and t do not fit the network.
     """
 
     network: Network
@@ -101,10 +112,11 @@ class Report:
 
         self._check()
         network, history, backend = self.network, self.history, self.network.backend
-        found = evaluate(network, self.x, self.t)
+        found = _evaluated(network, self.x, self.t)
         _check_image_shape(self.image_shape, network.as_samples(self.x))
         with backend.scope():
             samples, targets = network.as_samples(self.x), backend.asarray(self.t)
+            targets = as_rows(network, targets, network.predict(samples[:1, ...]))
             limits = _CHECKED_SAMPLES, _GRAPH_SAMPLES
             few, some = (min(count, samples.shape[0]) for count in limits)
             check = _checked(network, samples[:few, ...], targets[:few, ...])
@@ -119,9 +131,12 @@ class Report:
                 curve: svg_uri(draw_curves(history, "svg", curves=[curve], background="none"))
                 for curve in curves_of(history)
             },
+            loss=loss_as_text(history.loss[-1]),
+            figures=history.last_figures(),
+            samples=samples.shape[0],
             found=found,
-            confusion=_confusion(found),
-            mistakes=_mistakes(network, samples, found, self.image_shape),
+            classifies=network.last_layer.classifies,
+            **_details(network, samples, found, self.image_shape),
             weights=_weights(network, self.image_shape),
             check=check,
             graph=graph,
@@ -142,6 +157,40 @@ def _check_image_shape(image_shape: Any, samples: Array) -> None:
         raise SettingError(
             f"Report: image_shape is height and width of {pixels} pixels, not {image_shape!r}"
         )
+
+
+def _evaluated(network: Network, x: Any, t: Any) -> Evaluation | RegressionEvaluation | str:
+    """Return what a network makes of data, or why that cannot be said."""
+    try:
+        if network.last_layer.classifies:
+            return evaluate(network, x, t)
+        return evaluate_regression(network, x, t)
+    except UndefinedOutputError as error:  # a network that diverged has a page, too
+        return str(error)
+
+
+def _details(
+    network: Network,
+    samples: Array,
+    found: Evaluation | RegressionEvaluation | str,
+    image_shape: tuple[int, int] | None,
+) -> dict[str, Any]:
+    """Return what the page shows of a classifier's answers, or of a regression's numbers."""
+    if isinstance(found, Evaluation):
+        return {
+            "confusion": _confusion(found),
+            "mistakes": _mistakes(network, samples, found, image_shape),
+        }
+    if isinstance(found, RegressionEvaluation):
+        return {
+            "by_output": _by_output(found),
+            "predictions": [
+                svg_uri(draw_predictions(found, output))
+                for output in range(min(found.outputs.shape[1], _PREDICTIONS))
+            ],
+            "errors": _errors(network, samples, found, image_shape),
+        }
+    return {}
 
 
 def _checked(network: Network, x: Array, t: Array) -> GradientReport | str:
@@ -175,23 +224,53 @@ def _mistakes(
     network: Network, samples: Array, found: Evaluation, image_shape: tuple[int, int] | None
 ) -> list[dict[str, Any]]:
     """Return the worst mistakes, each with its picture if it has one."""
-    shown = []
-    for number in found.worst(_MISTAKES):
-        sample = network.backend.to_numpy(samples[number, ...])
-        shown.append(
-            {
-                "number": number,
-                "label": int(found.labels[number]),
-                "predicted": int(found.predicted[number]),
-                "probability": float(found.probabilities[number]),
-                "certainty": float(found.certainties[number]),
-                "image": image_shape and _image(sample.reshape(image_shape)),
-            }
-        )
-    return shown
+    return [
+        {
+            "number": number,
+            "label": int(found.labels[number]),
+            "predicted": int(found.predicted[number]),
+            "probability": float(found.probabilities[number]),
+            "certainty": float(found.certainties[number]),
+            "image": _image(network, samples, number, image_shape),
+        }
+        for number in found.worst(_MISTAKES)
+    ]
 
 
-def _image(pixels: Any) -> str:
+def _by_output(found: RegressionEvaluation) -> list[dict[str, Any]]:
+    """Return the figures of each output, of the first ones if there are many."""
+    r2 = [None if isnan(value) else value for value in found.r2()]
+    figures = zip(r2, found.mean_squared_error(), found.mean_absolute_error(), strict=True)
+    names = ("r2", "squared", "absolute")
+    return [dict(zip(names, row, strict=True)) for row in islice(figures, _OUTPUTS)]
+
+
+def _errors(
+    network: Network,
+    samples: Array,
+    found: RegressionEvaluation,
+    image_shape: tuple[int, int] | None,
+) -> list[dict[str, Any]]:
+    """Return the largest errors, each with its sample's picture if it has one."""
+    return [
+        {
+            "number": number,
+            "output": output,
+            "target": found.targets[number, output],
+            "given": found.outputs[number, output],
+            "image": _image(network, samples, number, image_shape),
+        }
+        for number, output in found.worst(_MISTAKES)
+    ]
+
+
+def _image(
+    network: Network, samples: Array, number: int, shape: tuple[int, int] | None
+) -> str | None:
+    """Return a sample's picture, if it has one."""
+    if shape is None:
+        return None
+    pixels = network.backend.to_numpy(samples[number, ...]).reshape(shape)
     return image_uri(pixels, colours="gray_r", low=0, high=max(float(pixels.max()), 1e-9))
 
 

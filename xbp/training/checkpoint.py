@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.settings import as_json, is_finite_number, is_integer, is_number
 from xbp.tensors import HostArray, TensorFile, as_bytes, dense, to_bytes
-from xbp.training.history import History
+from xbp.training.history import MEASURED, History
 
 FORMAT = 1
 
@@ -244,7 +244,8 @@ def history_in(checkpoint: Checkpoint, *, classifies: bool, has_test: bool) -> H
     losses = checkpoint.arrays["loss"]
     if losses.dtype != np.float64 or losses.ndim != 1 or not np.isfinite(losses).all():
         raise CheckpointError("its losses are no row of finite numbers")
-    history = History(**{**checkpoint.state["history"], "loss": losses.tolist()})
+    saved = checkpoint.state["history"]
+    history = History(**{**saved, "loss": losses.tolist()})
     if len(history.loss) != checkpoint.step:
         raise CheckpointError(f"it holds {len(history.loss):,} losses of {checkpoint.step:,} steps")
     steps = history.evaluated
@@ -254,20 +255,32 @@ def history_in(checkpoint: Checkpoint, *, classifies: bool, has_test: bool) -> H
         raise CheckpointError("the steps after which it was measured are out of order")
     if not isinstance(history.interrupted, bool):
         raise CheckpointError("it does not say whether it was interrupted")
-    for name, wanted in (
-        ("train_accuracy", classifies),
-        ("test_accuracy", classifies and has_test),
-    ):
-        shares = getattr(history, name)
-        expected = len(steps) if wanted else 0
-        if not isinstance(shares, list) or len(shares) != expected:
+    for name in MEASURED:
+        kind, _, figure = name.partition("_")
+        wanted = figure == "loss" or classifies == (figure == "accuracy")
+        expected = len(steps) if wanted and (has_test or kind == "train") else 0
+        if name not in saved:
+            # An older version of xbp did not measure it.
+            setattr(history, name, [nan] * expected)
+            continue
+        figures = getattr(history, name)
+        if not isinstance(figures, list) or len(figures) != expected:
             raise CheckpointError(
                 f"it does not hold {expected} values of {name}: go on with test data if the "
                 "training had some, and only then"
             )
-        if not all(is_finite_number(value) and 0 <= value <= 1 for value in shares):
-            raise CheckpointError(f"its {name} is no list of shares")
+        if not all(map(_CAN_BE[figure], figures)):
+            raise CheckpointError(f"its {name} is no list of {_CALLED[figure]}")
     return history
+
+
+# What the figures of a history are called, and what can be one: a loss and r² need not be finite.
+_CALLED = {"loss": "losses", "accuracy": "shares", "r2": "numbers up to 1"}
+_CAN_BE: dict[str, Callable[[Any], bool]] = {
+    "loss": lambda value: isinstance(value, float),
+    "accuracy": lambda value: is_finite_number(value) and 0 <= value <= 1,
+    "r2": lambda value: isinstance(value, float) and not value > 1,  # it may be NaN
+}
 
 
 def _numbers(state: Mapping[str, Any], here: Mapping[str, Any], optimizer: str) -> dict[str, Any]:

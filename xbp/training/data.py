@@ -1,12 +1,12 @@
 """The door for data: what enters is moved to the device, and is fit to be learned from."""
 
 import warnings
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from xbp.errors import DataError, XbpError
 from xbp.functions import one_hot
-from xbp.namespace import Array, is_floating, kind_of, namespace_of
+from xbp.namespace import Array, dtype_name, is_floating, kind_of, namespace_of
 from xbp.networks import Network
 
 # How many numbers are looked at in one piece.
@@ -41,7 +41,8 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         )
     try:
         x, t = backend.row_major(network.as_samples(x)), backend.row_major(backend.asarray(t))
-        if kind_of(t) == "integral" or (kind_of(t) == "bool" and t.ndim > 1):
+        classifies = network.last_layer.classifies
+        if kind_of(t) == "integral" or (kind_of(t) == "bool" and not (classifies and t.ndim == 1)):
             # Not every library compares unsigned integers of every size.
             t = backend.asarray(t, backend.default_integer)
         if x.ndim < 2:  # noqa: PLR2004
@@ -53,6 +54,9 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         # One sample through a copy of the network tells all that shapes and dtypes can tell.
         trial = network.bound_to(network.params)
         outputs = trial.predict(x[:1, ...])
+        t = as_rows(network, t, outputs)
+        if not classifies and is_floating(t):
+            _check_size(t, outputs)
         trial.last_layer.forward(outputs, t[:1, ...])
         if is_floating(x) and not _all_finite(x):
             raise DataError(
@@ -60,11 +64,11 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
             )
         classes = outputs.shape[-1]
         network.last_layer.check_targets(t, classes)
-        if network.last_layer.classifies:
+        if classifies:
             _warn_of_a_single_class(t, kind)
-        if t.ndim == 1 and classes <= prod(x.shape[1:]):
-            # One-hot once instead of at each step, where it is no larger than the samples.
-            t = one_hot(t, classes, like=outputs)
+            if t.ndim == 1 and classes <= prod(x.shape[1:]):
+                # One-hot once instead of at each step, where it is no larger than the samples.
+                t = one_hot(t, classes, like=outputs)
     except XbpError as error:
         shapes = " and ".join(
             f"{name} {tuple(array.shape)}"
@@ -73,6 +77,34 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         )
         raise type(error)(f"{kind} data{shapes and f', {shapes}'}: {error}") from error
     return x, t
+
+
+def as_rows(network: Network, t: Array, outputs: Array) -> Array:
+    """Return targets in rows, as the outputs are: of a regression ``(N,)`` becomes ``(N, 1)``.
+
+    Parameters
+    ----------
+    network
+        Which is to learn from them.
+    t
+        Targets of N samples.
+    outputs
+        What the network gives for some samples, ``(..., M)``.
+    """
+    if network.last_layer.classifies or t.ndim != 1 or outputs.shape[-1:] != (1,):
+        return t
+    return namespace_of(t).reshape(t, (-1, 1))
+
+
+def _check_size(t: Array, outputs: Array) -> None:
+    """Raise `DataError` for a target that is infinite in the dtype of the outputs."""
+    xp = namespace_of(t)
+    largest = 0.0 if 0 in t.shape else max(float(xp.max(t)), -float(xp.min(t)))
+    if float(xp.finfo(outputs.dtype).max) < largest < inf:
+        raise DataError(
+            f"t holds a number of the size of {largest:g}, too large for "
+            f"{dtype_name(outputs.dtype)}: scale it"
+        )
 
 
 def _all_finite(x: Array) -> bool:

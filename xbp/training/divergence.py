@@ -77,17 +77,18 @@ class Watch:
         return self._divergence(str(error), count)
 
     def _divergence(self, story: str, number: int) -> DivergenceError:
-        xp = namespace_of(self.x)
         self.go_back()
         # To do steps again, it must be known what they change.
         if self.learner.optimizer.state is not None and (found := self._first_not_finite(number)):
             step, where = self._step + found[0], found[1]
             story += f": in step {step:,}, {where} gave NaN or infinity first"
         story += f". The network is now as it was after step {self._step:,}"
-        largest = max(float(xp.max(self.x)), -float(xp.min(self.x)))
+        sizes = f"the largest number is {_largest(self.x):g}"
+        if not self.learner.network.last_layer.classifies:
+            sizes += f", the largest target {_largest(self.t):g}"
         return DivergenceError(
             f"{story}. Try a smaller learning rate ({self.learner.optimizer!r}), data of the size "
-            f"of 1 (the largest number is {largest:g}), or other initial weights"
+            f"of 1 ({sizes}), or other initial weights"
         )
 
     def _first_not_finite(self, count: int) -> tuple[int, str] | None:
@@ -104,3 +105,8 @@ class Watch:
             if where := parameter_not_finite(learner.network):
                 return number, f"the update of {where}"
         return None
+
+
+def _largest(array: Array) -> float:
+    xp = namespace_of(array)
+    return max(float(xp.max(array)), -float(xp.min(array)))

@@ -1,6 +1,8 @@
 """What is seen while training, and by whom."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Protocol
 
 from xbp.namespace import Array
@@ -15,12 +17,20 @@ class History:
     loss : list of float
         The loss of each step on its mini-batch, before the update.
     evaluated : list of int
-        The steps after which accuracies were measured: the end of each epoch, and the last step.
+        The steps after which the network was measured: the end of each epoch, and the last step.
+        The lists below have one figure for each of them, or are empty where there is none: those
+        of test data without test data.
     train_accuracy, test_accuracy : list of float
-        Shares between 0 and 1, one for each entry of `evaluated`; empty for a regression, and
-        without test data.
+        Of a classifier: shares between 0 and 1.
     interrupted : bool
         Whether Ctrl-C ended the training before its last step.
+    test_loss : list of float
+        The mean loss on the test data. NaN where it was not measured: in what a checkpoint holds
+        that is older than this list.
+    train_r2, test_r2 : list of float
+        Of a regression: r², the coefficient of determination, the mean over the outputs. 1 is
+        perfect, 0 is as good as the mean of the targets. NaN where it makes no sense: for a single
+        sample, and where an output's targets are all equal.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -28,12 +38,40 @@ class History:
     train_accuracy: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
     interrupted: bool = False
+    test_loss: list[float] = field(default_factory=list)
+    train_r2: list[float] = field(default_factory=list)
+    test_r2: list[float] = field(default_factory=list)
 
     def __repr__(self) -> str:
         figures = [f"loss {self.loss[-1]:.4g}"] if self.loss else []
-        for name, shares in (("training", self.train_accuracy), ("test", self.test_accuracy)):
-            figures += [f"{name} accuracy {shares[-1]:.2%}"] if shares else []
+        figures += [f"{title} {figure}" for title, figure in self.last_figures().items()]
         return f"<history of {len(self.loss):,} steps: {', '.join(figures) or 'nothing yet'}>"
+
+    def last_figures(self) -> dict[str, str]:
+        """Return what was measured last, as text by its title: ``{"test accuracy": "97.50%"}``."""
+        return {
+            title: "-" if isnan(figures[-1]) else as_text(figures[-1])
+            for name, (title, as_text) in MEASURED.items()
+            if (figures := getattr(self, name))
+        }
+
+
+def loss_as_text(loss: float) -> str:
+    """Return a loss with four digits: that of a regression may be of any size."""
+    return f"{loss:.4f}" if _SHORT[0] <= abs(loss) < _SHORT[1] or loss == 0 else f"{loss:.3e}"
+
+
+_SHORT = 1e-3, 1e6
+
+# The lists of what is measured after the steps in `History.evaluated`: their titles, and how a
+# figure of theirs is printed.
+MEASURED: dict[str, tuple[str, Callable[[float], str]]] = {
+    "test_loss": ("test loss", loss_as_text),
+    "train_accuracy": ("training accuracy", "{:.2%}".format),
+    "test_accuracy": ("test accuracy", "{:.2%}".format),
+    "train_r2": ("training r²", "{:z.4f}".format),
+    "test_r2": ("test r²", "{:z.4f}".format),
+}
 
 
 class Progress(Protocol):
@@ -43,4 +81,4 @@ class Progress(Protocol):
         """Take note of a step, or of several. The loss is still on the device: to read it waits."""
 
     def evaluated(self, step: int, history: History) -> None:
-        """Take note of accuracies; the losses up to here are on the host."""
+        """Take note of measurements; the losses up to here are on the host."""

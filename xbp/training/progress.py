@@ -12,15 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from xbp.namespace import Array
-from xbp.training.history import History
+from xbp.training.history import History, loss_as_text
 
 # To show a loss is to wait for the device: seldom enough not to be felt.
 _SECONDS_BETWEEN_LOSSES = 0.5
 _PLAIN_LINES = 10
 
+# A line is short.
+_SHORT = {"training accuracy": "train", "test accuracy": "test", "training r²": "train r²"}
+
 
 class TrainingProgress:
-    """A bar with loss and accuracy on a terminal, about ten lines elsewhere.
+    """A bar with loss and what was measured on a terminal, about ten lines elsewhere.
 
     Parameters
     ----------
@@ -48,7 +51,7 @@ class TrainingProgress:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("training", total=steps, figures="")
-        self._accuracy = ""
+        self._measured = ""
         self._next_loss = 0.0
         self._next_line = 0.0
 
@@ -72,20 +75,16 @@ class TrainingProgress:
         now = time.monotonic()
         if now >= self._next_loss:
             self._next_loss = now + _SECONDS_BETWEEN_LOSSES
-            figures = f"loss {float(loss):.4f}{self._accuracy}{self._speed(step)}"
+            figures = f"loss {loss_as_text(float(loss))}{self._measured}{self._speed(step)}"
             self._bar.update(self._task, completed=step, figures=figures)
 
     def evaluated(self, step: int, history: History) -> None:
-        """Show the accuracies, on the bar or as a line."""
-        self._accuracy = "".join(
-            f"  {name} {figures[-1]:.2%}"
-            for name, figures in (
-                ("train", history.train_accuracy),
-                ("test", history.test_accuracy),
-            )
-            if figures
+        """Show what was measured, on the bar or as a line."""
+        self._measured = "".join(
+            f"  {_SHORT.get(title, title)} {figure}"
+            for title, figure in history.last_figures().items()
         )
-        figures = f"loss {history.loss[-1]:.4f}{self._accuracy}{self._speed(step)}"
+        figures = f"loss {loss_as_text(history.loss[-1])}{self._measured}{self._speed(step)}"
         if not self._bar.disable:
             self._bar.update(self._task, completed=step, figures=figures)
         elif self._next_line < inf and (

@@ -8,7 +8,13 @@ from math import ceil
 from typing import Any
 
 from xbp.backend import Backend
-from xbp.errors import CheckpointError, DivergenceError, SettingError, XbpError
+from xbp.errors import (
+    CheckpointError,
+    DivergenceError,
+    SettingError,
+    UndefinedOutputError,
+    XbpError,
+)
 from xbp.initialization import random_generator, random_state, restore_random_state
 from xbp.namespace import Array
 from xbp.networks import Network
@@ -21,9 +27,7 @@ from xbp.training.divergence import Watch
 from xbp.training.history import History, Progress
 from xbp.training.interruption import interruptible
 from xbp.training.learner import Learner, copied
-
-# How many samples a network sees at once when its accuracy is measured: few enough for a cache.
-_EVALUATION_BATCH = 1_000
+from xbp.training.measurement import measure
 
 # How many times the first loss the last one is when a training has surely gone astray.
 _FAR = 1_000
@@ -98,11 +102,12 @@ class Trainer:
         x
             Samples, ``(N, ...)``: an array of any library, or nested lists of numbers.
         t
-            Their targets: labels ``(N,)``, or one-hot or other outputs ``(N, M)``.
+            Their targets: labels ``(N,)``, or one-hot or other outputs ``(N, M)``. For a regression
+            with one output ``(N,)`` is taken as ``(N, 1)``.
         steps, epochs
             How long to train: one of the two.
         x_test, t_test
-            Data to measure the accuracy on, beside that on the training data.
+            Data to measure the network on as well, at the end of each epoch and of the training.
         progress
             Is told of each step and of each measurement: an object with the methods of
             `xbp.training.Progress`.
@@ -125,7 +130,10 @@ class Trainer:
         TracingError
             If a layer or the optimizer cannot do what it says of itself.
         DivergenceError
-            If a loss is NaN or infinite.
+            If a loss is NaN or infinite, or if after an epoch the network gives NaN for training
+            data.
+        UndefinedOutputError
+            If after an epoch the network gives NaN for test data.
 
         Notes
         -----
@@ -310,22 +318,31 @@ class Trainer:
         test: tuple[Array, Array] | None,
         progress: Progress | None,
     ) -> None:
+        classifies = self.network.last_layer.classifies
+        try:
+            on_train = measure(self.network, *train, with_loss=False)
+        except UndefinedOutputError as error:
+            raise DivergenceError(
+                f"after step {step:,}, training data: {error}. Try a smaller learning rate "
+                f"({self.optimizer!r})"
+            ) from error
+        try:
+            on_test = None if test is None else measure(self.network, *test, with_loss=True)
+        except UndefinedOutputError as error:
+            raise UndefinedOutputError(f"after step {step:,}, test data: {error}") from error
         history.evaluated.append(step)
-        if self.network.last_layer.classifies:
-            history.train_accuracy.append(self._accuracy(*train))
-            if test is not None:
-                history.test_accuracy.append(self._accuracy(*test))
+        if classifies:
+            history.train_accuracy.append(on_train.accuracy)
+        else:
+            history.train_r2.append(on_train.r2)
+        if on_test:
+            history.test_loss.append(on_test.loss)
+            if classifies:
+                history.test_accuracy.append(on_test.accuracy)
+            else:
+                history.test_r2.append(on_test.r2)
         if progress:
             progress.evaluated(step, history)
-
-    def _accuracy(self, x: Array, t: Array) -> float:
-        count: int = x.shape[0]
-        hits = 0
-        for start in range(0, count, _EVALUATION_BATCH):
-            stop = min(start + _EVALUATION_BATCH, count)
-            accuracy = self.network.accuracy(x[start:stop, ...], t[start:stop, ...])
-            hits += round(accuracy * (stop - start))
-        return hits / count
 
 
 def _warn_of_a_loss_that_rose(losses: list[float]) -> None:
