@@ -133,7 +133,12 @@ def test_what_an_archive_may_promise(tmp_path: Path) -> None:
             archive.writestr(f"{name}.npy", start + bytes(1000))
     content = path.read_bytes()
     real, forged = ((len(start) + n).to_bytes(4, "little") for n in (1000, 100_000_000))
-    for sizes, message in ((real + forged, "larger than it can be"), (forged * 2, "more than it")):
+    more = (500_000).to_bytes(4, "little")
+    for sizes, message in (
+        (real + forged, "larger than it can be"),
+        (real + more, "larger than it can be"),
+        (forged * 2, "more than it"),
+    ):
         path.write_bytes(content.replace(real * 2, sizes))
         refused(load_npz, path, message)
     # The header is what is large.
