@@ -346,11 +346,11 @@ def test_a_parameter_keeps_shape_dtype_and_backend() -> None:
 
 def test_what_is_no_layer_is_refused() -> None:
     affine = Affine(arr([[1.0]]), arr([1.0]))
-    with pytest.raises(SettingError, match=r"layer 2 is <class .*Relu'>"):
+    with pytest.raises(SettingError, match="not the class Relu: make one of it"):
         Network([affine, Relu], SoftmaxWithLoss())  # type: ignore[list-item]
     with pytest.raises(SettingError, match="the loss is"):
         Network([affine], Relu())  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match=r"layer 1 is .*give the loss as the second"):
+    with pytest.raises(SettingError, match=r"layer 1 is .*, a loss: give it as the second"):
         Network([SoftmaxWithLoss()], SoftmaxWithLoss())
     with pytest.raises(SettingError, match="stands twice"):
         Network([affine, affine], SoftmaxWithLoss())

@@ -475,7 +475,7 @@ def test_how_long_to_train(settings: Any, message: str) -> None:
 
 def test_settings_of_a_trainer() -> None:
     with pytest.raises(
-        SettingError, match=r"optimizer is one such as xbp\.SGD\(lr=0\.1\), not <class"
+        SettingError, match=r"optimizer is one such as xbp\.SGD\(lr=0\.1\), not the class SGD"
     ):
         Trainer(net(), SGD)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match=r"the network is an xbp\.Network, not SGD"):

@@ -89,7 +89,7 @@ def exponentials(x: Array, axis: int, where: str) -> tuple[Array, Array, Array]:
     The shift changes nothing in a softmax but the overflow.
     """
     xp = namespace_of(x, where=where)
-    _require_classes(x, axis, where)
+    axis = _axis_of_classes(x, axis, where)
     shifted = x - xp.max(x, axis=axis, keepdims=True)
     e = xp.exp(shifted)
     return shifted, e, xp.sum(e, axis=axis, keepdims=True)
@@ -250,10 +250,12 @@ def batch_size_of(y: Array) -> int:
     return int(prod(y.shape[:-1]))
 
 
-def _require_classes(x: Array, axis: int, where: str) -> None:
+def _axis_of_classes(x: Array, axis: int, where: str) -> int:
+    """Return the axis as an int, once x is seen to have scores along it."""
     require_floating(x, where)
     if not is_integer(axis) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
         raise ShapeError(f"{where}: shape {tuple(x.shape)} has no element along axis {axis!r}")
+    return int(axis)
 
 
 def _require_samples(y: Array, where: str) -> None:
