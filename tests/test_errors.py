@@ -12,6 +12,7 @@ TABLE = {
     "DTypeError": TypeError,
     "MixedBackendError": TypeError,
     "DataError": ValueError,
+    "UndefinedOutputError": ValueError,
     "DivergenceError": ArithmeticError,
     "SettingError": ValueError,
     "TracingError": TypeError,
