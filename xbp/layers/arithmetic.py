@@ -46,7 +46,8 @@ class _OfTwo(Layer):
         if not arrays:
             x, y = python_number(x), python_number(y)
             if isinstance(x, float) or isinstance(y, float):
-                return as_float(x, self.name), as_float(y, self.name)
+                for number in (x, y):
+                    as_float(number, self.name)  # Python makes one of an integer
             return x, y
         namespace_of(*arrays, where=self.name)
         if arrays[0].shape != arrays[-1].shape:
