@@ -1,5 +1,6 @@
 """The numerical gradient, and a check that finds planted faults and knows a kink."""
 
+from contextlib import nullcontext
 from copy import copy
 from math import cbrt, isnan
 from typing import Any
@@ -96,7 +97,10 @@ def test_the_chapters_way_to_ask_for_a_gradient(dtype: str) -> None:
                 found = numerical_gradient(lambda W: net.loss(x, t), net.params[key])
             np.testing.assert_array_equal(host(found), 0)
         else:
-            found = numerical_gradient(lambda W: net.loss(x, t), net.params[key])
+            rough = dtype != widest
+            expectation = pytest.warns(RuntimeWarning, match="the function reads x itself, not")
+            with expectation if rough else nullcontext():
+                found = numerical_gradient(lambda W: net.loss(x, t), net.params[key])
             precision = 1e-7 if dtype == "float64" else 2e-3
             np.testing.assert_allclose(host(found), expected[key], atol=precision)
         np.testing.assert_array_equal(host(net.params[key]), before[key])

@@ -79,7 +79,7 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     -----
     RuntimeWarning
         If f gives the same number each time: it may read another array than the one that it is
-        given.
+        given. And if it reads x itself, which is then varied in its own precision.
 
     Notes
     -----
@@ -90,14 +90,23 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
         raise SettingError(f"numerical_gradient: first a function of an array, not {f!r}")
     namespace_of(x, where="numerical_gradient")
     gradient, reacts = differences(f, x, h)
+    advice = "let it compute with its argument, or call network.numerical_gradient(x, t)"
     if not reacts and gradient.dtype != x.dtype and _can_be_written(x):
-        gradient, reacts = differences(f, x, h, x.dtype)
+        exact, gradient = gradient.dtype, differences(f, x, h, x.dtype)[0]
+        reacts = bool(namespace_of(x).any(gradient != 0))
+        if reacts:
+            warnings.warn(
+                f"numerical_gradient: the function reads x itself, not the array of {dtype_name(exact)} that "
+                f"it is given, so x was varied, in {dtype_name(x.dtype)}, where a difference is "
+                f"rough: {advice}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     if not reacts:
         warnings.warn(
             "numerical_gradient: the function gives the same number for each change of x, so the "
             "gradient is 0. If it reads another array than the one it is given (lambda W: "
-            "network.loss(x, t) does, where arrays cannot be changed in place), let it compute "
-            "with its argument, or call network.numerical_gradient(x, t)",
+            f"network.loss(x, t) does, where arrays cannot be changed in place), {advice}",
             RuntimeWarning,
             stacklevel=2,
         )
