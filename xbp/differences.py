@@ -96,9 +96,9 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
         reacts = bool(namespace_of(x).any(gradient != 0))
         if reacts:
             warnings.warn(
-                f"numerical_gradient: the function reads x itself, not the array of {dtype_name(exact)} that "
-                f"it is given, so x was varied, in {dtype_name(x.dtype)}, where a difference is "
-                f"rough: {advice}",
+                "numerical_gradient: the function reads x itself, not the array of "
+                f"{dtype_name(exact)} that it is given, so x was varied, in "
+                f"{dtype_name(x.dtype)}, where a difference is rough: {advice}",
                 RuntimeWarning,
                 stacklevel=2,
             )
