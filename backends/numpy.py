@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from mmap import mmap
 from typing import Any
 
 import array_api_compat.numpy
@@ -123,6 +124,6 @@ class NumpyBackend(Backend):
 
 def _is_mapped(x: Any) -> bool:
     """Tell whether an array's memory is a file's: its own, or that of what it is a view of."""
-    while x is not None and not isinstance(x, numpy.memmap):
-        x = getattr(x, "base", None)
-    return x is not None
+    while isinstance(x, numpy.ndarray):
+        x = x.base
+    return isinstance(x, mmap)

@@ -19,12 +19,12 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from support import backend
+from support import backend, host
 
 import xbp
 from xbp.cli import main
 from xbp.errors import CheckpointError, DataError, SettingError
-from xbp.layers import IdentityWithLoss
+from xbp.layers import Affine, IdentityWithLoss, SoftmaxWithLoss
 from xbp.namespace import Array
 from xbp.training import Checkpoint, Checkpoints, History
 
@@ -60,6 +60,8 @@ def trainer_of(optimizer: xbp.Optimizer, spec: Any = backend, seed: int = 0) -> 
 
 
 def fit(trainer: xbp.Trainer, **settings: Any) -> History:
+    if kind == "broadcast" and backend.name == "dpnp":
+        pytest.skip("dpnp 0.20 does not multiply by such a matrix")
     chance = np.random.default_rng(0)
     x, t = chance.normal(size=(SAMPLES, 10)), chance.integers(0, 4, SAMPLES)
     settings = {"steps": STEPS, "x_test": x[:30], "t_test": t[:30], **settings}
@@ -828,3 +830,37 @@ def test_a_stranger_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert r"\x1b]0;owned\x07.npz: cannot be read" in result.stderr
     assert "\x1b" not in result.output
+
+
+# Memory ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["transposed", "broadcast", "reversed"])
+def test_weights_in_any_order_of_memory_go_on_bit_by_bit(kind: str, tmp_path: Path) -> None:
+    if kind == "broadcast" and backend.name == "dpnp":
+        pytest.skip("dpnp 0.20 does not multiply by such a matrix")
+    chance = np.random.default_rng(0)
+    x, t = chance.normal(size=(60, 300)).astype("float32"), np.arange(60) % 70
+    values = chance.normal(size=(70, 300)).astype("float32")
+
+    def network() -> xbp.Network:
+        xp = backend.xp
+        W = {
+            "transposed": lambda: backend.asarray(values).T,
+            "broadcast": lambda: xp.broadcast_to(backend.asarray(values[:1, :70]), (300, 70)),
+            "reversed": lambda: xp.flip(backend.asarray(values.T)),
+        }[kind]()
+        affine = Affine(W, backend.asarray(np.zeros(70, dtype="float32")))
+        return xbp.Network([affine], SoftmaxWithLoss(), backend=backend)
+
+    def fit(steps: int, **more: Any) -> xbp.Network:
+        learned = network()
+        trainer = xbp.Trainer(learned, xbp.Momentum(0.1), batch_size=17, seed=0)
+        trainer.fit(x, t, steps=steps, **more)
+        return learned
+
+    expected = fit(9)
+    fit(4, checkpoints=Checkpoints(tmp_path))
+    found = fit(9, checkpoints=Checkpoints(tmp_path, resume=True))
+    for key, value in expected.params.items():
+        np.testing.assert_array_equal(host(found.params[key]), host(value))

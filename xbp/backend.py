@@ -303,10 +303,10 @@ class Backend:
         return self.xp.asarray(host, device=self.native_device)
 
     def row_major(self, x: Array) -> Array:
-        """Return an array whose samples each lie in one piece of memory: x itself, if it can be.
+        """Return an array whose rows lie one behind the other: x itself, if they do.
 
-        A mini-batch is then read at the speed of the memory. A library whose arrays have no strides
-        need not say anything.
+        Then a mini-batch is read at the speed of the memory, and a matrix product is rounded as
+        that of any other such array. A library whose arrays have no strides need not say anything.
         """
         return x
 

@@ -172,7 +172,9 @@ class Trainer:
         go_back: Callable[[], None] = partial(learner.go_back, before)
         try:
             # Steps change arrays in place, and these may be another network's, too, or read-only.
-            params.update({key: backend.xp.astype(W, W.dtype) for key, W in params.items()})
+            # In one order of memory, for a product of matrices in another is rounded otherwise.
+            copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
+            params.update({key: backend.row_major(W) for key, W in copies.items()})
             self.optimizer.prepare(params)
             history, step = History(), 0
             if checkpoints:
