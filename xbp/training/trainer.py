@@ -174,6 +174,7 @@ class Trainer:
             # Steps change arrays in place, and these may be another network's, too, or read-only.
             params.update({key: backend.xp.astype(W, W.dtype) for key, W in params.items()})
             self.optimizer.prepare(params)
+            learner.try_out()
             history, step = History(), 0
             if checkpoints:
                 history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
