@@ -429,6 +429,35 @@ def test_numbers_keep_their_digits_without_64_bits() -> None:
 # When a training goes on -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("begin", [None, 0.0])
+def test_what_is_not_known_before_the_first_step_goes_on(begin: Any, tmp_path: Path) -> None:
+    def make() -> Any:
+        return Remembering(begin, lambda before, _: 1.0 if before is None else before + 1.0)
+
+    fit(make(), 2, checkpoints=Checkpoints(tmp_path))
+    goes_on = make()
+    fit(goes_on, 5, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert goes_on.memory == 5.0
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about NumPy's byte orders")
+def test_an_array_of_another_byte_order_goes_on(tmp_path: Path) -> None:
+    def make() -> Any:
+        return Remembering(np.ones(3, ">f8"), lambda before, _: before * 0.5)
+
+    fit(make(), 2, checkpoints=Checkpoints(tmp_path))
+    goes_on = make()
+    fit(goes_on, 3, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert goes_on.memory.tolist() == [0.125] * 3
+
+
+@pytest.mark.parametrize("memory", [{1: 1.0, "1": 2.0}, {"a.b": 1.0, "a": {"b": 2.0}}])
+def test_two_things_of_one_name_are_not_saved_as_one(memory: Any, tmp_path: Path) -> None:
+    optimizer = Remembering(memory, lambda before, _: before)
+    with pytest.raises(SettingError, match=r"two things .* are both called optimizer.memory"):
+        fit(optimizer, 2, checkpoints=Checkpoints(tmp_path))
+
+
 @pytest.mark.parametrize("make", [lambda: NamedHalving(0.5), Slowing, lambda: Adam(0.1)])
 def test_a_training_that_goes_on_has_the_numbers_that_it_had(make: Any, tmp_path: Path) -> None:
     whole, stopped = make(), make()
