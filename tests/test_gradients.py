@@ -1,5 +1,6 @@
 """The numerical gradient, and a check that finds planted faults and knows a kink."""
 
+import math
 from contextlib import nullcontext
 from copy import copy
 from math import cbrt, isnan
@@ -599,6 +600,33 @@ def test_what_is_not_smooth_is_not_said_to_be_right(kind: type[Layer], settings:
     for check in before:
         assert check.set_aside + check.wrong >= check.checked / 2
     assert ("INCONCLUSIVE" in str(report)) or ("WRONG" in str(report))
+
+
+def test_numbers_rounded_on_the_way_make_no_right_derivative_wrong() -> None:
+    class Right(Narrow):
+        def backward(self, dout: Any) -> Any:
+            return dout
+
+    if not backend.has_float64:
+        pytest.skip("there is no lower precision to round to")
+    report = gradient_check(odd_network(Right), *data())
+    assert report.verdict == "inconclusive"
+    assert {check.wrong for check in report.parameters.values()} == {0}
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("settings", [{}, {"directions": 3}])
+def test_what_is_not_finite_is_wrong_and_hides_nothing_else(odd: float, settings: Any) -> None:
+    W, slopes = arr([1.0, 2.0, 3.0], widest), arr([1.0, 4.0, 9.0], widest)
+    claims = slopes * arr([1.0, 2.0, 1.0], widest) + arr([0.0, 0.0, odd], widest)
+    found = Claimed(W, lambda W: backend.xp.sum(W * slopes), lambda _: claims).check(**settings)
+    assert found.verdict == "wrong"
+    assert found.wrong == (settings.get("directions") or 2)
+
+
+def test_the_label_of_one_sample_may_be_a_number() -> None:
+    x, t = data()
+    assert gradient_check(network(), x[0, ...], int(t[0])).passed
 
 
 @pytest.mark.parametrize("size", [1e3, 1e9, 1e12])

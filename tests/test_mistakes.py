@@ -172,6 +172,9 @@ def test_a_call(row: dict[str, str]) -> None:
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row["line"])
 def test_a_command(row: dict[str, Any]) -> None:
     np.savez("odd.npz", x_train=np.ones((2, 2)), t_train=np.array([0.5, 1.5]))
+    np.savez("infinite.npz", x_train=np.ones((2, 2)), t_train=np.array([0.0, np.inf]))
+    bytes_ = np.ones((2, 2), np.uint8)
+    np.savez("bytes.npz", x_train=bytes_ / 255, t_train=[0, 1], x_test=bytes_, t_test=[0, 1])
     np.savez("text.npz", x_train=np.array([["a"], ["b"]]), t_train=np.array([0, 1]))
     np.savez("gap.npz", x_train=np.ones((2, 2)), t_train=np.array([0, 10**9]))
     np.savez("nan.npz", x_train=np.full((2, 2), np.nan), t_train=np.array([0, 1]))

@@ -1,7 +1,9 @@
 """What an optimizer changes of itself: it counts in the next step, is saved, and goes on."""
 
+from collections import defaultdict, deque
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -266,6 +268,153 @@ def test_names_that_make_no_sense(names: Any, message: str) -> None:
         fit(type("Odd", (SGD,), {"state_names": names})(0.1), 1)
 
 
+# What a trace cannot see --------------------------------------------------------------------------
+
+CALLS = [0]
+
+
+class Outside(Optimizer):
+    """Takes a learning rate from elsewhere than its attributes."""
+
+    def __init__(self) -> None:
+        CALLS[0] = FromClass.calls = 0
+
+    def update(self, params: Any, grads: Any) -> None:
+        rate = self.rate()
+        for key, gradient in grads.items():
+            params[key] = params[key] - rate * gradient
+
+    def rate(self) -> float:
+        raise NotImplementedError
+
+
+class FromGlobal(Outside):
+    state_names = ()
+
+    def rate(self) -> float:
+        CALLS[0] += 1
+        return 1.0 / 2 ** CALLS[0]
+
+
+class FromClass(Outside):
+    state_names = ()
+    calls = 0
+
+    def rate(self) -> float:
+        FromClass.calls += 1
+        return 1.0 / 2**FromClass.calls
+
+
+class FromChance(Outside):
+    state_names = ()
+    chance = np.random.default_rng(0)
+
+    def rate(self) -> float:
+        return float(self.chance.uniform(0.1, 0.2))
+
+
+@pytest.mark.parametrize("kind", [FromGlobal, FromClass, FromChance])
+def test_what_an_update_reads_elsewhere_is_found_out_before_it_is_trusted(kind: Any) -> None:
+    if not backend.writers and backend.name != "jax":
+        pytest.skip("nothing is traced")
+    network = net()
+    with pytest.raises(TracingError, match=rf"two equal calls of {kind.__name__}.update differ"):
+        fit(kind(), 4, network)
+    assert_same(network, net())
+    if kind is not FromChance:
+        assert_same(fit(silent(kind)(), 3), by_hand([0.5, 0.25, 0.125]), rtol=TOLERANCE)
+
+
+def _counting() -> Any:
+    calls = [0]
+
+    def rate() -> float:
+        calls[0] += 1
+        return 1.0 / 2 ** calls[0]
+
+    return rate
+
+
+def _counting_by_default() -> Any:
+    def rate(calls: list[int] = [0]) -> float:  # noqa: B006
+        calls[0] += 1
+        return 1.0 / 2 ** calls[0]
+
+    return rate
+
+
+@pytest.mark.parametrize("make", [_counting, _counting_by_default])
+def test_a_function_that_remembers_is_not_traced(make: Any) -> None:
+    class Scheduled(SGD):
+        state_names = ("lr",)
+
+        def __init__(self) -> None:
+            super().__init__(1.0)
+            self.schedule = make()
+
+        def update(self, params: Any, grads: Any) -> None:
+            self.lr = self.schedule()
+            super().update(params, grads)
+
+    assert Scheduled().state is None
+    assert_same(fit(Scheduled(), 3), by_hand([0.5, 0.25, 0.125]), rtol=TOLERANCE)
+
+
+def test_a_function_of_constants_is_traced() -> None:
+    first, factor = 0.5, 0.5
+
+    class Scheduled(Optimizer):
+        state_names = ("steps",)
+
+        def __init__(self) -> None:
+            self.steps = 0
+            self.schedule = lambda step: first * factor**step
+
+        def update(self, params: Any, grads: Any) -> None:
+            for key, gradient in grads.items():
+                params[key] = params[key] - self.schedule(self.steps) * gradient
+            self.steps += 1
+
+    assert Scheduled().state is not None
+    assert_same(fit(Scheduled(), 3), by_hand([0.5, 0.25, 0.125]), rtol=TOLERANCE)
+
+
+class Pair(NamedTuple):
+    lr: float
+    steps: int
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(lambda: defaultdict(float), "defaultdict"), (lambda: [{"a": Pair(0.1, 0)}], "Pair")],
+)
+def test_containers_that_are_not_plain_are_refused(make: Any, name: str) -> None:
+    with pytest.raises(SettingError, match=rf"self.memory holds a {name}"):
+        fit(Remembering(make(), lambda before, _: before), 2)
+
+
+def test_what_cannot_be_seen_in_an_optimizers_dictionary_is_refused() -> None:
+    with pytest.raises(SettingError, match="leave out __slots__"):
+        type("Slotted", (SGD,), {"__slots__": ("memory",)})
+    kind = type("Odd", (SGD,), {"state_names": ("rate",), "rate": property(lambda self: self.lr)})
+    with pytest.raises(SettingError, match="names 'rate', a property: name the attributes"):
+        fit(kind(0.1), 1)
+
+
+def test_an_optimizer_may_be_frozen_and_count_far() -> None:
+    @dataclass(frozen=True)
+    class Frozen(Optimizer):
+        state_names = ("lr", "number")
+        lr: float = 0.1
+        number: int = 2**80
+
+        def update(self, params: Any, grads: Any) -> None:
+            for key, gradient in grads.items():
+                params[key] = params[key] - self.lr * gradient
+
+    assert_same(fit(Frozen(), 3), by_hand([0.1] * 3), rtol=TOLERANCE)
+
+
 @pytest.mark.skipif(backend.name != "jax", reason="is about JAX's 64-bit mode")
 def test_numbers_keep_their_digits_without_64_bits() -> None:
     with backend.library.enable_x64(False):
@@ -278,6 +427,35 @@ def test_numbers_keep_their_digits_without_64_bits() -> None:
 
 
 # When a training goes on -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begin", [None, 0.0])
+def test_what_is_not_known_before_the_first_step_goes_on(begin: Any, tmp_path: Path) -> None:
+    def make() -> Any:
+        return Remembering(begin, lambda before, _: 1.0 if before is None else before + 1.0)
+
+    fit(make(), 2, checkpoints=Checkpoints(tmp_path))
+    goes_on = make()
+    fit(goes_on, 5, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert goes_on.memory == 5.0
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about NumPy's byte orders")
+def test_an_array_of_another_byte_order_goes_on(tmp_path: Path) -> None:
+    def make() -> Any:
+        return Remembering(np.ones(3, ">f8"), lambda before, _: before * 0.5)
+
+    fit(make(), 2, checkpoints=Checkpoints(tmp_path))
+    goes_on = make()
+    fit(goes_on, 3, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert goes_on.memory.tolist() == [0.125] * 3
+
+
+@pytest.mark.parametrize("memory", [{1: 1.0, "1": 2.0}, {"a.b": 1.0, "a": {"b": 2.0}}])
+def test_two_things_of_one_name_are_not_saved_as_one(memory: Any, tmp_path: Path) -> None:
+    optimizer = Remembering(memory, lambda before, _: before)
+    with pytest.raises(SettingError, match=r"two things .* are both called optimizer.memory"):
+        fit(optimizer, 2, checkpoints=Checkpoints(tmp_path))
 
 
 @pytest.mark.parametrize("make", [lambda: NamedHalving(0.5), Slowing, lambda: Adam(0.1)])
@@ -387,6 +565,34 @@ def test_an_error_leaves_what_the_last_epoch_has_left(make: Any, error: Any) -> 
     assert {n: v for n, v in vars(optimizer).items() if isinstance(v, float)} == {
         n: v for n, v in vars(other).items() if isinstance(v, float)
     }
+
+
+class Wrapping(Optimizer):
+    """Has another do the work, and remembers in many ways."""
+
+    def __init__(self, inner: Momentum) -> None:
+        self.inner, self.rates, self.last = inner, defaultdict(lambda: 0.5), deque([0.0], maxlen=2)
+
+    def update(self, params: Any, grads: Any) -> None:
+        self.inner.lr *= self.rates["lr"]
+        self.inner.update(params, grads)
+        self.last.append(self.inner.lr)
+
+
+def test_an_error_leaves_also_what_an_optimizer_has_inside() -> None:
+    network, inner = net(), Momentum(0.1)
+    optimizer = Wrapping(inner)
+    fit(optimizer, 2, network)
+    before = dict(inner.velocity)
+    velocity = {key: host(value).copy() for key, value in before.items()}
+    with pytest.raises(ValueError, match=r"^$"):
+        fit(optimizer, 9, network, progress=Failing(1, ValueError))
+    assert optimizer.inner is inner
+    assert inner.lr == 0.025
+    assert list(optimizer.last) == [0.05, 0.025]
+    assert optimizer.rates["another"] == 0.5
+    for key, value in velocity.items():
+        np.testing.assert_array_equal(host(inner.velocity[key]), value)
 
 
 # What cannot be changed in place -----------------------------------------------------------------

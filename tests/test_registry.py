@@ -249,6 +249,17 @@ def test_a_script_its_modules_and_its_functions_are_the_top_level(tmp_path: Path
     assert found.stdout == "device1 device2 cpu "
 
 
+@pytest.mark.skipif(backend.name != "numpy", reason="starts a process: once is enough")
+def test_a_selection_needs_no_caller_of_python() -> None:
+    code = (
+        "import atexit, xbp; atexit.register(lambda: print(xbp.get_backend())); "
+        "xbp.set_backend('numpy'); atexit.register(xbp.set_backend, 'numpy')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "numpy" in done.stdout
+    assert done.stderr == ""
+
+
 def test_threads_that_ask_at_once_get_one_object() -> None:
     made = []
 

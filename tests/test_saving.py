@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from support import host, other
+from support import backend, host, other
 
-from xbp import TwoLayerNet
+from xbp import Network, TwoLayerNet
 from xbp.errors import CheckpointError, DataError
+from xbp.layers import Affine, SoftmaxWithLoss
 from xbp.saving import load_parameters, save_parameters, save_result, to_json
 
 
@@ -27,6 +28,15 @@ def test_parameters_go_to_a_file_and_into_another_network(tmp_path: Path) -> Non
         np.testing.assert_array_equal(host(again.params[key]), host(value))
         np.testing.assert_array_equal(other.to_numpy(elsewhere.params[key]), host(value))
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about NumPy's byte orders")
+def test_a_network_of_another_byte_order_gets_its_parameters_back(tmp_path: Path) -> None:
+    W = np.arange(6, dtype=">f8").reshape(2, 3)
+    first, again = (Network([Affine(V, V[0])], SoftmaxWithLoss()) for V in (W, W * 0))
+    save_parameters(first, tmp_path / "model.safetensors")
+    load_parameters(again, tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.params["W1"], W)
 
 
 def _unchanged(network: TwoLayerNet, path: Path, message: str) -> None:

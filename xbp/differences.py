@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from math import cbrt, inf, prod
+from math import cbrt, inf, isfinite, prod
 from typing import Any
 
 from xbp.errors import DTypeError, SettingError
@@ -319,17 +319,22 @@ def compare(
     :math:`T(h) = h^2 f'''/6`. Two quotients of steps 8h and h differ by :math:`63\,T(h)`, so once
     they agree within twice the rounding, what is left of the truncation is smaller than the
     rounding, and the two together than twice the rounding. No other tolerance is used: a step that
-    reaches over a kink is refined until it stays on one side.
+    reaches over a kink is refined until it stays on one side. Where f is flat as far as the finer
+    steps reach, but rises from one to the other end of a coarser one, it is a staircase, as of
+    numbers that are rounded on the way: it has no derivative either.
     """
     f = cache(f)
+    if not isfinite(claimed):
+        return Comparison(claimed, _quotient(f, h), error=0.0)
     has_kink = partial(_has_kink, f, h, noise, unit)
-    coarse, steepest = inf, abs(claimed)
+    coarse, steepest, rises = inf, abs(claimed), False
     settled: Comparison | None = None
     for refinement in range(FINEST):
         slope = _quotient(f, h)
         rounding = noise / h + unit * max(abs(claimed), abs(slope))
         found = Comparison(claimed, slope, error=2 * rounding)
         steepest = max(steepest, abs(slope))
+        rises = rises or abs(slope) > found.error
         if settled is not None:
             # The error tells how many steps have passed: each makes it larger, by REFINEMENT soon.
             if found.error > min(settled.difference, settled.error * REFINEMENT**DOUBTS):
@@ -345,7 +350,8 @@ def compare(
                 settled = found
         coarse = found.numerical
         h /= REFINEMENT
-    return replace(settled or found, kink=has_kink())
+    is_stair = rises and (settled or found).numerical == 0
+    return replace(settled or found, kink=is_stair or has_kink())
 
 
 def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:

@@ -1,8 +1,9 @@
 """Optimizers: how a gradient becomes an update."""
 
 from collections.abc import Callable, Mapping, MutableMapping
+from inspect import isdatadescriptor
 from operator import attrgetter, iadd, isub
-from types import BuiltinFunctionType, FunctionType, NoneType
+from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any, ClassVar, Self
 
 from xbp.errors import SettingError, ShapeError
@@ -34,6 +35,11 @@ class Optimizer:
             raise SettingError(
                 f"{cls.__name__}: state_names is a tuple, ({cls.state_names!r},) with a comma"
             )
+        if cls.__dict__.get("__slots__"):
+            raise SettingError(
+                f"{cls.__name__}: what an optimizer remembers is copied and saved by its "
+                "dictionary of attributes: leave out __slots__"
+            )
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -49,7 +55,19 @@ class Optimizer:
                 f"{type(self).__name__}: state_names names {missing[0]!r}, and there is no such "
                 "attribute"
             )
-        return {name: getattr(self, name) for name in self.state_names}
+        state = {name: getattr(self, name) for name in self.state_names}
+        for name, value in state.items():
+            if isdatadescriptor(getattr(type(self), name, None)):
+                raise SettingError(
+                    f"{type(self).__name__}: state_names names {name!r}, a property: name the "
+                    "attributes that it reads"
+                )
+            if (found := _odd_container(value)) is not None:
+                raise SettingError(
+                    f"{type(self).__name__}: self.{name} holds a {type(found).__name__}: what "
+                    "state_names names is in plain dictionaries, lists and tuples"
+                )
+        return state
 
     @property
     def unnamed(self) -> dict[str, Any]:
@@ -70,8 +88,7 @@ class Optimizer:
 
     def remember(self, state: Mapping[str, Any]) -> None:
         """Take over another state."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        vars(self).update(state)
 
     def prepare(self, params: Mapping[str, Array]) -> None:
         """Make room for what is to be remembered of each parameter."""
@@ -244,13 +261,29 @@ class Adam(Optimizer):
 
 
 # What an attribute may be that nobody names: it cannot change but by another taking its place.
-_CONSTANTS = (int, float, complex, str, bytes, NoneType, type, FunctionType, BuiltinFunctionType)
+_CONSTANTS = (int, float, complex, str, bytes, NoneType, type, ModuleType, BuiltinFunctionType)
 
 
 def _is_constant(value: Any) -> bool:
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        return not vars(value) and all(map(_is_constant, [*cells, *(value.__defaults__ or ())]))
     return isinstance(value, _CONSTANTS) or (
         isinstance(value, tuple | frozenset) and all(map(_is_constant, value))
     )
+
+
+def _odd_container(value: Any) -> Any:
+    """Return what of nested dictionaries, lists and tuples is of another kind than these; or None.
+
+    Whoever takes them apart would put a plain one in its place.
+    """
+    if not isinstance(value, dict | list | tuple):
+        return None
+    if type(value) not in (dict, list, tuple):
+        return value
+    parts = value.values() if isinstance(value, dict) else value
+    return next((found for part in parts if (found := _odd_container(part)) is not None), None)
 
 
 def _change(

@@ -109,7 +109,8 @@ def _at_top_level() -> bool:
     """Tell whether the code of a module, a prompt or a cell calls, rather than an event loop."""
     if threading.current_thread() is not threading.main_thread():
         return False
-    frame: FrameType | None = sys._getframe(2)
+    # From set_backend itself on: who calls that need not be Python.
+    frame: FrameType | None = sys._getframe(1)
     in_coroutine = False
     while frame is not None:
         flags, name = frame.f_code.co_flags, frame.f_code.co_name

@@ -8,7 +8,7 @@ from typing import Any
 
 from xbp.errors import CheckpointError, SettingError, XbpError
 from xbp.files import open_regular, write_file
-from xbp.namespace import dtype_name
+from xbp.namespace import cast_like, dtype_name
 from xbp.networks import Network
 from xbp.tensors import TensorFile, storable_dtype, to_bytes
 
@@ -78,7 +78,10 @@ def load_parameters(network: Network, path: str | Path) -> None:
             "it with the same sizes and dtype"
         )
     asarray = network.backend.asarray
-    network.params.update({key: asarray(array) for key, array in arrays.items()})
+    # In the parameter's own byte order, which no file has.
+    network.params.update(
+        {key: cast_like(asarray(array), like=network.params[key]) for key, array in arrays.items()}
+    )
 
 
 def _needed(network: Network) -> dict[str, tuple[tuple[int, ...], str]]:

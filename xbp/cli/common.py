@@ -128,6 +128,11 @@ def load(name: str, data_dir: str | None) -> Data:
                     f"{name}: {kind} data: as many targets as samples are needed, and one of them "
                     f"at least, got shapes {samples.shape} and {targets.shape}"
                 )
+        if test[0] is not None and (x.dtype == "uint8") != (test[0].dtype == "uint8"):
+            raise DataError(
+                f"{name}: x_train is of {x.dtype}, x_test of {test[0].dtype}: bytes are divided by "
+                "255, and nothing else is: give both as bytes, or both as other numbers"
+            )
         # (N, H, W), or (N, 1, H, W).
         is_image = x.ndim > 2 and prod(x.shape[1:]) == prod(x.shape[-2:])  # noqa: PLR2004
         is_bytes = x.dtype == "uint8"

@@ -11,6 +11,9 @@ CLASSIFICATION, REGRESSION = TASKS = ("classification", "regression")
 # How far from 1 the sum of a row may be that is taken for the probabilities of classes.
 _ROUNDING = 1e-3
 
+# A float of such a size is none of int64; infinity is none either.
+_NO_INTEGER = 2.0**63
+
 
 @dataclass(frozen=True)
 class Task:
@@ -59,10 +62,10 @@ class Task:
             return t
         labels = t.reshape(len(t))
         if labels.dtype.kind == "f":
-            odd = labels != labels.round()
+            odd = (labels != labels.round()) | (abs(labels) >= _NO_INTEGER)
             if odd.any():
                 raise DataError(
-                    f"{source}: labels are whole numbers, but one is {labels[odd][0]}: learn "
+                    f"{source}: labels are whole numbers, but one is {labels[odd][0]:g}: learn "
                     "numbers by --task regression"
                 )
         return labels if labels.dtype.kind in "iu" else labels.astype("int64")

@@ -11,7 +11,7 @@ from itertools import dropwhile
 
 from xbp.layers import Layer, LossLayer
 from xbp.layers.layer import returned
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, device_of, namespace_of
 
 # How many arrays of the largest size are alive at once.
 _ALIVE = 8
@@ -51,6 +51,8 @@ def perturbed_losses(
     """
     xp = namespace_of(x)
     if x.ndim == 1:
+        # The label of one sample may be a number.
+        t = t if hasattr(t, "shape") else xp.asarray(t, device=device_of(x))
         x, t = x[None, :], t[None, ...]
     name, attribute = place
     for before in layers:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from xbp.errors import CheckpointError
+from xbp.errors import CheckpointError, SettingError
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.settings import as_json, is_finite_number, is_integer, is_number
@@ -162,7 +162,9 @@ def pack(
     """
     to_numpy = network.backend.to_numpy
     values = {"params": network.params, "optimizer": optimizer.state or {}}
-    arrays = {name: to_numpy(value) for name, value in _flat("", values) if hasattr(value, "dtype")}
+    arrays = {
+        name: to_numpy(value) for name, value in _named(values).items() if hasattr(value, "dtype")
+    }
     arrays["loss"] = np.asarray(history["loss"], dtype=np.float64)
     spec = f"{network.backend.name}:{network.backend.device}"
     return Checkpoint(
@@ -184,9 +186,9 @@ def numbers_of(optimizer: Optimizer) -> dict[str, Any]:
     Raises
     ------
     SettingError
-        If JSON cannot hold it.
+        If JSON cannot hold it, or the way to two things is the same.
     """
-    found = dict(_flat("", {"optimizer": optimizer.state or {}}))
+    found = _named({"optimizer": optimizer.state or {}})
     numbers = {name: value for name, value in found.items() if not hasattr(value, "dtype")}
     return dict(as_json(f"what {optimizer!r} remembers beside arrays", numbers))
 
@@ -310,6 +312,8 @@ def _is_like(saved: Any, here: Any) -> bool:
     """Tell whether a value in a file can stand for one here: anybody may have written it."""
     if is_number(here):
         return is_number(saved) and (isfinite(saved) or not isfinite(here))
+    if here is None:  # as what is not known before the first step
+        return saved is None or isinstance(saved, bool | int | float | str)
     return type(saved) is type(here)
 
 
@@ -329,6 +333,19 @@ def _flat(path: str, values: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{path}{name}.", value)
 
 
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `_flat` yields, by name."""
+    found: dict[str, Any] = {}
+    for name, value in _flat("", values):
+        if name in found:
+            raise SettingError(
+                f"two things that are to be saved are both called {name}: name the items of a "
+                "dictionary by text without dots"
+            )
+        found[name] = value
+    return found
+
+
 def _filled(path: str, like: Any, values: Mapping[str, Any]) -> Any:
     """Return nested dictionaries and lists like others, with values named by the way to them."""
     parts = _parts(like)
@@ -340,7 +357,7 @@ def _filled(path: str, like: Any, values: Mapping[str, Any]) -> Any:
 
 def _described(arrays: Mapping[str, HostArray]) -> dict[str, str]:
     return {
-        name: f"of shape {array.shape} and dtype {array.dtype}"
+        name: f"of shape {array.shape} and dtype {array.dtype.name}"
         for name, array in arrays.items()
         if name != "loss"
     }

@@ -1,15 +1,18 @@
 """One step of learning: mini-batch, gradient, update."""
 
 from collections.abc import Mapping
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any, Self
 
 from xbp.errors import DivergenceError, TracingError
-from xbp.namespace import Array, kind_of, namespace_of
+from xbp.namespace import Array, is_floating, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.recording import flatten, is_array
 from xbp.training.finite import first_not_finite, parameter_not_finite
+
+# An integer from which on a library may have no room for it.
+_LARGE = 2**31
 
 
 class Learner:
@@ -39,9 +42,7 @@ class Learner:
         # Text, or nothing at all, can be remembered, but is no part of what is computed.
         leaves = flatten(self._numbers)[0]
         self._traceable = (
-            network.traceable
-            and not check_finite
-            and all(is_array(leaf) or isinstance(leaf, int | float) for leaf in leaves)
+            network.traceable and not check_finite and all(map(_can_be_traced, leaves))
         )
 
     @property
@@ -72,8 +73,36 @@ class Learner:
     def go_back(self, snapshot: dict[str, Any]) -> None:
         """Let all be as it was when a snapshot was taken."""
         self.network.params.update(snapshot["params"])
-        vars(self.optimizer).clear()
-        vars(self.optimizer).update(snapshot["memory"])
+        _put_back(self.optimizer, snapshot["memory"])
+
+    def try_out(self) -> None:
+        """See that an optimizer of somebody's changes what it names, and depends on nothing else.
+
+        A trace has for good what its single call has seen: a global counter, a random number.
+
+        Raises
+        ------
+        TracingError
+            If two equal updates differ.
+        """
+        if self.state is None or type(self.optimizer).__module__ == Optimizer.__module__:
+            return
+        first, second = (flatten(self._updated())[0] for _ in range(2))
+        if len(first) != len(second) or not all(map(_is_equal, first, second)):
+            kind = type(self.optimizer).__name__
+            raise TracingError(
+                f"two equal calls of {kind}.update differ: it depends on what state_names does not "
+                "name, such as a global variable, an attribute of the class, or a random number: "
+                "keep that in attributes which it names, or say state_names = None"
+            )
+
+    def _updated(self) -> dict[str, Any] | None:
+        """Return the state after an update of a copy, by gradients of 1."""
+        trial = self.bound_to(copied(self.state))
+        params = trial.network.params
+        gradients = {key: namespace_of(W).ones_like(W) for key, W in params.items()}
+        trial.optimizer.update(params, gradients)
+        return trial.state
 
     def settle(self) -> None:
         """Let what was a Python number be one again: a compiled step makes arrays of numbers.
@@ -103,11 +132,51 @@ class Learner:
 
 
 def copied(tree: Any) -> Any:
-    """Return nested dictionaries, lists and tuples with copies of the arrays in them."""
-    leaves, rebuild = flatten(tree)
-    return rebuild(
-        [namespace_of(leaf).asarray(leaf, copy=True) if is_array(leaf) else leaf for leaf in leaves]
-    )
+    """Return a copy of arrays, of what they are nested in, and of what else can be copied."""
+    if type(tree) is dict:
+        return {name: copied(part) for name, part in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(map(copied, tree))
+    if is_array(tree):
+        return namespace_of(tree).asarray(tree, copy=True)
+    if isinstance(tree, Optimizer):
+        return tree.bound_to(copied(vars(tree)))
+    if isinstance(tree, Network):
+        return tree  # what is learned of it goes back by itself
+    try:
+        return deepcopy(tree)
+    except Exception:  # an iterator, a lock: nobody can tell how it was
+        return tree
+
+
+def _put_back(optimizer: Optimizer, memory: Mapping[str, Any]) -> None:
+    """Let an optimizer have these attributes alone; one that it wraps stays the object it is."""
+    now = vars(optimizer).copy()
+    vars(optimizer).clear()
+    for name, value in memory.items():
+        inner = now.get(name)
+        if isinstance(inner, Optimizer) and type(inner) is type(value):
+            _put_back(inner, vars(value))
+            vars(optimizer)[name] = inner
+        else:
+            vars(optimizer)[name] = value
+
+
+def _can_be_traced(leaf: Any) -> bool:
+    """Tell whether it is an array, or a number that each library has room for."""
+    if isinstance(leaf, int):
+        return abs(leaf) < _LARGE
+    return is_array(leaf) or isinstance(leaf, float)
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    if is_array(one) and is_array(other):
+        xp = namespace_of(one, other)
+        same = one == other
+        if is_floating(one):
+            same = same | (xp.isnan(one) & xp.isnan(other))
+        return bool(xp.all(same))
+    return bool(one == other or (one != one and other != other))  # noqa: PLR0124  NaN
 
 
 def _settled(value: Any, before: Any) -> Any:

@@ -176,6 +176,7 @@ class Trainer:
             copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
             params.update({key: backend.row_major(W) for key, W in copies.items()})
             self.optimizer.prepare(params)
+            learner.try_out()
             history, step = History(), 0
             if checkpoints:
                 history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
