@@ -16,7 +16,18 @@ from support import backend, needs_float64
 import xbp
 from xbp.cli import main
 from xbp.errors import SettingError
-from xbp.testing import BackendConformance
+from xbp.layers import (
+    AddLayer,
+    Affine,
+    DivLayer,
+    IdentityWithLoss,
+    MulLayer,
+    Relu,
+    Sigmoid,
+    SoftmaxWithLoss,
+    SubLayer,
+)
+from xbp.testing import LAYERS, BackendConformance
 
 pytest_plugins = ["pytester"]
 
@@ -108,6 +119,44 @@ def test_a_fault_of_a_backend_is_found(fault: str) -> None:
     members, test = FAULTS[fault]
     xbp.register_backend("draft", type("Draft", (Draft,), members))
     assert test in failures("draft")
+
+
+PROVEN = {
+    "test_mul_layer": MulLayer,
+    "test_add_layer": AddLayer,
+    "test_sub_layer": SubLayer,
+    "test_div_layer": DivLayer,
+    "test_relu": Relu,
+    "test_sigmoid": Sigmoid,
+    "test_affine": Affine,
+    "test_softmax_with_loss": SoftmaxWithLoss,
+    "test_identity_with_loss": IdentityWithLoss,
+}
+
+
+@pytest.mark.parametrize("test", PROVEN)
+def test_a_layer_that_is_wrong_there_fails(test: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Suite(BackendConformance):
+        spec = f"{backend.name}:{backend.device}"
+        max_examples = 5
+
+    kind: Any = PROVEN[test]
+    right = kind.backward
+
+    def wrong(layer: Any, dout: Any = 1) -> Any:
+        found = right(layer, dout)
+        return tuple(-dx for dx in found) if isinstance(found, tuple) else -found
+
+    getattr(Suite(), test)()
+    monkeypatch.setattr(kind, "backward", wrong)
+    with pytest.raises(AssertionError, match=f"{kind.__name__} on {backend.name}"):
+        getattr(Suite(), test)()
+
+
+def test_every_layer_of_a_backend_is_proven() -> None:
+    assert {kind.__name__ for kind in PROVEN.values()} <= {it.name for it in LAYERS}
+    with pytest.raises(AssertionError, match="there is no layer Nothing"):
+        BackendConformance()._prove("Nothing")
 
 
 def _refuse(self: Any, obj: Any, dtype: str | None = None) -> Any:

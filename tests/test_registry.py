@@ -249,6 +249,32 @@ def test_a_script_its_modules_and_its_functions_are_the_top_level(tmp_path: Path
     assert found.stdout == "device1 device2 cpu "
 
 
+def test_what_is_registered_while_another_is_made_counts() -> None:
+    turn, done = threading.Event(), threading.Event()
+    numpy: Any = type(get_backend("numpy"))
+
+    class Old(numpy):
+        def __init__(self, device: str | None = None) -> None:
+            super().__init__(device)
+            turn.set()
+            done.wait(0.3)
+
+    class New(numpy):
+        pass
+
+    def register() -> None:
+        turn.wait(10)
+        register_backend("renewed", New)
+        done.set()
+
+    register_backend("renewed", Old)
+    other = threading.Thread(target=register)
+    other.start()
+    assert isinstance(get_backend("renewed"), Old)
+    other.join()
+    assert isinstance(get_backend("renewed"), New)
+
+
 def test_threads_that_ask_at_once_get_one_object() -> None:
     made = []
 
