@@ -26,54 +26,7 @@ from mutmut.mutation.file_mutation import Mutation, create_mutations
 
 HOUSE = Path(__file__).parent.parent
 EQUIVALENT = HOUSE / "tests" / "equivalent_mutants.toml"
-
-
-@dataclass(frozen=True)
-class Room:
-    """Some files, and the tests that see them: those that fail soonest come first."""
-
-    files: tuple[str, ...]
-    tests: tuple[str, ...]
-
-
-# All of xbp but the rooms that [tool.mutmut] of pyproject.toml names; a test compares.
-ROOMS = {
-    "files": Room(
-        ("xbp/files.py", "xbp/transaction.py", "xbp/descriptors.py"),
-        ("all_or_nothing", "bounded_reading", "file_faults", "given"),
-    ),
-    "tensors": Room(
-        ("xbp/tensors.py", "xbp/saving.py"),
-        ("saving", "layouts", "bounded_reading", "messages"),
-    ),
-    "training": Room(
-        ("xbp/training/*.py",),
-        ("training", "measurement", "progress", "divergence", "checkpoints", "optimizer_state"),
-    ),
-    "recording": Room(
-        ("xbp/recording/*.py",), ("recording", "threads", "optimizer_state", "layers")
-    ),
-    "registry": Room(
-        ("xbp/registry.py", "xbp/probe.py"), ("registry", "backends", "messages", "strangers")
-    ),
-    "backend": Room(
-        ("xbp/backend.py", "xbp/namespace.py", "xbp/initialization.py", "xbp/settings.py",
-         "xbp/errors.py", "xbp/__init__.py", "xbp/__main__.py"),
-        ("backends", "registry", "given", "messages", "errors", "networks", "training"),
-    ),
-    "command": Room(
-        ("xbp/cli/*.py",), ("cli", "conformance", "strangers", "streams", "graphs", "messages")
-    ),
-    "datasets": Room(
-        ("xbp/datasets/*.py",), ("datasets", "bounded_reading", "given", "messages", "mistakes")
-    ),
-    "graphs": Room(("xbp/graphs/*.py",), ("graphs", "strangers")),
-    "reports": Room(("xbp/reports/*.py",), ("reports", "cli", "given")),
-    "testing": Room(
-        ("xbp/testing/*.py", "xbp/pytest_plugin.py"), ("testing", "conformance", "planted_faults")
-    ),
-    "numpy": Room(("backends/numpy.py",), ("backends", "recording", "large", "conformance")),
-}  # fmt: skip
+ROOMS = tomllib.loads((HOUSE / "tests" / "sampled_mutants.toml").read_text())
 
 
 @dataclass(frozen=True)
@@ -89,7 +42,7 @@ class Mutant:
 def drawn(room: str, number: int, seed: int) -> list[Mutant]:
     """Return mutants of a room's functions, drawn by chance."""
     every = []
-    for path in sorted(path for pattern in ROOMS[room].files for path in HOUSE.glob(pattern)):
+    for path in sorted(path for pattern in ROOMS[room]["files"] for path in HOUSE.glob(pattern)):
         module, mutations, *_ = create_mutations(str(path), path.read_text())
         every += [
             (path.relative_to(HOUSE), module, mutation)
@@ -122,7 +75,7 @@ class Copy:
         for name in ("backends", "benchmarks"):
             (folder / f"xbp_{name}").symlink_to(folder / name)
 
-    def passes(self, tests: tuple[str, ...], seconds: float) -> bool:
+    def passes(self, tests: list[str], seconds: float) -> bool:
         """Tell whether tests pass in time."""
         paths = [f"tests/test_{name}.py" for name in tests]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *paths]
@@ -149,7 +102,7 @@ class Copy:
             running.kill()
             running.wait()
 
-    def kills(self, mutant: Mutant, tests: tuple[str, ...], seconds: float) -> bool:
+    def kills(self, mutant: Mutant, tests: list[str], seconds: float) -> bool:
         """Tell whether tests fail on a mutant."""
         path = self.folder / mutant.path
         before = path.read_text()
@@ -162,7 +115,7 @@ class Copy:
 
 def survivors_in(room: str, sample: list[Mutant], copies: "SimpleQueue[Copy]") -> list[Mutant]:
     """Return the mutants on which no test of their room fails."""
-    tests = ROOMS[room].tests
+    tests = ROOMS[room]["tests"]
     copy = copies.get()
     began = time.monotonic()
     if not copy.passes(tests, 600):

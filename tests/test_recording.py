@@ -426,6 +426,34 @@ def test_a_replay_takes_from_the_end_and_rounds_to_even() -> None:
         np.testing.assert_array_equal(host(rounded), np.round(host(x)))
 
 
+@recorded_only
+def test_what_is_read_behind_a_change_through_a_view_is_changed() -> None:
+    def function(W: Array, g: Array) -> tuple[Array, Array]:
+        view = W.T
+        view += g
+        return W, W * 3
+
+    compiled: Any = backend.compile(function, donate=[0])
+    W, g = arr([[1.0, 2.0], [3.0, 4.0]], "float32"), arr([[0.0, 10.0], [0.0, 0.0]], "float32")
+    for number in range(1, 4):
+        W, tripled = compiled(W, g)
+        np.testing.assert_array_equal(host(W), [[1, 2], [3 + 10 * number, 4]])
+        np.testing.assert_array_equal(host(tripled), 3 * host(W))
+
+
+def test_a_function_of_the_library_may_return_several_arrays() -> None:
+    def function(x: Array) -> Array:
+        rows, columns = namespace_of(x).meshgrid(x, x + 1)
+        return rows * 10 + columns
+
+    compiled: Any = backend.compile(function)
+    for number in range(3):
+        found = host(compiled(arr([number, 5.0], "float32")))
+        np.testing.assert_array_equal(
+            found, [[11 * number + 1, 51 + number], [10 * number + 6, 56]]
+        )
+
+
 def test_a_compiled_function_may_call_another() -> None:
     inner: Any = backend.compile(lambda x: x * 2)
     outer: Any = backend.compile(lambda x: inner(x) + 1)
