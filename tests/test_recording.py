@@ -441,6 +441,30 @@ def test_what_is_read_behind_a_change_through_a_view_is_changed() -> None:
         np.testing.assert_array_equal(host(tripled), 3 * host(W))
 
 
+@recorded_only
+def test_products_of_stacks_of_matrices() -> None:
+    compiled: Any = backend.compile(lambda x, y: (x @ y) * 1)
+    for number in range(4):
+        x = np.arange(12.0).reshape(2, 2, 3) + number
+        y = np.arange(12.0).reshape(2, 3, 2) - number
+        found = compiled(arr(x, "float32"), arr(y, "float32"))
+        np.testing.assert_array_equal(host(found), x @ y)
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="elsewhere it is not computed in")
+def test_a_mask_in_half_precision() -> None:
+    def positive(x: Array) -> Array:
+        xp = namespace_of(x)
+        return xp.where(x > 0, x, 0) * 2
+
+    compiled: Any = backend.compile(positive)
+    for number in range(4):
+        x = np.array([-1.0, 2.0 + number, np.inf], np.float16)
+        found = compiled(x)
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found, [0, 4 + 2 * number, np.inf])
+
+
 def test_a_function_of_the_library_may_return_several_arrays() -> None:
     def function(x: Array) -> Array:
         rows, columns = namespace_of(x).meshgrid(x, x + 1)
