@@ -8,11 +8,13 @@ equivalent_mutants.toml with the reason why no test can tell it from the origina
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import ndiff
 from functools import partial
@@ -99,7 +101,8 @@ class Copy:
         except subprocess.TimeoutExpired:
             return False
         finally:
-            running.kill()
+            with suppress(ProcessLookupError):  # and those that it has started
+                os.killpg(running.pid, signal.SIGKILL)
             running.wait()
 
     def kills(self, mutant: Mutant, tests: list[str], seconds: float) -> bool:

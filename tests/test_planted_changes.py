@@ -103,6 +103,12 @@ LOCKS = {
         "    if True:\n        backend = _make",
         "test_registry.py::test_what_is_registered_while_another_is_made_counts",
     ),
+    "one is registered while another is made": Change(
+        "xbp/registry.py",
+        "    with _lock:\n        _registered[name]",
+        "    if True:\n        _registered[name]",
+        "test_registry.py::test_what_is_registered_while_another_is_made_counts",
+    ),
     "two train into a folder": Change(
         "xbp/training/checkpoints.py",
         "            lock.acquire(timeout=0)\n",
@@ -144,6 +150,12 @@ READ = {
         '    if result["interrupted"]:\n',
         "    if False:\n",
         "test_cli.py::test_a_training_says_that_it_was_interrupted_if_it_was",
+    ),
+    "where a training was interrupted is not told": Change(
+        "xbp/training/progress.py",
+        " or history.interrupted",
+        "",
+        "test_progress.py::test_the_last_line_of_an_interrupted_training_is_written",
     ),
     "derivatives do not fade": Change(
         "xbp/graphs/picture.py",
