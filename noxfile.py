@@ -226,3 +226,10 @@ def mutants(session: nox.Session) -> None:
     install(session, "testing", more=dependencies("mutants"))
     session.run("mutmut", "run", *session.posargs, env={"XBP_BACKEND": "numpy"})
     session.run("python", "tests/mutants.py")
+
+
+@nox.session(default=False)
+def sampled_mutants(session: nox.Session) -> None:
+    """Do so by samples where tests are slow: ``-- ROOM ... --number=20 --seed=0 --workers=2``."""
+    install(session, "testing", "bench", "graph", more=dependencies("mutants"))
+    session.run("python", "tests/sampled_mutants.py", *session.posargs)

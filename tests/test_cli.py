@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -408,9 +410,10 @@ def test_a_benchmark_leaves_ctrl_c_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Arena, "seconds", pressed)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job in the background
-    result = run(*TWO_SHAPES, "--json")
+    result = run(*TWO_SHAPES)
     assert result.exit_code == 0
-    assert not json.loads(result.stdout)["interrupted"]
+    assert "bare products" in result.stdout
+    assert "interrupted" not in result.stdout + result.stderr
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
@@ -585,6 +588,25 @@ def test_ctrl_c_prints_what_was_learned_so_far(tmp_path: Path) -> None:
     assert found["interrupted"]
     assert 15 <= found["steps"] == len(found["history"]["loss"]) < 100_000_000
     assert json.loads((tmp_path / "result.json").read_text())["interrupted"]
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@pytest.mark.parametrize("pressed", [True, False])
+def test_a_training_says_that_it_was_interrupted_if_it_was(
+    pressed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pressed:
+
+        @contextmanager
+        def interruptible() -> Iterator[Callable[[], bool]]:
+            yield lambda: True
+
+        monkeypatch.setattr("xbp.training.trainer.interruptible", interruptible)
+    result = run("train", "--steps=30", "--hidden=3")
+    said = "interrupted: the network keeps what it has learned so far\n"
+    assert result.exit_code == (130 if pressed else 0)
+    assert (said in result.stdout) == pressed
+    assert ("interrupted" in result.stdout + result.stderr) == pressed
 
 
 def test_import_brings_in_numpy_alone() -> None:

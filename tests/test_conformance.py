@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import array_api_compat.numpy
 import array_api_strict
@@ -15,8 +16,19 @@ from support import backend, needs_float64
 
 import xbp
 from xbp.cli import main
-from xbp.errors import SettingError
-from xbp.testing import BackendConformance
+from xbp.errors import SettingError, ShapeError
+from xbp.layers import (
+    AddLayer,
+    Affine,
+    DivLayer,
+    IdentityWithLoss,
+    MulLayer,
+    Relu,
+    Sigmoid,
+    SoftmaxWithLoss,
+    SubLayer,
+)
+from xbp.testing import LAYERS, BackendConformance
 
 pytest_plugins = ["pytester"]
 
@@ -108,6 +120,121 @@ def test_a_fault_of_a_backend_is_found(fault: str) -> None:
     members, test = FAULTS[fault]
     xbp.register_backend("draft", type("Draft", (Draft,), members))
     assert test in failures("draft")
+
+
+def _reversed_unless_row_by_row(self: Any, obj: Any, dtype: str | None = None) -> Any:
+    x = NUMPY.asarray(obj, dtype)
+    return x if x.flags.c_contiguous else x[..., ::-1]
+
+
+def _somewhat_larger(self: Any, obj: Any, dtype: str | None = None) -> Any:
+    x = NUMPY.asarray(obj, dtype)
+    return x * x.dtype.type(1.01) if x.dtype.kind == "f" else x
+
+
+def _zeros_if_ragged(self: Any, obj: Any, dtype: str | None = None) -> Any:
+    try:
+        return NUMPY.asarray(obj, dtype)
+    except ShapeError:
+        return np.zeros(1)
+
+
+def _float32(self: Any, obj: Any, dtype: str | None = None) -> Any:
+    return NUMPY.asarray(obj, "float32")
+
+
+ONE_FAULT_ONE_TEST: list[tuple[dict[str, Any], str]] = [
+    ({"asarray": _reversed_unless_row_by_row}, "test_every_layout_arrives"),
+    ({"asarray": _somewhat_larger}, "test_initial_parameters_are_those_of_numpy"),
+    ({"asarray": _somewhat_larger}, "test_training_follows_numpy"),
+    ({"asarray": _zeros_if_ragged}, "test_ragged_rows_are_refused"),
+    ({"default_integer": "int16"}, "test_python_numbers_get_the_default_dtypes"),
+    ({"asarray": _float32}, "test_an_unknown_dtype_is_refused"),
+    ({"owns": lambda self, x: False}, "test_its_spec_leads_back_to_it"),
+    ({"devices": classmethod(lambda cls: [])}, "test_every_device_can_be_named"),
+    ({"device_name": lambda self, x: "gpu"}, "test_every_device_can_be_named"),
+]
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@pytest.mark.usefixtures("_draft")
+@pytest.mark.parametrize(
+    ("members", "test"), ONE_FAULT_ONE_TEST, ids=[test for _, test in ONE_FAULT_ONE_TEST]
+)
+def test_the_test_that_a_fault_is_for_fails(members: dict[str, Any], test: str) -> None:
+    class Suite(BackendConformance):
+        spec = "draft:cpu"
+
+    xbp.register_backend("draft", Draft)
+    getattr(Suite(), test)()
+    xbp.register_backend("draft", type("Draft", (Draft,), {**KNOWN_DEVICE, **members}))
+    with pytest.raises(AssertionError):
+        getattr(Suite(), test)()
+
+
+# Whatever devices() says.
+KNOWN_DEVICE = {"find_device": classmethod(lambda cls, name: "cpu")}
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@pytest.mark.parametrize(
+    ("name", "wrong", "test"),
+    [
+        ("numerical_gradient", lambda f, x: 2 * x + 1, "test_numerical_gradient"),
+        ("one_hot", lambda *_, like: np.zeros((3, 2)), "test_labels_become_one_hot"),
+        ("gradient_check", lambda *_: Mock(passed=False), "test_gradient_check"),
+        ("TwoLayerNet", lambda *_, **__: Mock(), "test_arrays_of_two_libraries_do_not_mix"),
+    ],
+)
+def test_what_xbp_itself_does_there_is_looked_at(
+    name: str, wrong: Any, test: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Suite(BackendConformance):
+        spec = "numpy"
+
+    getattr(Suite(), test)()
+    monkeypatch.setattr(f"xbp.testing.conformance.{name}", wrong)
+    with pytest.raises(AssertionError):
+        getattr(Suite(), test)()
+
+
+PROVEN = {
+    "test_mul_layer": MulLayer,
+    "test_add_layer": AddLayer,
+    "test_sub_layer": SubLayer,
+    "test_div_layer": DivLayer,
+    "test_relu": Relu,
+    "test_sigmoid": Sigmoid,
+    "test_affine": Affine,
+    "test_softmax_with_loss": SoftmaxWithLoss,
+    "test_identity_with_loss": IdentityWithLoss,
+}
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@pytest.mark.parametrize("test", PROVEN)
+def test_a_layer_that_is_wrong_there_fails(test: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Suite(BackendConformance):
+        spec = f"{backend.name}:{backend.device}"
+        max_examples = 5
+
+    kind: Any = PROVEN[test]
+    right = kind.backward
+
+    def wrong(layer: Any, dout: Any = 1) -> Any:
+        found = right(layer, dout)
+        return tuple(-dx for dx in found) if isinstance(found, tuple) else -found
+
+    getattr(Suite(), test)()
+    monkeypatch.setattr(kind, "backward", wrong)
+    with pytest.raises(AssertionError, match=f"{kind.__name__} on {backend.name}"):
+        getattr(Suite(), test)()
+
+
+def test_every_layer_of_a_backend_is_proven() -> None:
+    assert {kind.__name__ for kind in PROVEN.values()} <= {it.name for it in LAYERS}
+    with pytest.raises(AssertionError, match="there is no layer Nothing"):
+        BackendConformance()._prove("Nothing")
 
 
 def _refuse(self: Any, obj: Any, dtype: str | None = None) -> Any:

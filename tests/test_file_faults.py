@@ -23,7 +23,7 @@ import xbp
 from xbp.cli import main
 from xbp.datasets import load_digits
 from xbp.errors import DataError, XbpError
-from xbp.files import recover, write_files
+from xbp.files import prepare_folder, recover, write_files
 from xbp.reports import Report
 from xbp.saving import load_parameters, save_parameters
 from xbp.training import Checkpoints
@@ -463,6 +463,38 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(
     order.clear()
     write_files(tmp_path, {"c": b"new"})
     assert order == [*content, "replace .unfinished", "fsync folder"]
+
+
+def test_what_was_there_is_kept_as_a_copy_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is on the disk before anything is renamed."""
+    content, safe = os.urandom(1000), []  # a buffer holds more
+
+    def link(*_: object) -> None:
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+
+    def fsync(descriptor: int) -> None:
+        place = Path(f"/proc/self/fd/{descriptor}").resolve()
+        if place.suffix == ".former":
+            safe.append(place.read_bytes() == content and (tmp_path / "a").read_bytes() == content)
+
+    write_files(tmp_path, {"a": content, "b": content})
+    (tmp_path / "a").chmod(0o640)
+    monkeypatch.setattr("os.link", link)
+    monkeypatch.setattr("os.fsync", fsync)
+    write_files(tmp_path, {"a": b"new", "b": b"new"})
+    assert safe == [True, True]
+    assert contents(tmp_path) == {"a": b"new", "b": b"new"}
+
+
+def test_new_folders_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(
+        "os.fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").resolve())
+    )
+    prepare_folder(tmp_path / "a" / "b")
+    assert {tmp_path, tmp_path / "a"} <= set(synced)
 
 
 # What a path may be ------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from xbp.errors import (
 )
 from xbp.graphs import Graph, Operation, Variable, graphviz
 from xbp.graphs.chapter import apple, fruit, neuron
+from xbp.graphs.picture import Arrow, Picture, Spot
 from xbp.layers import Affine, IdentityWithLoss, MulLayer, Sigmoid
 
 SPEC = f"{backend.name}:{backend.device}"
@@ -316,6 +317,20 @@ def test_a_vanishing_gradient_is_seen() -> None:
     opacities = [int(c, 16) for c in re.findall(r'COLOR="#c62828(..)"', picture.dot())]
     assert opacities[0] < 100
     assert opacities[-1] > 250
+
+
+def test_a_derivative_fades_with_each_power_of_ten() -> None:
+    sizes = [1e3, 1.0, 1e-2, 1e-3, 1e-9, 0.0, None, math.nan, math.inf]
+    picture = Picture(
+        (Spot("a", "a"), Spot("b", "b")),
+        tuple(Arrow("a", "b", "x", "dx", size) for size in sizes),
+    )
+    found = [int(code, 16) for code in re.findall(r'COLOR="#c62828(..)"', picture.dot())]
+    faintest = round(255 * 0.2)
+    assert found == [255, 128, 51, faintest, faintest, faintest, 255, 255, 255]
+    # The largest that is finite is drawn in full, whatever its size.
+    alone = Picture(picture.spots, (Arrow("a", "b", "x", "dx", 1e-30),))
+    assert 'COLOR="#c62828ff"' in alone.dot()
 
 
 def test_the_norm_of_large_numbers_is_finite() -> None:

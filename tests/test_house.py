@@ -116,5 +116,17 @@ def test_the_command_prints_through_its_doors_alone() -> None:
                 assert not {"echo", "secho"} & {alias.name for alias in node.names}, path
 
 
+def test_every_file_has_mutants() -> None:
+    """In the session ``mutants``, or in ``sampled_mutants``, and not in both."""
+    in_full = tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["mutmut"]["only_mutate"]
+    rooms = tomllib.loads((HOUSE / "tests" / "sampled_mutants.toml").read_text()).values()
+    patterns = [*in_full, *(pattern for room in rooms for pattern in room["files"])]
+    found = [path for pattern in patterns for path in HOUSE.glob(pattern)]
+    assert len(found) == len(set(found))
+    assert set(found) == {*(HOUSE / "xbp").rglob("*.py"), HOUSE / "backends" / "numpy.py"}
+    for room in rooms:
+        assert all((HOUSE / "tests" / f"test_{name}.py").exists() for name in room["tests"])
+
+
 def test_the_embedded_data_are_small() -> None:
     assert sum(path.stat().st_size for path in FRAMEWORK.rglob("*.gz")) < 100_000

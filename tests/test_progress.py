@@ -43,6 +43,16 @@ def test_about_ten_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+def test_the_last_line_of_an_interrupted_training_is_written() -> None:
+    file = StringIO()
+    progress = TrainingProgress(1000, 10, Console(file=file, width=100))
+    history = History(loss=[2.0], evaluated=[1])
+    for step, interrupted in ((1, False), (3, False), (7, True)):
+        history.interrupted = interrupted
+        progress.evaluated(step, history)
+    assert file.getvalue() == "step      1  loss 2.0000\nstep      7  loss 2.0000\n"
+
+
 def test_how_many_samples_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("xbp.training.progress.time.monotonic", lambda: clock[0])

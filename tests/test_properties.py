@@ -70,7 +70,9 @@ def test_softmax_forgets_a_shift(data: st.DataObject, shape: tuple[int, ...], sh
 def test_the_gradients_of_a_network_are_its_derivatives(case: NetworkCase, seed: int) -> None:
     network, x, t = case.on(backend, widest)
     report = xbp.gradient_check(network, x, t, elements=1, seed=seed)
-    assert report.passed, f"{report}\n{case}"
+    # Where a loss is all but 0, no difference quotient tells.
+    assert report.verdict in ("ok", "inconclusive"), f"{report}\n{case}"
+    event(report.verdict)
     event(f"{sum(check.kinks > 0 for check in report.parameters.values())} parameters with kinks")
 
 

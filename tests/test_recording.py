@@ -331,6 +331,153 @@ def test_many_threads_may_call_it() -> None:
         np.testing.assert_array_equal(values, (number + 1) * (number - 1) + number)
 
 
+class Yielding:
+    """A library that lets another thread run behind a call of a first one, once, for a while.
+
+    The other has done what it wanted before the first goes on, unless it is made to wait.
+    """
+
+    def __init__(self, behind: int = 1) -> None:
+        self.calls_before = behind
+        library: Any = copy(backend)
+        library.writers = {name: self.around(it) for name, it in backend.writers.items()}
+        library.capture = library.fuse = None
+        self.library = library
+        self.turn, self.done = threading.Event(), threading.Event()
+        self.first: threading.Thread | None = None
+
+    def around(self, writer: Any) -> Any:
+        def write(*args: Any, **kwargs: Any) -> Callable[[], object]:
+            call = writer(*args, **kwargs)
+
+            def call_and_yield() -> None:
+                call()
+                if threading.current_thread() is self.first:
+                    self.calls_before -= 1
+                    if not self.calls_before:
+                        self.turn.set()
+                        self.done.wait(0.3)
+
+            return call_and_yield
+
+        return write
+
+    def both(self, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
+        """Return what two functions return, of which the second is called within the first."""
+        found: list[Any] = []
+
+        def work() -> None:
+            self.turn.wait(10)
+            found.append(second())
+            self.done.set()
+
+        other = threading.Thread(target=work)
+        self.first = threading.current_thread()
+        other.start()
+        result = first()
+        other.join()
+        assert self.turn.is_set(), "no call was made"
+        return result, found[0]
+
+
+@recorded_only
+def test_a_replay_is_not_cut_in_two_by_another_thread() -> None:
+    yielding = Yielding()
+    compiled: Any = yielding.library.compile(lambda x: (x + 1) * 2 - x)
+    for number in (1.0, 2.0):  # noted, and noted again as what varies
+        compiled(arr([number], "float32"))
+    x, other = arr([3.0], "float32"), arr([100.0], "float32")
+    found, of_the_other = yielding.both(lambda: compiled(x), lambda: compiled(other))
+    assert (float(found[0]), float(of_the_other[0])) == (5.0, 102.0)
+
+
+@recorded_only
+def test_threads_that_go_on_with_one_state_take_turns() -> None:
+    def step(total: Array, row: Array) -> tuple[Array, Array]:
+        total += row
+        return total, total * 1
+
+    yielding = Yielding(behind=3)  # the first of the second row
+    compiled: Any = yielding.library.compile(step, donate=[0])
+    state, _ = compiled.loop(arr([0.0], "float32"), arr([[1.0]] * 4, "float32"))
+    first, second = yielding.both(
+        *(
+            lambda rows=rows: compiled.loop(state, arr(rows, "float32"))[1]
+            for rows in ([[10.0], [10.0]], [[100.0]])
+        )
+    )
+    assert [float(total[0]) for total in (*first, *second)] == [14.0, 24.0, 124.0]
+
+
+@recorded_only
+def test_a_replay_takes_from_the_end_and_rounds_to_even() -> None:
+    def function(x: Array, numbers: Array) -> tuple[Array, Array]:
+        xp = namespace_of(x)
+        return xp.take(x, numbers, axis=0), xp.round(x)
+
+    compiled: Any = backend.compile(function)
+    x, numbers = arr([0.5, 1.5, -0.5, 2.4], "float32"), arr([3, 1, 0])
+    for _ in range(4):
+        x = x + 1
+        if backend.name == "numpy":  # elsewhere nothing counts from the end
+            numbers = numbers - 1
+        taken, rounded = compiled(x, numbers)
+        np.testing.assert_array_equal(host(taken), host(x)[host(numbers)])
+        np.testing.assert_array_equal(host(rounded), np.round(host(x)))
+
+
+@recorded_only
+def test_what_is_read_behind_a_change_through_a_view_is_changed() -> None:
+    def function(W: Array, g: Array) -> tuple[Array, Array]:
+        view = W.T
+        view += g
+        return W, W * 3
+
+    compiled: Any = backend.compile(function, donate=[0])
+    W, g = arr([[1.0, 2.0], [3.0, 4.0]], "float32"), arr([[0.0, 10.0], [0.0, 0.0]], "float32")
+    for number in range(1, 4):
+        W, tripled = compiled(W, g)
+        np.testing.assert_array_equal(host(W), [[1, 2], [3 + 10 * number, 4]])
+        np.testing.assert_array_equal(host(tripled), 3 * host(W))
+
+
+@recorded_only
+def test_products_of_stacks_of_matrices() -> None:
+    compiled: Any = backend.compile(lambda x, y: (x @ y) * 1)
+    for number in range(4):
+        x = np.arange(12.0).reshape(2, 2, 3) + number
+        y = np.arange(12.0).reshape(2, 3, 2) - number
+        found = compiled(arr(x, "float32"), arr(y, "float32"))
+        np.testing.assert_array_equal(host(found), x @ y)
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="elsewhere it is not computed in")
+def test_a_mask_in_half_precision() -> None:
+    def positive(x: Array) -> Array:
+        xp = namespace_of(x)
+        return xp.where(x > 0, x, 0) * 2
+
+    compiled: Any = backend.compile(positive)
+    for number in range(4):
+        x = np.array([-1.0, 2.0 + number, np.inf], np.float16)
+        found = compiled(x)
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found, [0, 4 + 2 * number, np.inf])
+
+
+def test_a_function_of_the_library_may_return_several_arrays() -> None:
+    def function(x: Array) -> Array:
+        rows, columns = namespace_of(x).meshgrid(x, x + 1)
+        return rows * 10 + columns
+
+    compiled: Any = backend.compile(function)
+    for number in range(3):
+        found = host(compiled(arr([number, 5.0], "float32")))
+        np.testing.assert_array_equal(
+            found, [[11 * number + 1, 51 + number], [10 * number + 6, 56]]
+        )
+
+
 def test_a_compiled_function_may_call_another() -> None:
     inner: Any = backend.compile(lambda x: x * 2)
     outer: Any = backend.compile(lambda x: inner(x) + 1)

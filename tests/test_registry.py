@@ -260,6 +260,32 @@ def test_a_selection_needs_no_caller_of_python() -> None:
     assert done.stderr == ""
 
 
+def test_what_is_registered_while_another_is_made_counts() -> None:
+    turn, done = threading.Event(), threading.Event()
+    numpy: Any = type(get_backend("numpy"))
+
+    class Old(numpy):  # type: ignore[misc]
+        def __init__(self, device: str | None = None) -> None:
+            super().__init__(device)
+            turn.set()
+            done.wait(0.3)
+
+    class New(numpy):  # type: ignore[misc]
+        pass
+
+    def register() -> None:
+        turn.wait(10)
+        register_backend("renewed", New)
+        done.set()
+
+    register_backend("renewed", Old)
+    other = threading.Thread(target=register)
+    other.start()
+    assert isinstance(get_backend("renewed"), Old)
+    other.join()
+    assert isinstance(get_backend("renewed"), New)
+
+
 def test_threads_that_ask_at_once_get_one_object() -> None:
     made = []
 
@@ -286,7 +312,9 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         BackendNotFoundError, match=r"'nunpy': did you mean 'numpy' or .*known are "
     ):
         get_backend("nunpy")
-    with pytest.raises(LookupError, match=r"known are .*array-api-strict.*torch"):
+    with pytest.raises(
+        LookupError, match=r"known are array-api-strict, cupy, dpnp, jax, .*, torch"
+    ):
         get_backend("zzz")
 
 

@@ -23,7 +23,9 @@ from xbp.testing import (
     host_arrays,
     layers,
     networks,
+    properties,
 )
+from xbp.testing.cases import LayerCase
 
 
 class LayerNormalization(Layer):
@@ -151,10 +153,6 @@ def test_gradients_that_pile_up_are_found() -> None:
 
 
 def test_a_shortcut_for_the_first_layer_is_looked_at() -> None:
-    class Shortcut(Scale):
-        def backward_params(self, dout: Array) -> None:
-            self.dscale = namespace_of(dout).sum(dout, axis=0)
-
     assert "backward_params and backward differ" in message(Shortcut, **SCALE)
 
 
@@ -167,6 +165,107 @@ def test_float32_that_loses_more_than_it_must_is_found() -> None:
 
     if backend.has_float64:
         assert "float32 and float64 differ in the derivative by x" in message(Rough, **SCALE)
+
+
+class Widening(Softplus):
+    """Gives another dtype than it was given."""
+
+    def backward(self, dout: Array) -> Array:
+        return backend.xp.astype(super().backward(dout), backend.xp.float32)
+
+
+class Bent(Softplus):
+    """Right for unit vectors, and for what is upstream of two layers wrong."""
+
+    def backward(self, dout: Array) -> Array:
+        return super().backward(dout * abs(dout))
+
+
+class Shortcut(Scale):
+    """Leaves another gradient where it is asked for that alone."""
+
+    def backward_params(self, dout: Array) -> None:
+        self.dscale = namespace_of(dout).sum(dout, axis=0)
+
+
+class Numbered(Softplus):
+    """Adds a sample's number in the batch."""
+
+    def forward(self, x: Array) -> Array:
+        xp = namespace_of(x)
+        numbers = xp.arange(x.shape[0], dtype=x.dtype, device=backend.native_device)
+        return super().forward(x) + xp.reshape(numbers, (-1, 1))
+
+
+class Pulled(Softplus):
+    """Its derivatives depend on which sample comes first."""
+
+    def backward(self, dout: Array) -> Array:
+        one = dout * 0 + 1
+        first = namespace_of(dout).where(self.x[:1, ...] > 0.5, one, 0 * one)
+        return super().backward(dout) + first
+
+
+class Stamping(Softplus):
+    """Writes into what it was given, where the library lets it."""
+
+    def backward(self, dout: Array) -> Array:
+        dx = super().backward(dout) + 0
+        dout += 1.0
+        return dx
+
+
+class Coarse(Softplus):
+    """Loses digits in float32 that it need not lose."""
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        return y * 1.001 if dtype_of(y) == "float32" else y
+
+
+# Each property, with a layer for which it does not hold.
+BROKEN: list[tuple[Any, type[Layer], str]] = [
+    (properties.inputs_stay_as_they_are, Stamping, "read-only|input dout in place"),
+    (properties.dtype_shape_and_device_stay, Widening, "by x has dtype float32, not float64"),
+    (properties.backward_is_the_derivative, Pulled, "backward is wrong in"),
+    (properties.backward_is_linear, Bent, "backward is not linear in dout: .* by x is"),
+    (properties.parameters_alone_get_the_same_gradients, Shortcut, "and backward differ: .* scale"),
+    (properties.samples_are_independent, Numbered, "output of a batch is not that of its samples"),
+    (properties.samples_are_independent, Pulled, "gradients of a batch are not those .* by x is"),
+    (properties.a_permuted_batch_is_permuted_throughout, Numbered, "changes the outputs is"),
+    (properties.a_permuted_batch_is_permuted_throughout, Pulled, "changes the derivative by x is"),
+    (properties.float32_agrees_with_float64, Coarse, "differ in the output, which in float32"),
+]
+
+
+def trial_of(kind: type[Layer]) -> LayerTrial:
+    """Return a layer on trial with two samples, of which the first is large."""
+    with_scale = {"params": {"scale": ("D",)}} if issubclass(kind, Scale) else {}
+    x = np.array([[1.0, 0.75], [-0.5, 0.25]])
+    drawn = {"x": x, **({"scale": np.array([1.5, -0.5])} if with_scale else {})}
+    signature = Signature(kind, **with_scale)  # type: ignore[arg-type]
+    return LayerTrial(
+        LayerCase(signature, drawn, np.array([[2.0, -3.0], [0.5, 4.0]])), backend, widest
+    )
+
+
+@needs_float64
+@pytest.mark.parametrize(
+    ("holds", "kind", "complaint"),
+    BROKEN,
+    ids=[f"{it[0].__name__}-{it[1].__name__}" for it in BROKEN],
+)
+def test_each_property_finds_what_it_is_for(holds: Any, kind: type[Layer], complaint: str) -> None:
+    if kind is Stamping and backend.name == "jax":
+        pytest.skip("its arrays cannot be changed")
+    for right in (Softplus, Scale):
+        holds(trial_of(right))
+    with pytest.raises(AssertionError, match=f"(?s)^{kind.__name__} on .*{complaint}"):
+        holds(trial_of(kind))
+
+
+def test_every_property_is_shown_to_find_something() -> None:
+    assert {holds for holds, *_ in BROKEN} == set(properties.PROPERTIES)
 
 
 def test_derivatives_that_are_missing_are_missed() -> None:

@@ -180,7 +180,7 @@ class _Journal:
                 if self._descriptor != descriptor:
                     os.close(descriptor)
             if time.monotonic() > limit:
-                raise BlockingIOError(EBUSY, "another process is writing there", str(self._path))
+                raise BlockingIOError(EBUSY, "another process is writing there")
             time.sleep(0.01)
 
     def __exit__(self, *_: object) -> None:

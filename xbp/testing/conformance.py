@@ -302,9 +302,10 @@ class BackendConformance:
         self._prove("IdentityWithLoss")
 
     def _prove(self, name: str) -> None:
-        for signature in LAYERS:
-            if signature.name == name:
-                assert_gradients(signature, backend=self.backend, max_examples=self.max_examples)
+        signatures = [signature for signature in LAYERS if signature.name == name]
+        assert signatures, f"there is no layer {name}"
+        for signature in signatures:
+            assert_gradients(signature, backend=self.backend, max_examples=self.max_examples)
 
     def test_numerical_gradient(self) -> None:
         """Central differences leave x as it was, whether it can be written to or not."""

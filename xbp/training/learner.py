@@ -139,10 +139,9 @@ def copied(tree: Any) -> Any:
         return type(tree)(map(copied, tree))
     if is_array(tree):
         return namespace_of(tree).asarray(tree, copy=True)
-    if isinstance(tree, Optimizer):
-        return tree.bound_to(copied(vars(tree)))
-    if isinstance(tree, Network):
-        return tree  # what is learned of it goes back by itself
+    if isinstance(tree, Optimizer | Network):
+        # What is learned of a network goes back by itself.
+        return tree.bound_to(copied(vars(tree))) if isinstance(tree, Optimizer) else tree
     try:
         return deepcopy(tree)
     except Exception:  # an iterator, a lock: nobody can tell how it was

@@ -1,0 +1,256 @@
+"""Changes that few would see, made in a copy of xbp: each is seen by the test beside it.
+
+What people read, what threads share, and what is on the disk when the machine stops are where a
+fault hides: no number is wrong, until the day that it matters.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from support import backend
+
+import xbp
+
+pytestmark = [
+    pytest.mark.skipif(backend.name != "numpy", reason="once is enough"),
+    pytest.mark.skipif(sys.platform != "linux", reason="forks, and the tests of files do"),
+]
+
+TESTS = Path(__file__).parent
+PROJECT = str(TESTS.parent / "pyproject.toml")
+PACKAGES = {"xbp": xbp, "backends": import_module("xbp_backends")}
+
+
+class Change(NamedTuple):
+    """A text in a file, another in its place, and the test that fails then."""
+
+    file: str
+    text: str
+    replacement: str
+    test: str
+
+
+ORDER = "test_file_faults.py::test_what_is_written_is_on_the_disk_before_it_has_its_name"
+COPY = "test_file_faults.py::test_what_was_there_is_kept_as_a_copy_where_there_are_no_links"
+
+DURABILITY = {
+    "a content is not synced": Change(
+        "xbp/transaction.py", "content)\n        os.fsync(descriptor)\n", "content)\n", ORDER
+    ),
+    "the journal is not synced": Change(
+        "xbp/transaction.py", "step)\n        os.fsync(self._descriptor)\n", "step)\n", ORDER
+    ),
+    "a folder is not synced before the names": Change(
+        "xbp/transaction.py",
+        "                sync_folder(folder)\n            self._note(_PREPARED)\n",
+        "                pass\n            self._note(_PREPARED)\n",
+        ORDER,
+    ),
+    "a folder is not synced behind the names": Change(
+        "xbp/transaction.py",
+        "                sync_folder(folder)\n            self._note(_DONE)\n",
+        "                pass\n            self._note(_DONE)\n",
+        ORDER,
+    ),
+    "the folder of a new file is not synced": Change(
+        "xbp/transaction.py",
+        "            sync_folder(file.target.parent)\n",
+        "            pass\n",
+        ORDER,
+    ),
+    "no folder is synced": Change(
+        "xbp/descriptors.py", "        os.fsync(descriptor)\n", "        pass\n", ORDER
+    ),
+    "a new folder is not synced": Change(
+        "xbp/files.py",
+        "descriptors.sync_folder(place.parent)",
+        "pass",
+        "test_file_faults.py::test_new_folders_are_on_the_disk_too",
+    ),
+    "a copy is synced before it is flushed": Change(
+        "xbp/transaction.py",
+        "            copy.flush()\n            os.fsync(copy.fileno())\n",
+        "            os.fsync(copy.fileno())\n            copy.flush()\n",
+        COPY,
+    ),
+    "a copy is not synced": Change(
+        "xbp/transaction.py", "            os.fsync(copy.fileno())\n", "", COPY
+    ),
+}
+
+LOCKS = {
+    "two replay at once": Change(
+        "xbp/recording/recorded.py",
+        "        with self._one_at_a_time:\n            for number, known",
+        "        if True:\n            for number, known",
+        "test_recording.py::test_a_replay_is_not_cut_in_two_by_another_thread",
+    ),
+    "two loop at once": Change(
+        "xbp/recording/recorded.py",
+        "            with self._one_at_a_time:\n                if settled",
+        "            if True:\n                if settled",
+        "test_recording.py::test_threads_that_go_on_with_one_state_take_turns",
+    ),
+    "two make a backend at once": Change(
+        "xbp/registry.py",
+        "    with _lock:\n        backend = _make",
+        "    if True:\n        backend = _make",
+        "test_registry.py::test_what_is_registered_while_another_is_made_counts",
+    ),
+    "one is registered while another is made": Change(
+        "xbp/registry.py",
+        "    with _lock:\n        _registered[name]",
+        "    if True:\n        _registered[name]",
+        "test_registry.py::test_what_is_registered_while_another_is_made_counts",
+    ),
+    "two train into a folder": Change(
+        "xbp/training/checkpoints.py",
+        "            lock.acquire(timeout=0)\n",
+        "            pass\n",
+        "test_checkpoints.py::test_two_trainings_do_not_share_a_folder",
+    ),
+    "what is being written is swept": Change(
+        "xbp/transaction.py",
+        "        if held_by_us:\n",
+        "        if True:\n",
+        "test_file_faults.py::test_what_a_process_is_still_writing_is_left_alone",
+    ),
+}
+
+RECORDED = {
+    "numbers from the end are cut off": Change(
+        "backends/numpy.py",
+        'axis, out, "wrap")',
+        'axis, out, "clip")',
+        "test_recording.py::test_a_replay_takes_from_the_end_and_rounds_to_even",
+    ),
+    "round has a writer": Change(
+        "backends/numpy.py",
+        'in ELEMENTWISE - {"round"}',
+        "in ELEMENTWISE",
+        "test_recording.py::test_a_replay_takes_from_the_end_and_rounds_to_even",
+    ),
+}
+
+READ = {
+    "every training was interrupted": Change(
+        "xbp/cli/train.py",
+        '    if result["interrupted"]:\n',
+        "    if True:\n",
+        "test_cli.py::test_a_training_says_that_it_was_interrupted_if_it_was",
+    ),
+    "no training was interrupted": Change(
+        "xbp/cli/train.py",
+        '    if result["interrupted"]:\n',
+        "    if False:\n",
+        "test_cli.py::test_a_training_says_that_it_was_interrupted_if_it_was",
+    ),
+    "where a training was interrupted is not told": Change(
+        "xbp/training/progress.py",
+        " or history.interrupted",
+        "",
+        "test_progress.py::test_the_last_line_of_an_interrupted_training_is_written",
+    ),
+    "derivatives do not fade": Change(
+        "xbp/graphs/picture.py",
+        "max(1 - decades / _DECADES, _FAINTEST)",
+        "max(1 - decades * 0, _FAINTEST)",
+        "test_graphs.py::test_a_derivative_fades_with_each_power_of_ten",
+    ),
+    "derivatives fade by the wrong end": Change(
+        "xbp/graphs/picture.py",
+        "log10(largest / size)",
+        "log10(size / largest)",
+        "test_graphs.py::test_a_derivative_fades_with_each_power_of_ten",
+    ),
+}
+
+EACH_PROPERTY = "test_testing.py::test_each_property_finds_what_it_is_for"
+KIT = {
+    "a property is held for layers without parameters alone": Change(
+        "xbp/testing/properties.py",
+        "    if not trial.case.signature.params:\n",
+        "    if trial.case.signature.params:\n",
+        EACH_PROPERTY,
+    ),
+    "float32 is compared with itself": Change(
+        "xbp/testing/properties.py",
+        '    if trial.dtype != "float64":\n',
+        '    if trial.dtype == "float64":\n',
+        EACH_PROPERTY,
+    ),
+    "a backend's layers are not proven": Change(
+        "xbp/testing/conformance.py",
+        "            assert_gradients(signature, backend=self.backend, max",
+        "            dict(signature=signature, backend=self.backend, max",
+        "test_conformance.py::test_a_layer_that_is_wrong_there_fails",
+    ),
+}
+
+CHANGES = DURABILITY | LOCKS | RECORDED | READ | KIT
+
+
+# Run by a process that has imported what is slow to import and is not changed, so that each change
+# costs little more than its test. It prints how each of pytest's runs ended.
+RUN = """
+import json, os, sys
+import array_api_strict, click, hypothesis, numpy, psutil, pytest, rich.progress
+ends = []
+for folder, tests in json.load(sys.stdin):
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        sys.path.insert(0, folder)
+        os.environ["PYTHONPATH"] = folder
+        said = os.open(os.path.join(folder, "said"), os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 1), os.dup2(said, 2)
+        imported = "-Wignore::pytest.PytestAssertRewriteWarning"
+        options = ["-qx", "-p", "no:cacheprovider", "-c", sys.argv[1], imported]
+        code = pytest.main([*options, *tests])
+        sys.exit(int(code))
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(ends))
+"""
+
+
+def copied(folder: Path) -> Path:
+    """Return a folder with a copy of the packages, which is imported there."""
+    for package in PACKAGES.values():
+        shutil.copytree(Path(str(package.__file__)).parent, folder / package.__name__)
+    return folder
+
+
+def planted(change: Change, folder: Path) -> Path:
+    """Return a folder with a copy of the packages, and a change in it."""
+    package, _, file = change.file.partition("/")
+    path = copied(folder) / PACKAGES[package].__name__ / file
+    content = path.read_text()
+    assert content.count(change.text) == 1, f"{change.text!r}: there no more, or twice"
+    path.write_text(content.replace(change.text, change.replacement))
+    return folder
+
+
+def test_each_change_is_seen(tmp_path: Path) -> None:
+    every = {change.test: None for change in CHANGES.values()}
+    runs = {"no change": (copied(tmp_path / "0"), list(every))}
+    for number, (name, change) in enumerate(CHANGES.items(), start=1):
+        runs[name] = (planted(change, tmp_path / str(number)), [change.test])
+    asked = [
+        (str(folder), [str(TESTS / test) for test in tests]) for folder, tests in runs.values()
+    ]
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RUN, PROJECT],
+        input=json.dumps(asked), cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    ends = dict(zip(runs, json.loads(found.stdout), strict=True))
+    said = {name: (folder / "said").read_text() for name, (folder, _) in runs.items()}
+    assert ends.pop("no change") == pytest.ExitCode.OK, said["no change"]
+    assert [name for name, end in ends.items() if end == pytest.ExitCode.OK] == []
+    for name in ends:  # not that a test could not begin
+        assert "1 failed" in said[name], said[name]
