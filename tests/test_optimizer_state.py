@@ -293,7 +293,7 @@ class FromGlobal(Outside):
 
     def rate(self) -> float:
         CALLS[0] += 1
-        return 1.0 / 2 ** CALLS[0]
+        return float(0.5 ** CALLS[0])
 
 
 class FromClass(Outside):
@@ -302,7 +302,7 @@ class FromClass(Outside):
 
     def rate(self) -> float:
         FromClass.calls += 1
-        return 1.0 / 2**FromClass.calls
+        return float(0.5**FromClass.calls)
 
 
 class FromChance(Outside):
@@ -330,7 +330,7 @@ def _counting() -> Any:
 
     def rate() -> float:
         calls[0] += 1
-        return 1.0 / 2 ** calls[0]
+        return float(0.5 ** calls[0])
 
     return rate
 
@@ -338,7 +338,7 @@ def _counting() -> Any:
 def _counting_by_default() -> Any:
     def rate(calls: list[int] = [0]) -> float:  # noqa: B006
         calls[0] += 1
-        return 1.0 / 2 ** calls[0]
+        return float(0.5 ** calls[0])
 
     return rate
 
@@ -368,7 +368,7 @@ def test_a_function_of_constants_is_traced() -> None:
 
         def __init__(self) -> None:
             self.steps = 0
-            self.schedule = lambda step: first * factor**step
+            self.schedule: Any = lambda step: first * factor**step
 
         def update(self, params: Any, grads: Any) -> None:
             for key, gradient in grads.items():
@@ -571,7 +571,8 @@ class Wrapping(Optimizer):
     """Has another do the work, and remembers in many ways."""
 
     def __init__(self, inner: Momentum) -> None:
-        self.inner, self.rates, self.last = inner, defaultdict(lambda: 0.5), deque([0.0], maxlen=2)
+        self.inner, self.last = inner, deque([0.0], maxlen=2)
+        self.rates: Any = defaultdict(lambda: 0.5)
 
     def update(self, params: Any, grads: Any) -> None:
         self.inner.lr *= self.rates["lr"]
