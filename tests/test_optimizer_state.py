@@ -325,6 +325,27 @@ def test_what_an_update_reads_elsewhere_is_found_out_before_it_is_trusted(kind: 
         assert_same(fit(silent(kind)(), 3), by_hand([0.5, 0.25, 0.125]), rtol=TOLERANCE)
 
 
+def test_a_random_layer_that_says_it_can_be_traced_is_found_out() -> None:
+    class Random(Layer):
+        traceable = True
+        chance = np.random.default_rng(0)
+
+        def forward(self, x: Any) -> Any:
+            self.factor = float(self.chance.uniform(0.5, 1.5))
+            return x * self.factor
+
+        def backward(self, dout: Any) -> Any:
+            return dout * self.factor
+
+    if not backend.writers and backend.name != "jax":
+        pytest.skip("nothing is traced")
+    network = Network([*net().layers.values(), Random()], SoftmaxWithLoss())
+    with pytest.raises(TracingError, match=r"two equal calls of Random1.forward differ"):
+        fit(SGD(0.1), 4, network)
+    type(network.layers["Random1"]).traceable = False
+    fit(SGD(0.1), 4, network)
+
+
 def _counting() -> Any:
     calls = [0]
 
