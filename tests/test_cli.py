@@ -560,6 +560,15 @@ def test_bytes_are_scaled(tmp_path: Path) -> None:
     assert results("train", str(path), "--steps", "1")["divisor"] is None
 
 
+def test_a_batch_is_no_larger_than_the_data(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=np.eye(3), t_train=np.arange(3))
+    done = run("train", str(path), "--steps", "3", "--batch-size", "2147483647")
+    rate = re.search(r"([\d,]+) samples/s", done.stderr)
+    assert rate is not None
+    assert int(rate[1].replace(",", "")) < 3e6
+
+
 def test_labels_of_every_integer_type(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     for dtype in ("uint8", "uint64", "int32"):

@@ -624,6 +624,35 @@ def test_what_is_not_finite_is_wrong_and_hides_nothing_else(odd: float, settings
     assert found.wrong == (settings.get("directions") or 2)
 
 
+class Rows(Layer):
+    """The rows of a table whose numbers are the samples."""
+
+    param_names = ("W",)
+    takes_integers = True
+    samplewise = True
+
+    def __init__(self, W: Any) -> None:
+        self.W = W
+
+    def forward(self, x: Any) -> Any:
+        xp = namespace_of(x, self.W)
+        self.chosen = xp.astype(x == xp.arange(self.W.shape[0]), self.W.dtype)
+        return xp.take(self.W, x[:, 0], axis=0)
+
+    def backward(self, dout: Any) -> Any:
+        self.dW = self.chosen.T @ dout
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="says nothing about a library")
+def test_integers_that_choose_stay_integers() -> None:
+    W = np.random.default_rng(0).normal(size=(5, 3))
+    net = xbp.Network([Rows(W)], SoftmaxWithLoss())
+    x, t = np.array([[0], [2], [2], [4]]), np.array([0, 1, 2, 0])
+    assert gradient_check(net, x, t).passed
+    expected, found = net.gradient(x, t)["W1"], net.numerical_gradient(x, t)["W1"]
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
 def test_the_label_of_one_sample_may_be_a_number() -> None:
     x, t = data()
     assert gradient_check(network(), x[0, ...], int(t[0])).passed

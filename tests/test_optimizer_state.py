@@ -293,7 +293,7 @@ class FromGlobal(Outside):
 
     def rate(self) -> float:
         CALLS[0] += 1
-        return 1.0 / 2 ** CALLS[0]
+        return float(0.5 ** CALLS[0])
 
 
 class FromClass(Outside):
@@ -302,7 +302,7 @@ class FromClass(Outside):
 
     def rate(self) -> float:
         FromClass.calls += 1
-        return 1.0 / 2**FromClass.calls
+        return float(0.5**FromClass.calls)
 
 
 class FromChance(Outside):
@@ -325,12 +325,33 @@ def test_what_an_update_reads_elsewhere_is_found_out_before_it_is_trusted(kind: 
         assert_same(fit(silent(kind)(), 3), by_hand([0.5, 0.25, 0.125]), rtol=TOLERANCE)
 
 
+def test_a_random_layer_that_says_it_can_be_traced_is_found_out() -> None:
+    class Random(Layer):
+        traceable = True
+        chance = np.random.default_rng(0)
+
+        def forward(self, x: Any) -> Any:
+            self.factor = float(self.chance.uniform(0.5, 1.5))
+            return x * self.factor
+
+        def backward(self, dout: Any) -> Any:
+            return dout * self.factor
+
+    if not backend.writers and backend.name != "jax":
+        pytest.skip("nothing is traced")
+    network = Network([*net().layers.values(), Random()], SoftmaxWithLoss())
+    with pytest.raises(TracingError, match=r"two equal calls of Random1.forward differ"):
+        fit(SGD(0.1), 4, network)
+    type(network.layers["Random1"]).traceable = False
+    fit(SGD(0.1), 4, network)
+
+
 def _counting() -> Any:
     calls = [0]
 
     def rate() -> float:
         calls[0] += 1
-        return 1.0 / 2 ** calls[0]
+        return float(0.5 ** calls[0])
 
     return rate
 
@@ -338,7 +359,7 @@ def _counting() -> Any:
 def _counting_by_default() -> Any:
     def rate(calls: list[int] = [0]) -> float:  # noqa: B006
         calls[0] += 1
-        return 1.0 / 2 ** calls[0]
+        return float(0.5 ** calls[0])
 
     return rate
 
@@ -368,7 +389,7 @@ def test_a_function_of_constants_is_traced() -> None:
 
         def __init__(self) -> None:
             self.steps = 0
-            self.schedule = lambda step: first * factor**step
+            self.schedule: Any = lambda step: first * factor**step
 
         def update(self, params: Any, grads: Any) -> None:
             for key, gradient in grads.items():
@@ -571,7 +592,8 @@ class Wrapping(Optimizer):
     """Has another do the work, and remembers in many ways."""
 
     def __init__(self, inner: Momentum) -> None:
-        self.inner, self.rates, self.last = inner, defaultdict(lambda: 0.5), deque([0.0], maxlen=2)
+        self.inner, self.last = inner, deque([0.0], maxlen=2)
+        self.rates: Any = defaultdict(lambda: 0.5)
 
     def update(self, params: Any, grads: Any) -> None:
         self.inner.lr *= self.rates["lr"]

@@ -30,6 +30,7 @@ from xbp.namespace import (
     device_of,
     dtype_name,
     epsilon_of,
+    kind_of,
     namespace_of,
     widest_float,
 )
@@ -242,7 +243,7 @@ def gradient_check(
     chance = random.Random(seed)
     with network.backend.scope():
         params = {key: widened_copy(value) for key, value in network.params.items()}
-        x = widened_copy(x)
+        x = widened_samples(network, x)
         chosen = {}
         for key, parameter in params.items():
             size = prod(parameter.shape)
@@ -459,7 +460,7 @@ class _Directions:
 def _unit_of_loss(params: Mapping[str, Array], x: Array) -> float:
     """Return how far a number of size 1 in the loss can be off by rounding."""
     longest = max(length for array in (x, *params.values()) for length in array.shape)
-    return noise_of(epsilon_of(x), longest, 1.0)
+    return noise_of(epsilon_of(next(iter(params.values()))), longest, 1.0)
 
 
 def _magnitude_of_loss(
@@ -538,6 +539,13 @@ def _summary(
 
 def _relative_error(found: Comparison, resolved: float) -> float:
     return found.difference / max(found.size, found.error / resolved)
+
+
+def widened_samples(network: Any, x: Array) -> Array:
+    """Return samples to compute exactly with; integers that choose rows of a parameter stay so."""
+    first = next(iter(getattr(network, "layers", {}).values()), None)
+    chooses = first is not None and first.takes_integers and first.param_names
+    return x if chooses and kind_of(x) == "integral" else widened_copy(x)
 
 
 def widened_copy(x: Array) -> Array:

@@ -283,7 +283,7 @@ def _train(
     if understood.doubt:
         echo(f"the targets {understood.doubt}: {understood.hint}", err=True)
     began = time.perf_counter()
-    with TrainingProgress(steps, batch_size) as progress, warnings.catch_warnings():
+    with TrainingProgress(steps, min(batch_size, len(x))) as progress, warnings.catch_warnings():
         # A loss that is not finite ends in an error that says more.
         warnings.filterwarnings("ignore", "(overflow|invalid value|divide by zero) encountered")
         history = trainer.fit(

@@ -63,7 +63,8 @@ def perturbed_losses(
     samples = x.shape[0]
     shapes = [parameter.shape for layer in layers.values() for parameter in layer.params.values()]
     widest = max(length for shape in shapes for length in shape)
-    at_once = max(1, int(memory / (_ALIVE * (samples + 1) * widest * xp.finfo(x.dtype).bits / 8)))
+    size = xp.finfo(getattr(owner, attribute).dtype).bits / 8
+    at_once = max(1, int(memory / (_ALIVE * (samples + 1) * widest * size)))
     for start in range(0, len(elements), at_once):
         chosen = elements[start : start + at_once]
         y = owner.perturbed_outputs(x, attribute, chosen, step)

@@ -75,17 +75,27 @@ class Learner:
         self.network.params.update(snapshot["params"])
         _put_back(self.optimizer, snapshot["memory"])
 
-    def try_out(self) -> None:
-        """See that an optimizer of somebody's changes what it names, and depends on nothing else.
+    def try_out(self, x: Array) -> None:
+        """See that what is somebody's own does the same each time, on some samples.
 
         A trace has for good what its single call has seen: a global counter, a random number.
 
         Raises
         ------
         TracingError
-            If two equal updates differ.
+            If two equal forward passes of a layer differ, or two equal updates.
         """
-        if self.state is None or type(self.optimizer).__module__ == Optimizer.__module__:
+        if self.state is None:
+            return
+        layers = self.network.layers.values()
+        if not all(type(layer).__module__.startswith("xbp.layers.") for layer in layers) and (
+            name := self.network.unsteady_layer(x)
+        ):
+            raise TracingError(
+                f"two equal calls of {name}.forward differ, so it cannot be traced: it does not "
+                "say traceable = True"
+            )
+        if type(self.optimizer).__module__ == Optimizer.__module__:
             return
         first, second = (flatten(self._updated())[0] for _ in range(2))
         if len(first) != len(second) or not all(map(_is_equal, first, second)):

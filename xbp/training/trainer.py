@@ -32,6 +32,9 @@ from xbp.training.measurement import measure
 # How many times the first loss the last one is when a training has surely gone astray.
 _FAR = 1_000
 
+# How many samples what is not xbp's is tried on, before it is traced.
+_TRIED = 8
+
 
 class Trainer:
     """Trains a network by stochastic gradient descent or its kin.
@@ -176,7 +179,7 @@ class Trainer:
             copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
             params.update({key: backend.row_major(W) for key, W in copies.items()})
             self.optimizer.prepare(params)
-            learner.try_out()
+            learner.try_out(x[:_TRIED, ...])
             history, step = History(), 0
             if checkpoints:
                 history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
