@@ -682,6 +682,34 @@ def test_what_is_too_rough_to_tell_is_set_aside() -> None:
     assert (found.verdict, found.set_aside) == ("inconclusive", 2)
 
 
+def test_a_gradient_far_smaller_than_the_others_is_not_said_to_be_right() -> None:
+    # As the first of many layers has: its part in the loss is below the rounding of the rest.
+    if not backend.has_float64:
+        pytest.skip("needs digits")
+    xp = backend.xp
+
+    class Two(Claimed):
+        def __init__(self, factor: float) -> None:
+            super().__init__([1.0, 2.0], None, None)
+            self.params["V"] = arr([1.0, 2.0], widest)
+            self.factor = factor
+
+        def loss(self, x: Any, t: Any) -> Any:
+            return xp.sum(self.params["W"]) + 1e-11 * xp.sum(self.params["V"])
+
+        def loss_and_gradient(self, params: Any, x: Any, t: Any) -> Any:
+            ones = xp.ones_like(params["W"])
+            return self.bound_to(params).loss(x, t), {"W": ones, "V": ones * self.factor}
+
+    x = arr([1.0], widest)
+    for factor in (1e-11, 2e-11):
+        report = gradient_check(Two(factor), x, x)
+        assert report.parameters["W"].verdict == "ok"
+        assert report.parameters["V"].verdict == "inconclusive"
+    # What is 0 but for the rounding of backpropagation itself is 0.
+    assert gradient_check(Two(1e-17), x, x).parameters["V"].verdict in ("inconclusive", "ok")
+
+
 def test_a_seed_may_be_numpys_integer() -> None:
     report = gradient_check(network(), *data(), elements=1, seed=np.int64(3))  # type: ignore[arg-type]
     assert report.passed

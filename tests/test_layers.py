@@ -740,3 +740,15 @@ def test_what_derives_from_a_layer_says_itself_what_it_allows() -> None:
         assert getattr(Rescale, flag) is True
         assert getattr(Outspoken, flag) is True
         assert getattr(Silent, flag) is False
+
+
+@pytest.mark.parametrize("kind", [ExpLayer, ReciprocalLayer])
+def test_functions_of_one_operand_name_themselves(kind: Any) -> None:
+    with pytest.raises(DTypeError, match=f"^{kind.__name__}: real floating-point numbers"):
+        kind().forward(arr([1, 2]))
+    with pytest.raises(DTypeError, match=f"^{kind.__name__}"):
+        kind().forward("x")
+    layer = kind()
+    layer.forward(1.5)
+    with pytest.raises(ShapeError, match=f"^{kind.__name__}"):
+        layer.backward(arr([1.0, 2.0]))

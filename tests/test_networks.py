@@ -569,3 +569,22 @@ def test_a_prediction_that_was_compiled_leaves_no_tracer() -> None:
     network = small()
     jax.jit(network.predict)(batch()[0])
     np.testing.assert_array_equal(host(deepcopy(network).params["W1"]), host(network.params["W1"]))
+
+
+@pytest.mark.parametrize(("params", "told"), [({}, "none"), (3, "3"), (None, "None")])
+def test_parameters_that_are_none_are_told(params: Any, told: str) -> None:
+    network = xbp.TwoLayerNet(2, 3, 2, backend=backend, seed=0)
+    x = backend.asarray([[1.0, 2.0]], network.dtype)
+    with pytest.raises(xbp.errors.XbpError, match=f"are needed, got {told}$"):
+        network.loss_and_gradient(params, x, backend.asarray([0]))
+
+
+@pytest.mark.skipif(not backend.has_float64, reason="the device has no float64")
+def test_central_differences_of_parameters_beside_which_a_step_is_nothing() -> None:
+    network = xbp.Network.fully_connected(
+        [2, 2], loss=xbp.layers.IdentityWithLoss, backend=backend, dtype="float64", seed=0
+    )
+    network.params["W1"] = backend.asarray([[1e13, 2e13], [-3e13, 4e13]], "float64")
+    x, t = backend.asarray([[1e-13, 2e-13]], "float64"), backend.asarray([[0.0, 3.0]], "float64")
+    found, expected = network.numerical_gradient(x, t), network.gradient(x, t)
+    np.testing.assert_allclose(host(found["W1"]), host(expected["W1"]), rtol=1e-3)

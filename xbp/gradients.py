@@ -39,7 +39,7 @@ from xbp.settings import positive_integer, positive_number, seed_integer
 # How far each element is moved to leave a kink, in steps of the difference quotient.
 JITTER = 100
 
-# A quotient whose error is a larger part of the largest gradient tells nothing of a gradient.
+# A quotient whose error is a larger part of the largest gradient of its parameter tells nothing.
 RESOLVED = 0.1
 
 
@@ -282,13 +282,17 @@ def gradient_check(
             there = network.loss_and_gradient(beside, x, t)
             for key, found in _compare(network, beside, x, t, there, aside, h, lines).items():
                 here[key].update(found)
-    every = [comparison for found in here.values() for comparison in found.values()]
-    resolved = RESOLVED * max(
-        (c.size for c in every if isfinite(c.size) and not c.kink), default=0.0
-    )
+    largest = max(_largest_size(found) for found in here.values())
+    # Backpropagation rounds, too: what is smaller beside the others is 0, for all that is known.
+    nothing_at_all = _unit_of_loss(params, x) * largest
     checks = {
         key: _summary(
-            found, params[key], aside[key], () if directions else params[key].shape, resolved
+            found,
+            params[key],
+            aside[key],
+            () if directions else params[key].shape,
+            RESOLVED
+            * (largest if _largest_size(found) <= nothing_at_all else _largest_size(found)),
         )
         for key, found in here.items()
     }
@@ -506,6 +510,12 @@ def losses_by_parameter(
         return lambda W: loss({**params, key: W}, x, t)
 
     return {key: by(key) for key in params}
+
+
+def _largest_size(found: Mapping[int, Comparison]) -> float:
+    """Return the largest gradient of a parameter, claimed or numerical."""
+    sizes = (c.size for c in found.values() if isfinite(c.size) and not c.kink)
+    return max(sizes, default=0.0)
 
 
 def _summary(
