@@ -282,17 +282,17 @@ def gradient_check(
             there = network.loss_and_gradient(beside, x, t)
             for key, found in _compare(network, beside, x, t, there, aside, h, lines).items():
                 here[key].update(found)
-    largest = max(_largest_size(found) for found in here.values())
+    sizes = {key: _largest_size(found) for key, found in here.items()}
+    largest = max(sizes.values())
     # Backpropagation rounds, too: what is smaller beside the others is 0, for all that is known.
-    nothing_at_all = _unit_of_loss(params, x) * largest
+    nothing = _unit_of_loss(params, x) * largest
     checks = {
         key: _summary(
             found,
             params[key],
             aside[key],
             () if directions else params[key].shape,
-            RESOLVED
-            * (largest if _largest_size(found) <= nothing_at_all else _largest_size(found)),
+            RESOLVED * (largest if sizes[key] <= nothing else sizes[key]),
         )
         for key, found in here.items()
     }
