@@ -132,11 +132,12 @@ def test_cupy_writes_into_memory_that_is_there() -> None:
     from xbp_backends.cupy import CupyBackend  # noqa: PLC0415
 
     assert {"add", "exp", "matmul", "maximum", "sum", "max", "take"} <= CupyBackend.writers.keys()
-    for name in CupyBackend.writers.keys() - {"astype", FUSED}:
+    for name in CupyBackend.writers.keys() - {"astype", "where", FUSED}:
         function = getattr(cupy, name)
         if not isinstance(function, cupy.ufunc):
             inspect.signature(function).bind_partial(out=None)
     inspect.signature(cupy.copyto).bind(None, None, "unsafe")
+    inspect.signature(cupy.copyto).bind(None, None, where=None)
 
 
 def test_cupy_has_what_a_graph_is_captured_with() -> None:

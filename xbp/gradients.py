@@ -285,14 +285,14 @@ def gradient_check(
     sizes = {key: _largest_size(found) for key, found in here.items()}
     largest = max(sizes.values())
     # Backpropagation rounds, too: what is smaller beside the others is 0, for all that is known.
-    nothing = _unit_of_loss(params, x) * largest
+    negligible = _unit_of_loss(params, x) * largest
     checks = {
         key: _summary(
             found,
             params[key],
             aside[key],
             () if directions else params[key].shape,
-            RESOLVED * (largest if sizes[key] <= nothing else sizes[key]),
+            RESOLVED * (largest if sizes[key] <= negligible else sizes[key]),
         )
         for key, found in here.items()
     }
