@@ -17,7 +17,8 @@ from xbp.cli import main
 
 HOUSE = Path(__file__).parent.parent
 PRINTED = {
-    "any_backend.py": "gradients agree: True",
+    # Without float64 the quotients of a deep network tell too little.
+    "any_backend.py": f"gradients: {'ok' if backend.has_float64 else 'inconclusive'}",
     "ulps.py": "SoftmaxWithLoss(x: C, t: one-hot C)",
 }
 
