@@ -118,7 +118,7 @@ class CupyBackend(Backend):
 
     def row_major(self, x: Array) -> Array:
         """Return a copy in row-major order, if x is not."""
-        return cupy.ascontiguousarray(x)
+        return cupy.ascontiguousarray(x) if x.ndim else x
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Copy the values to the host."""

@@ -114,7 +114,7 @@ class DpnpBackend(Backend):
 
     def row_major(self, x: Array) -> Array:
         """Return a copy in row-major order, if x is not."""
-        return dpnp.ascontiguousarray(x)
+        return dpnp.ascontiguousarray(x) if x.ndim else x
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Copy the values to the host."""

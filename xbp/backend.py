@@ -333,6 +333,8 @@ class Backend:
 
 def _no_numbers(what: str, obj: Any, host: Any = None) -> DTypeError:
     """Return the error that says what was given instead of numbers, and how to make them some."""
+    if host is None and not isinstance(obj, np.ndarray | np.generic):
+        return DTypeError(f"asarray: real numbers are needed, got {what}")  # nor is it on the host
     host = np.asarray(obj if host is None else host)
     texts = host.dtype.kind in "UST" or (
         host.dtype.kind == "O" and host.size > 0 and all(isinstance(x, str) for x in host.flat)

@@ -179,7 +179,7 @@ class IdentityWithLoss(LossLayer):
 
 def _products(t: Array, log_y: Array) -> Array:
     """Return ``t log(y)``, which is 0 where t is 0, also of a class whose score is -inf."""
-    return t * namespace_of(log_y).where(t != 0, log_y, 0)
+    return namespace_of(log_y).where(t != 0, log_y, 0) * t
 
 
 def _by_sample(good: Array) -> Array:
