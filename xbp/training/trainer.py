@@ -179,7 +179,7 @@ class Trainer:
             copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
             params.update({key: backend.row_major(W) for key, W in copies.items()})
             self.optimizer.prepare(params)
-            learner.try_out(x[:_TRIED, ...])
+            learner.try_out(x[: min(_TRIED, x.shape[0]), ...])
             history, step = History(), 0
             if checkpoints:
                 history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
