@@ -17,8 +17,8 @@ from xbp.cli import main
 
 HOUSE = Path(__file__).parent.parent
 PRINTED = {
-    # Without float64 the quotients of a deep network tell too little.
-    "any_backend.py": f"gradients: {'ok' if backend.has_float64 else 'inconclusive'}",
+    # Without float64 the quotients of a deep network may tell too little.
+    "any_backend.py": f"gradients: {'ok' if backend.has_float64 else ''}",
     "ulps.py": "SoftmaxWithLoss(x: C, t: one-hot C)",
 }
 
