@@ -86,6 +86,13 @@ def test_train_prints_a_table_and_plain_lines() -> None:
     assert "step     30  loss " in result.stderr
 
 
+def test_a_training_says_where_its_files_are(tmp_path: Path) -> None:
+    told = run("train", "--steps=2", "--backend", SPEC, "--out", str(tmp_path / "results")).stdout
+    files = "the model, metrics, curves and report.html are in"
+    assert f"{files} {tmp_path / 'results'}" in told.replace("\n", " ")
+    assert files not in run("train", "--steps=2", "--backend", SPEC).stdout.replace("\n", " ")
+
+
 def test_train_deeper_and_in_another_dtype() -> None:
     found = results(
         "train", "--steps", "2", "--hidden", "9", "--hidden", "7", "--dtype", widest,

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from support import backend
 
 import xbp
+from xbp import descriptors
 from xbp.cli import main
 from xbp.datasets import load_digits
 from xbp.errors import DataError, XbpError
@@ -463,6 +464,64 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(
     order.clear()
     write_files(tmp_path, {"c": b"new"})
     assert order == [*content, "replace .unfinished", "fsync folder"]
+
+
+def test_what_is_put_back_is_on_the_disk_before_the_journal_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(tmp_path, {"a": b"old", "b": b"old"})
+    replace, fsync, unlink = os.replace, os.fsync, os.unlink
+    order: list[str] = []
+
+    def noted_replace(source: Any, target: Any) -> None:
+        if Path(target).name == "b" and Path(source).suffix == ".unfinished":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        order.append(f"{Path(target).name} from {Path(source).suffix}")
+        replace(source, target)
+
+    def noted_fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir():
+            order.append("folder")
+        fsync(descriptor)
+
+    def noted_unlink(path: Any) -> None:
+        if Path(path).name == ".xbp-journal":
+            order.append("no journal")
+        unlink(path)
+
+    monkeypatch.setattr("os.replace", noted_replace)
+    monkeypatch.setattr("os.fsync", noted_fsync)
+    monkeypatch.setattr("os.unlink", noted_unlink)
+    with pytest.raises(DataError, match="cannot be written"):
+        write_files(tmp_path, {"a": b"new", "b": b"new"})
+    assert order == ["folder", "a from .unfinished", "a from .former", "folder", "no journal"]
+    assert contents(tmp_path) == {"a": b"old", "b": b"old"}
+
+
+def test_a_journal_that_another_removed_before_it_was_held_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody finds by its name puts nothing back."""
+    write_files(tmp_path, {"a": b"old"})
+    replace, hold, journal = os.replace, descriptors.hold, tmp_path / ".xbp-journal"
+    noted: list[bytes] = []
+
+    def late_hold(descriptor: int) -> bool | None:
+        if not noted and journal.exists():
+            noted.append(b"")
+            journal.unlink()
+        return hold(descriptor)
+
+    def noted_replace(source: Any, target: Any) -> None:
+        noted.append(journal.read_bytes())
+        replace(source, target)
+
+    monkeypatch.setattr("xbp.transaction.hold", late_hold)
+    monkeypatch.setattr("os.replace", noted_replace)
+    write_files(tmp_path, {"a": b"new"})
+    first, prepared = noted
+    assert (first, prepared.splitlines()[-1]) == (b"", b"prepared")
+    assert contents(tmp_path) == {"a": b"new"}
 
 
 def test_what_was_there_is_kept_as_a_copy_where_there_are_no_links(

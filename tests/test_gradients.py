@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from support import arr, arrays, backend, dtype_of, host, precise, widest
+from support import arr, arrays, backend, dtype_of, host, needs_float64, precise, widest
 
 import xbp
 from xbp import TwoLayerNet, gradient_check, numerical_gradient
@@ -107,12 +107,51 @@ def test_the_chapters_way_to_ask_for_a_gradient(dtype: str) -> None:
         np.testing.assert_array_equal(host(net.params[key]), before[key])
 
 
-def test_a_function_that_never_reacts_is_pointed_out() -> None:
-    with pytest.warns(RuntimeWarning, match="gives the same number for each change of x"):
-        numerical_gradient(lambda x: 3.0, arr([1.0, 2.0]))
+ADVICE = "let it compute with its argument, or call network.numerical_gradient(x, t)"
+
+
+@pytest.mark.parametrize("dtype", ["float32", widest])
+def test_a_function_that_never_reacts_is_pointed_out(dtype: str) -> None:
+    with pytest.warns(RuntimeWarning) as caught:
+        numerical_gradient(lambda x: 3.0, arr([1.0, 2.0], dtype))
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert str(warning.message) == (
+        "numerical_gradient: the function gives the same number for each change of x, so the "
+        "gradient is 0. If it reads another array than the one it is given (lambda W: "
+        f"network.loss(x, t) does, where arrays cannot be changed in place), {ADVICE}"
+    )
     # One that reacts to one of the elements does.
     found = numerical_gradient(lambda x: x[1] * 2, arr([1.0, 2.0]))
     np.testing.assert_allclose(host(found), [0, 2], atol=precise(1e-7, 1e-3))
+
+
+@pytest.mark.skipif(backend.name == "jax", reason="JAX arrays cannot be written to")
+@pytest.mark.skipif(not backend.has_float64, reason="x is varied in its own precision at once")
+def test_a_function_that_reads_x_itself_is_pointed_out() -> None:
+    x = arr([1.0, 2.0], "float32")
+    with pytest.warns(RuntimeWarning) as caught:
+        numerical_gradient(lambda _: backend.xp.sum(x), x)
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert str(warning.message) == (
+        "numerical_gradient: the function reads x itself, not the array of float64 that it is "
+        f"given, so x was varied, in float32, where a difference is rough: {ADVICE}"
+    )
+
+
+@needs_float64
+def test_a_quotient_is_the_chapters() -> None:
+    x, h = np.random.default_rng(0).normal(size=20), 1e-4
+    found = numerical_gradient(lambda x: float(x[0]) * 3, arr(x))
+    assert float(found[0]) == ((x[0] + h) * 3 - (x[0] - h) * 3) / (2 * h)
+
+
+@needs_float64
+def test_a_large_number_is_divided_by_what_it_was_moved_by() -> None:
+    for size in np.random.default_rng(0).uniform(1e13, 1e14, 20):
+        found = numerical_gradient(lambda x: float(x[0]), arr([size], "float64"))
+        assert float(found[0]) == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", widest])
@@ -435,6 +474,11 @@ def test_where_kinks_are_all_around_nothing_is_measured() -> None:
     assert isnan(found.mean_absolute_difference)
     assert isnan(found.largest_relative_error)
     assert found.worst is found.backpropagation is found.numerical is None
+    assert str(found) == (
+        "mean difference nan, 0 of 2 compared, 2 set aside, INCONCLUSIVE: no difference quotient "
+        "tells (the rounding is too coarse, as of a large loss or a lower precision, or there is a "
+        "kink everywhere)"
+    )
 
 
 def test_the_seed_chooses_the_elements() -> None:
@@ -550,6 +594,11 @@ def test_a_random_layer_is_named(settings: Any) -> None:
     assert report.not_deterministic == "Noisy1.forward"
     assert {check.compared for check in report.parameters.values()} == {0}
     assert "two equal calls of Noisy1.forward differ" in str(report)
+    assert (report.dtype, report.step) == (widest, 1e-4)
+    count = settings.get("elements") or settings.get("directions") or 15
+    found = report.parameters["W2"]
+    assert (found.size, found.checked, found.set_aside) == (15, count, count)
+    assert (found.kinks, found.wrong) == (0, 0)
 
 
 def test_a_random_backward_is_named() -> None:
@@ -574,6 +623,13 @@ def test_a_random_loss_is_named() -> None:
     assert report.not_deterministic == "the loss"
 
 
+def test_a_network_of_another_kind_may_be_random_too() -> None:
+    chance = np.random.default_rng(0)
+    random = Claimed([1.0, 2.0], lambda W: backend.xp.sum(W) * chance.uniform(1, 2), lambda W: W)
+    x = arr([1.0], widest)
+    assert gradient_check(random, x, x).not_deterministic == "the loss"
+
+
 def test_what_is_random_but_says_that_it_is_traceable_is_not_taken_for_right() -> None:
     class Lying(Noisy):
         traceable = True
@@ -584,7 +640,7 @@ def test_what_is_random_but_says_that_it_is_traceable_is_not_taken_for_right() -
             return x * (1.0 if Lying.calls <= 2 else 2.0)
 
     report = gradient_check(odd_network(Lying), *data())
-    assert report.verdict == "not deterministic"
+    assert report.not_deterministic == "the loss, called and traced,"
 
 
 @pytest.mark.parametrize("kind", [Narrow, Stairs])
@@ -708,6 +764,59 @@ def test_a_gradient_far_smaller_than_the_others_is_not_said_to_be_right() -> Non
         assert report.parameters["V"].verdict == "inconclusive"
     # What is 0 but for the rounding of backpropagation itself is 0.
     assert gradient_check(Two(1e-17), x, x).parameters["V"].verdict in ("inconclusive", "ok")
+
+
+class Beside(Claimed):
+    """A loss of two parameters, the sum of one of each."""
+
+    def __init__(self, W: Any, V: Any) -> None:
+        (values, self.f, self.claim), (others, self.g, self.claim_beside) = W, V
+        super().__init__(values, self.f, self.claim)
+        self.params["V"] = arr(others, widest)
+
+    def loss(self, x: Any, t: Any) -> Any:
+        return self.f(self.params["W"]) + self.g(self.params["V"])
+
+    def loss_and_gradient(self, params: Any, x: Any, t: Any) -> Any:
+        claims = {"W": self.claim(params["W"]), "V": self.claim_beside(params["V"])}
+        return self.bound_to(params).loss(x, t), claims
+
+
+@needs_float64
+def test_what_has_no_derivative_tells_no_size() -> None:
+    """Else a quotient beside it would be as exact as that is large."""
+    stairs = [1.0, 2.0], lambda W: backend.xp.sum(backend.xp.round(W * 3e5) / 3e5), lambda W: 7 + W
+    tiny = [1.0, 2.0], lambda V: 1e-20 * backend.xp.sum(V), lambda V: 1.1e-20 + 0 * V
+    x = arr([1.0], widest)
+    report = gradient_check(Beside(stairs, tiny), x, x)
+    found = {key: check.verdict for key, check in report.parameters.items()}
+    assert found == {"W": "inconclusive", "V": "inconclusive"}
+
+
+def test_a_parameter_without_an_element_is_compared_with_nothing() -> None:
+    sums = [1.0, 2.0], backend.xp.sum, backend.xp.ones_like
+    nothing = np.zeros((0, 3)), lambda V: 0.0, lambda V: V
+    x = arr([1.0], widest)
+    report = gradient_check(Beside(sums, nothing), x, x)
+    assert report.not_deterministic == ""
+    assert report.parameters["W"].verdict == "ok"
+    assert report.parameters["V"].checked == 0
+
+
+@needs_float64
+def test_samples_are_computed_with_in_the_precision_of_the_check() -> None:
+    x, t = data()
+    narrow = arr(host(x), "float32")
+    last = Affine(arr(np.eye(4, 3)), arr(np.zeros(3)))
+    net = xbp.Network([Sigmoid(), last], SoftmaxWithLoss())
+    expected = net.numerical_gradient(arr(host(narrow), "float64"), t)
+    for key, value in net.numerical_gradient(narrow, t).items():
+        np.testing.assert_array_equal(host(value), host(expected[key]))
+
+
+def test_samples_that_choose_nothing_may_be_integers() -> None:
+    x, t = data()
+    assert gradient_check(network(), arr(np.round(4 * host(x)), "int64"), t).passed
 
 
 def test_a_seed_may_be_numpys_integer() -> None:

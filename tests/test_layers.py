@@ -333,6 +333,55 @@ def test_integers_and_floating_point_arrays_meet_in_backward_alone() -> None:
         np.testing.assert_array_equal(host(dx), expected)
 
 
+def test_what_is_sent_back_to_integers_may_be_floating_point() -> None:
+    layer = MulLayer()
+    layer.forward(arr([1, 2]), arr([3, 4]))
+    for dtype in {"float32", widest}:
+        dx, dy = layer.backward(arr([0.5, 1.5], dtype))
+        np.testing.assert_array_equal(host(dx), [1.5, 6])
+        np.testing.assert_array_equal(host(dy), [0.5, 3])
+        assert dtype_of(dx) == dtype_of(dy) == dtype
+
+
+@needs_float64
+@pytest.mark.parametrize(("first", "second"), [("float32", "float64"), ("float64", "float32")])
+def test_of_two_precisions_backward_keeps_the_finer(first: str, second: str) -> None:
+    layer = MulLayer()
+    layer.forward(arr([3.0], first), arr([3.0], first))
+    for gradient in layer.backward(arr([0.1], second)):
+        assert dtype_of(gradient) == "float64"
+
+
+@pytest.mark.parametrize("kind", ARITHMETIC)
+def test_arrays_without_dimensions_stay_arrays(kind: type[Layer]) -> None:
+    layer, x = kind(), arr(3.0, widest)
+    for operands in ((x, 2.0), (2.0, x), (x, x)):
+        host(layer.forward(*operands))
+        for dout in (arr(1.0, widest), 1.0):
+            gradients = layer.backward(dout)
+            for operand, gradient in zip(operands, gradients, strict=True):
+                if operand is x:
+                    assert host(gradient).shape == ()
+
+
+@pytest.mark.parametrize("kind", [ExpLayer, ReciprocalLayer])
+def test_of_one_array_without_dimensions_too(kind: type[Layer]) -> None:
+    layer = kind()
+    assert host(layer.forward(arr(3.0, widest))).shape == ()
+    host(layer.backward(arr(1.0, widest)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(MulLayer, (8, 4)), (DivLayer, (0.5, -0.25)), (AddLayer, (2, 2)), (SubLayer, (2, -2))],
+)
+def test_an_array_is_sent_back_to_numbers(kind: type[Layer], expected: tuple[float, ...]) -> None:
+    layer = kind()
+    layer.forward(2.0, 4.0)
+    for gradient, value in zip(layer.backward(arr(2.0, widest)), expected, strict=True):
+        assert float(gradient) == value
+
+
 def test_division_is_of_floating_point_arrays() -> None:
     for operands in ((arr([1]), arr([2])), (arr([1]), 2), (3, arr([2]))):
         with pytest.raises(DTypeError, match="DivLayer: real floating-point numbers are needed"):
@@ -379,14 +428,16 @@ def test_it_does_so_on_either_side_and_with_a_number_sent_back() -> None:
     assert float(dy) == 6
 
 
-def test_addition_sends_integers_back() -> None:
-    add = AddLayer()
-    add.forward(1, 2)
-    assert [type(gradient) for gradient in add.backward(3)] == [int, int]
-    add.forward(arr([1.0, 2.0]), arr([3.0, 4.0]))
-    for gradient in add.backward(arr([1, 2], "int64")):
-        assert dtype_of(gradient) == "int64"
-        np.testing.assert_array_equal(host(gradient), [1, 2])
+@pytest.mark.parametrize(("kind", "sign"), [(AddLayer, 1), (SubLayer, -1)])
+def test_addition_and_subtraction_send_integers_back(kind: type[Layer], sign: int) -> None:
+    layer = kind()
+    layer.forward(1, 2)
+    assert [type(gradient) for gradient in layer.backward(3)] == [int, int]
+    layer.forward(arr([1.0, 2.0]), arr([3.0, 4.0]))
+    dx, dy = layer.backward(arr([1, 2], "int64"))
+    assert dtype_of(dx) == dtype_of(dy) == "int64"
+    np.testing.assert_array_equal(host(dx), [1, 2])
+    np.testing.assert_array_equal(host(dy), [sign, 2 * sign])
 
 
 @given(st.data(), st.sampled_from([(), (3,), (2, 2)]))

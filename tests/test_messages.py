@@ -475,6 +475,75 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "gradient_check: the loss is nan: x holds NaN or infinity, or a label is outside the "
         "classes",
     ),
+    (
+        lambda: net().numerical_gradient(sample(), arr([0]), memory=0),
+        SettingError,
+        "memory is a positive number, not 0",
+    ),
+    (
+        lambda: gradient_check(net(), sample(), arr([0]), memory=-1),
+        SettingError,
+        "memory is a positive number, not -1",
+    ),
+    (
+        lambda: gradient_check(net(), sample(), arr([0]), seed=-1),
+        SettingError,
+        "seed is an integer ≥ 0, not -1",
+    ),
+    (
+        lambda: sum_squared_error(ones(1), backend.xp.asarray([1j], device=backend.native_device)),
+        DTypeError,
+        "sum_squared_error: targets are real numbers, got complex128",
+    ),
+    (
+        lambda: net().bound_to({**net().params, "W1": [1.0]}),
+        DTypeError,
+        f"params['W1']: {NO_ARRAY}",
+    ),
+    (
+        lambda: IdentityWithLoss.check_targets(arr([1.0, np.nan], widest), 1),
+        DataError,
+        "t[1] is nan, not finite",
+    ),
+    (
+        lambda: SoftmaxWithLoss.check_targets(arr([1, 1234567]), 2),
+        DataError,
+        "t[1] is 1234567, no label: the outputs are numbered 0 ... 1",
+    ),
+    (
+        lambda: type("Slotted", (SGD,), {"__slots__": ("rate",)}),
+        SettingError,
+        "Slotted: what an optimizer remembers is copied and saved by its dictionary of attributes: "
+        "leave out __slots__",
+    ),
+    *[
+        (
+            lambda params=params, grads=grads: SGD().update(params, grads),
+            SettingError,
+            "SGD.update takes parameters and gradients by key, as dictionaries",
+        )
+        for params, grads in (([1.0], {}), ({}, [1.0]))
+    ],
+    (
+        lambda: SGD().update({}, {"V": ones(2)}),
+        SettingError,
+        "SGD.update, the gradient of V: the parameters are none",
+    ),
+    (
+        lambda: SGD().update({"W": ones(2)}, {"W": ones(2, 3)}),
+        ShapeError,
+        "SGD.update, the gradient of W has shape (2, 3), the parameter (2,)",
+    ),
+    (
+        lambda: SGD().update({"W": ones(2)}, {"W": [1.0, 1.0]}),
+        DTypeError,
+        f"SGD.update, the gradient of W: {NO_ARRAY}",
+    ),
+    (
+        lambda: SGD().update({"W": [1.0, 1.0]}, {"W": ones(2)}),
+        DTypeError,
+        f"SGD.update, the gradient of W: {NO_ARRAY}",
+    ),
     (lambda: SGD(0), SettingError, "lr is a positive number, not 0"),
     (lambda: Momentum(-1), SettingError, "lr is a positive number, not -1"),
     (

@@ -521,6 +521,36 @@ def test_a_score_that_is_not_a_number_is_no_class() -> None:
     assert 0 <= Network([], SoftmaxWithLoss(), backend=backend).accuracy(arr(rows, widest), t) <= 1
 
 
+@pytest.mark.parametrize(
+    ("values", "is_steady"),
+    [
+        ([1, 1], True),
+        ([1, 2], False),
+        ([np.nan, np.nan], True),
+        ([np.nan, 1], False),
+        ([1, np.nan], False),
+    ],
+)
+def test_a_layer_that_gives_nan_now_and_then_is_unsteady(
+    values: list[float], is_steady: bool
+) -> None:
+    calls = iter(values)
+
+    class Fickle(Layer):
+        def forward(self, x: Any) -> Any:
+            return x * next(calls)
+
+    network = Network([Fickle()], SoftmaxWithLoss(), backend=backend)
+    found = network.unsteady_layer(arr([1.0, 2.0], widest))
+    assert found == (None if is_steady else "Fickle1")
+
+
+def test_a_network_of_no_layer_takes_samples_too() -> None:
+    network = Network([], SoftmaxWithLoss(), backend=backend)
+    x = network.as_samples([[1, 2]])
+    np.testing.assert_array_equal(host(network.predict(x)), [[1, 2]])
+
+
 def test_a_network_keeps_nothing_of_what_it_predicts() -> None:
     network = Network.fully_connected([4, 5, 3], activation=Sigmoid, dtype=widest, seed=0)
     x, t = batch(1_000)

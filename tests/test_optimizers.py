@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, host, precise, widest
+from support import arr, backend, dtype_of, host, precise, widest
 
 from xbp import SGD, Adam, Momentum, Optimizer
 from xbp.errors import SettingError
@@ -96,6 +96,36 @@ def test_numpy_numbers_are_numbers() -> None:
     assert SGD(np.float32(0.5)).lr == 0.5  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="not True"):
         SGD(True)
+
+
+def test_the_smallest_epsilon_is_taken() -> None:
+    assert Adam(epsilon=2.0**-126).epsilon == 2.0**-126
+
+
+@pytest.mark.skipif(not hasattr(backend.xp, "float16"), reason="the library has no float16")
+@pytest.mark.parametrize("prepared", [True, False])
+def test_the_means_of_half_precision_are_kept_in_float32(prepared: bool) -> None:
+    adam = Adam(0.5)
+    params = {"W": backend.xp.astype(arr([1.0, -1.0]), backend.xp.float16)}
+    if prepared:
+        adam.prepare(params)
+    adam.update(params, {"W": 1e-3 * params["W"]})
+    assert {dtype_of(kept["W"]) for kept in (adam.mean, adam.mean_square)} == {"float32"}
+    assert dtype_of(params["W"]) == "float16"
+    np.testing.assert_array_equal(host(params["W"]), [0.5, -0.5])
+    adam.prepare({"n": arr([1], "int64")})
+    assert dtype_of(adam.mean["n"]) == "int64"
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="only NumPy makes an array read-only")
+def test_what_is_read_only_keeps_its_dtype() -> None:
+    W = np.ones(2, dtype=np.float32)
+    W.flags.writeable = False
+    params = {"W": W}
+    SGD(0.5).update(params, {"W": np.ones(2, dtype=np.float32)})
+    assert params["W"].dtype == np.float32
+    np.testing.assert_array_equal(params["W"], [0.5, 0.5])
+    np.testing.assert_array_equal(W, [1, 1])
 
 
 @pytest.mark.parametrize("make", [lambda: Momentum(0.1), lambda: Adam(0.3)])

@@ -82,6 +82,18 @@ DURABILITY = {
     "a copy is not synced": Change(
         "xbp/transaction.py", "            os.fsync(copy.fileno())\n", "", COPY
     ),
+    "what is put back is not synced": Change(
+        "xbp/transaction.py",
+        "        try:\n            sync_folder(folder)\n",
+        "        try:\n            pass\n",
+        "test_file_faults.py::test_what_is_put_back_is_on_the_disk_before_the_journal_goes",
+    ),
+    "what is undone stays done": Change(
+        "xbp/transaction.py",
+        "            os.ftruncate(self._descriptor, len(plan) + 1 + len(_PREPARED))\n",
+        "",
+        "test_file_faults.py::test_a_process_is_killed_while_it_puts_back_what_was_almost_done",
+    ),
 }
 
 LOCKS = {
@@ -115,6 +127,12 @@ LOCKS = {
         "            pass\n",
         "test_checkpoints.py::test_two_trainings_do_not_share_a_folder",
     ),
+    "a journal without a name is written": Change(
+        "xbp/transaction.py",
+        "hold(descriptor) is not False and is_at(descriptor, self._path)",
+        "hold(descriptor) is not False",
+        "test_file_faults.py::test_a_journal_that_another_removed_before_it_was_held_is_not_written_to",
+    ),
     "what is being written is swept": Change(
         "xbp/transaction.py",
         "        if held_by_us:\n",
@@ -136,6 +154,18 @@ RECORDED = {
         "in ELEMENTWISE",
         "test_recording.py::test_a_replay_takes_from_the_end_and_rounds_to_even",
     ),
+    "the first result is made twice": Change(
+        "xbp/recording/recording.py",
+        "        _restore(places, before)\n        for call",
+        "        for call",
+        "test_recording.py::test_any_program_computes_the_same",
+    ),
+    "what cannot be recorded is half done": Change(
+        "xbp/recording/recording.py",
+        "            _restore(places, before)\n",
+        "",
+        "test_recording.py::test_what_cannot_be_recorded_leaves_its_arguments_as_they_were",
+    ),
 }
 
 READ = {
@@ -150,6 +180,18 @@ READ = {
         '    if result["interrupted"]:\n',
         "    if False:\n",
         "test_cli.py::test_a_training_says_that_it_was_interrupted_if_it_was",
+    ),
+    "where the results are is told beside the JSON": Change(
+        "xbp/cli/train.py",
+        "    if folder and not as_json:\n",
+        "    if folder:\n",
+        "test_cli.py::test_train_leaves_model_and_figures_in_a_folder",
+    ),
+    "where the results are is not told": Change(
+        "xbp/cli/train.py",
+        "    if folder and not as_json:\n",
+        "    if not folder:\n",
+        "test_cli.py::test_a_training_says_where_its_files_are",
     ),
     "where a training was interrupted is not told": Change(
         "xbp/training/progress.py",

@@ -120,13 +120,17 @@ class ParameterCheck:
             counts += f", {self.kinks:,} of them beside a kink"
         if self.set_aside:
             counts += f", {self.set_aside:,} set aside"
-        story = {
-            "ok": "ok",
-            "inconclusive": "INCONCLUSIVE: no difference quotient tells (the rounding is too "
-            "coarse, as of a large loss or a lower precision, or there is a kink everywhere)",
-            "wrong": f"WRONG in {self.wrong:,}: at {self.worst} backpropagation says "
-            f"{_figure(self.backpropagation)}, differences say {_figure(self.numerical)}",
-        }[self.verdict]
+        story = self.verdict
+        if story == "inconclusive":
+            story = (
+                "INCONCLUSIVE: no difference quotient tells (the rounding is too coarse, as of a "
+                "large loss or a lower precision, or there is a kink everywhere)"
+            )
+        if story == "wrong":
+            story = (
+                f"WRONG in {self.wrong:,}: at {self.worst} backpropagation says "
+                f"{self.backpropagation:.6g}, differences say {self.numerical:.6g}"
+            )
         return f"mean difference {self.mean_absolute_difference:.3g}, {counts}, {story}"
 
 
@@ -174,10 +178,6 @@ class GradientReport:
         else:
             lines += [f"{key}: {check}" for key, check in self.parameters.items()]
         return "\n".join(lines)
-
-
-def _figure(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:.6g}"
 
 
 def gradient_check(

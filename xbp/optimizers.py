@@ -317,8 +317,7 @@ def _fill(
 
 def _at_least_float32(like: Array) -> DType:
     xp = namespace_of(like)
-    is_half = is_floating(like) and xp.finfo(like.dtype).bits < xp.finfo(xp.float32).bits
-    return xp.float32 if is_half else like.dtype
+    return xp.result_type(like.dtype, xp.float32) if is_floating(like) else like.dtype
 
 
 def _fitting(

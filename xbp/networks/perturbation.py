@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import dropwhile
 
 from xbp.layers import Layer, LossLayer
-from xbp.layers.layer import returned
 from xbp.namespace import Array, device_of, namespace_of
 
 # How many arrays of the largest size are alive at once.
@@ -52,13 +51,12 @@ def perturbed_losses(
     xp = namespace_of(x)
     if x.ndim == 1:
         # The label of one sample may be a number.
-        t = t if hasattr(t, "shape") else xp.asarray(t, device=device_of(x))
-        x, t = x[None, :], t[None, ...]
+        x, t = x[None, :], xp.asarray(t, device=device_of(x))[None, ...]
     name, attribute = place
     for before in layers:
         if before == name:
             break
-        x = returned(layers[before].forward(x), layers[before], "forward")
+        x = layers[before].forward(x)
     owner, *rest = dropwhile(lambda layer: layer is not layers[name], layers.values())
     samples = x.shape[0]
     shapes = [parameter.shape for layer in layers.values() for parameter in layer.params.values()]
@@ -71,7 +69,7 @@ def perturbed_losses(
         count = len(chosen) * samples
         y = xp.reshape(y, (count, *y.shape[2:]))
         for layer in rest:
-            y = returned(layer.forward(y), layer, "forward")
+            y = layer.forward(y)
         targets = xp.broadcast_to(t, (len(chosen), *t.shape))
         losses = last_layer.losses(y, xp.reshape(targets, (count, *t.shape[1:])))
         yield xp.mean(xp.reshape(losses, (len(chosen), samples)), axis=1)
