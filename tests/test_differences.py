@@ -4,7 +4,7 @@ Steps and roundings are powers of two, so that most results are exact.
 """
 
 from collections.abc import Callable
-from math import cbrt, copysign, exp, sin
+from math import cbrt, copysign, exp, inf, sin
 
 import numpy as np
 import pytest
@@ -120,6 +120,15 @@ def test_no_value_is_asked_for_twice() -> None:
 
     compare(3.5, f, STEP, NOISE)
     assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("claimed", [inf, -inf])
+def test_a_claim_that_is_not_finite_is_never_right(claimed: float) -> None:
+    assert compare(claimed, line, STEP, NOISE) == Comparison(claimed, 3.0, error=0.0)
+
+
+def test_what_is_flat_and_not_rounded_is_no_staircase() -> None:
+    assert compare(1.0, lambda x: 2.0, STEP, noise=0.0) == Comparison(1.0, 0.0, error=0.0)
 
 
 # Kinks -------------------------------------------------------------------------------------------

@@ -138,6 +138,8 @@ def test_sum_squared_error_is_half_the_sum_and_the_mean_over_the_batch() -> None
     y, t = arr([[1.0, 2.0], [3.0, 5.0]], widest), arr([[0.0, 2.0], [3.0, 1.0]], widest)
     assert float(sum_squared_error(y[0, :], t[0, :])) == 0.5
     assert float(sum_squared_error(y, t)) == (0.5 + 8) / 2
+    yes_or_no = arr(np.asarray([True, False]))
+    assert float(sum_squared_error(arr([1.0, 1.0]), yes_or_no)) == 0.5
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "uint64"])

@@ -177,6 +177,14 @@ def test_a_layer_that_returned_nothing_is_named(kind: type[Layer], method: str) 
         Graph(Operation(kind(), Variable("x", x))).steps()
 
 
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_a_loss_that_returned_nothing_is_named(method: str) -> None:
+    kind = type("Own", (SoftmaxWithLoss,), {method: lambda *_: None})
+    network = xbp.Network([Affine(arr(np.ones((2, 2))), arr([0.0, 0.0]))], kind())
+    with pytest.raises(DTypeError, match=rf"Own\.{method} returned None: it ends with return"):
+        network.gradient(arr([[1.0, 2.0]]), arr([0]))
+
+
 @once
 def test_a_class_without_its_base_is_named() -> None:
     class Own:

@@ -193,6 +193,7 @@ def test_mistakes() -> None:
     for h in (0, -1e-4, float("nan")):
         with pytest.raises(SettingError, match="step h"):
             numerical_gradient(lambda x: x, arr(1.0), h=h)
+    numerical_gradient(lambda x: x * x, arr(1.0), h=2.0**-51)  # the smallest
     with pytest.raises(SettingError, match="elements"):
         gradient_check(network(), *data(), elements=0)
     with pytest.raises(SettingError, match="no parameters"):

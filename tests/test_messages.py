@@ -181,6 +181,7 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # Forward.
     (lambda: Relu().forward([1.0]), DTypeError, f"Relu: {NO_ARRAY}"),
     (lambda: Sigmoid().forward([1.0]), DTypeError, f"Sigmoid: {NO_ARRAY}"),
+    (lambda: Relu().forward(integers()), DTypeError, f"Relu: {NO_FLOATS}"),
     (lambda: Sigmoid().forward(integers()), DTypeError, f"Sigmoid: {NO_FLOATS}"),
     (lambda: affine().forward([1.0]), DTypeError, f"Affine: {NO_ARRAY}"),
     (lambda: affine().forward(integers()), DTypeError, f"Affine: {NO_FLOATS}"),
@@ -361,6 +362,11 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "<Affine: W (1, 1), b (1,)>",
     ),
     (
+        lambda: Network(3, SoftmaxWithLoss()),  # type: ignore[arg-type]
+        SettingError,
+        "layers are given as a list, Network([...], loss), also a single one, not 3",
+    ),
+    (
         lambda: Network([brick(), "relu"], SoftmaxWithLoss()),  # type: ignore[list-item]
         SettingError,
         "layer 2 is one of xbp.layers, not 'relu'",
@@ -491,14 +497,22 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "seed is an integer ≥ 0, not -1",
     ),
     (
-        lambda: sum_squared_error(ones(1), backend.xp.asarray([1j], device=backend.native_device)),
+        lambda: sum_squared_error(
+            ones(1),
+            backend.xp.asarray([1j], dtype=backend.xp.complex64, device=backend.native_device),
+        ),
         DTypeError,
-        "sum_squared_error: targets are real numbers, got complex128",
+        "sum_squared_error: targets are real numbers, got complex64",
     ),
     (
         lambda: net().bound_to({**net().params, "W1": [1.0]}),
         DTypeError,
         f"params['W1']: {NO_ARRAY}",
+    ),
+    (
+        lambda: net().bound_to({**net().params, "W1": ones(3, 2)}),
+        ShapeError,
+        "params['W1'] has shape (2, 3), not (3, 2)",
     ),
     (
         lambda: IdentityWithLoss.check_targets(arr([1.0, np.nan], widest), 1),
