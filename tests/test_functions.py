@@ -40,6 +40,16 @@ def _warnings_are_errors() -> Any:
         yield
 
 
+@pytest.mark.parametrize("label", [-(10**30), -1, 3, 10**30])
+def test_a_number_that_is_no_label_gives_nan(label: int) -> None:
+    assert np.isnan(float(cross_entropy_error(arr([0.25, 0.25, 0.5]), label)))
+
+
+def test_labels_and_what_they_are_like_live_in_one_place() -> None:
+    with pytest.raises(MixedBackendError):
+        one_hot(arr([0, 1]), 2, like=other.asarray([1.0]))
+
+
 @both_floats
 def test_sigmoid_is_finite_at_the_extremes(dtype: str) -> None:
     y = sigmoid(arr([-1e4, -1.0, 0.0, 1.0, 1e4], dtype))

@@ -382,6 +382,23 @@ def test_an_array_is_sent_back_to_numbers(kind: type[Layer], expected: tuple[flo
         assert float(gradient) == value
 
 
+@pytest.mark.parametrize("name", ["W", "b"])
+def test_a_parameter_of_another_library_is_refused(name: str) -> None:
+    layer = Affine(arr([[1.0]]), arr([1.0]))
+    setattr(layer, name, other.asarray(backend.to_numpy(getattr(layer, name))))
+    with pytest.raises(MixedBackendError, match="Affine"):
+        layer.forward(arr([1.0]))
+
+
+def test_a_loss_is_sent_back_to_in_its_own_dtype_and_library() -> None:
+    layer = SoftmaxWithLoss()
+    layer.forward(arr([[1.0, 2.0]], "float32"), arr([0]))
+    for dout in (2, np.float64(2), np.int8(2), arr(2.0, "float32")):
+        assert dtype_of(layer.backward(dout)) == "float32"
+    with pytest.raises(MixedBackendError, match=r"SoftmaxWithLoss\.backward"):
+        layer.backward(other.asarray(2.0))
+
+
 def test_division_is_of_floating_point_arrays() -> None:
     for operands in ((arr([1]), arr([2])), (arr([1]), 2), (3, arr([2]))):
         with pytest.raises(DTypeError, match="DivLayer: real floating-point numbers are needed"):

@@ -13,6 +13,7 @@ from xbp.errors import (
     DataError,
     DTypeError,
     MixedBackendError,
+    ParameterNotFoundError,
     SettingError,
     ShapeError,
 )
@@ -65,6 +66,12 @@ def after_forward(layer: Layer, *inputs: Any) -> Layer:
     return layer
 
 
+def after_loss() -> SoftmaxWithLoss:
+    layer = SoftmaxWithLoss()
+    layer.forward(ones(2, 3), arr([0, 1]))
+    return layer
+
+
 def integers() -> Any:
     return arr([[1, 0]], "int64")
 
@@ -101,6 +108,17 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "log_softmax: shape (3, 0) has no element along axis -1",
     ),
     (lambda: one_hot([1], 2, like=ones(1)), DTypeError, f"one_hot: {NO_ARRAY}"),
+    (
+        lambda: one_hot(arr([1.0], "float32"), 2, like=ones(1)),
+        DTypeError,
+        "one_hot: labels are integers, got float32: convert with the backend's "
+        "asarray(labels, dtype='int64')",
+    ),
+    (
+        lambda: one_hot(integers(), 0, like=ones(1)),
+        SettingError,
+        "one_hot: class_count is a positive integer, not 0",
+    ),
     (
         lambda: cross_entropy_error([0.5], arr([0])),
         DTypeError,
@@ -283,7 +301,37 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ShapeError,
         "AddLayer.backward: the output had shape (3,), dout has (2,)",
     ),
+    (
+        lambda: after_forward(Relu(), ones(2)).backward(arr(np.asarray([True, False]))),
+        DTypeError,
+        "Relu.backward: real numbers are needed, got bool",
+    ),
+    (
+        lambda: after_loss().backward([1.0]),
+        DTypeError,
+        f"SoftmaxWithLoss.backward: {NO_ARRAY}",
+    ),
+    (
+        lambda: after_loss().backward(arr(np.asarray(True))),
+        DTypeError,
+        "SoftmaxWithLoss.backward: real numbers are needed, got bool",
+    ),
+    (
+        lambda: after_loss().backward(ones(2)),
+        ShapeError,
+        "SoftmaxWithLoss.backward: the loss is one number, and so is dout, but it has shape (2,)",
+    ),
     # Parameters.
+    (
+        lambda: affine().params["V"],
+        ParameterNotFoundError,
+        "there is no parameter 'V': choose one of W, b",
+    ),
+    (
+        lambda: Relu().params["V"],
+        ParameterNotFoundError,
+        "there is no parameter 'V': choose one of none",
+    ),
     (
         lambda: type("Wrong", (Layer,), {"param_names": "W"}),
         SettingError,
@@ -418,6 +466,11 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         lambda: net().accuracy(sample(), arr([2])),
         DataError,
         "t[0] is 2, no label: the outputs are numbered 0 ... 1",
+    ),
+    (
+        lambda: net().accuracy(sample()[0, :], 7),  # type: ignore[arg-type]
+        DataError,
+        "t[0] is 7, no label: the outputs are numbered 0 ... 1",
     ),
     (
         lambda: net().bound_to({"W1": arr([1.0]), "W3": arr([1.0])}),

@@ -521,6 +521,12 @@ def test_a_score_that_is_not_a_number_is_no_class() -> None:
     assert 0 <= Network([], SoftmaxWithLoss(), backend=backend).accuracy(arr(rows, widest), t) <= 1
 
 
+def test_names_that_end_in_a_digit_or_a_line_are_counted_too() -> None:
+    assert list(numbered(["W", "W", "b"])) == ["W1", "W2", "b1"]
+    assert list(numbered(["Conv1", "Conv1"])) == ["Conv1_1", "Conv1_2"]
+    assert list(numbered(["b1_", "b1__", "b1"])) == ["b1_1", "b1__1", "b1___1"]
+
+
 @pytest.mark.parametrize(
     ("values", "is_steady"),
     [

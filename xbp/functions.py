@@ -19,6 +19,8 @@ from xbp.namespace import (
 )
 from xbp.settings import is_integer, positive_integer
 
+_LARGEST_LABEL = 2**31 - 1
+
 
 def sigmoid(x: Array) -> Array:
     r"""Return the logistic function, :math:`1 / (1 + e^{-x})`, element by element.
@@ -208,9 +210,8 @@ def as_labels(t: Array | int, y: Array, where: str) -> Array:
 def _checked_labels(t: Array, y: Array, where: str) -> Array:
     _require_samples(y, where)
     if isinstance(t, Integral):
-        # Any number that is no label does, and it need not fit in the library's integers.
-        label = int(t)
-        label = label if 0 <= label < y.shape[-1] else -1
+        # Beyond these there is no label, and a number need not fit in the library's integers.
+        label = max(-_LARGEST_LABEL, min(int(t), _LARGEST_LABEL))
         t = namespace_of(y).asarray(label, device=device_of(y))
     namespace_of(t, y, where=where)
     if t.shape != y.shape[:-1]:
