@@ -468,7 +468,7 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "t[0] is 2, no label: the outputs are numbered 0 ... 1",
     ),
     (
-        lambda: net().accuracy(sample()[0, :], 7),  # type: ignore[arg-type]
+        lambda: net().accuracy(sample()[0, :], 7),
         DataError,
         "t[0] is 7, no label: the outputs are numbered 0 ... 1",
     ),
