@@ -115,7 +115,6 @@ def test_a_function_that_never_reacts_is_pointed_out(dtype: str) -> None:
     with pytest.warns(RuntimeWarning) as caught:
         numerical_gradient(lambda x: 3.0, arr([1.0, 2.0], dtype))
     (warning,) = caught
-    assert warning.filename == __file__
     assert str(warning.message) == (
         "numerical_gradient: the function gives the same number for each change of x, so the "
         "gradient is 0. If it reads another array than the one it is given (lambda W: "
@@ -133,11 +132,18 @@ def test_a_function_that_reads_x_itself_is_pointed_out() -> None:
     with pytest.warns(RuntimeWarning) as caught:
         numerical_gradient(lambda _: backend.xp.sum(x), x)
     (warning,) = caught
-    assert warning.filename == __file__
     assert str(warning.message) == (
         "numerical_gradient: the function reads x itself, not the array of float64 that it is "
         f"given, so x was varied, in float32, where a difference is rough: {ADVICE}"
     )
+
+
+def test_a_warning_names_the_line_that_asked() -> None:
+    x = arr([1.0, 2.0], "float32")
+    for function in (lambda x: 3.0, lambda _: backend.xp.sum(x)):
+        with pytest.warns(RuntimeWarning) as caught:
+            numerical_gradient(function, x)
+        assert [warning.filename for warning in caught] == [__file__]
 
 
 @needs_float64
