@@ -138,6 +138,7 @@ def test_a_function_that_reads_x_itself_is_pointed_out() -> None:
     )
 
 
+@needs_float64
 def test_a_warning_names_the_line_that_asked() -> None:
     x = arr([1.0, 2.0], "float32")
     for function in (lambda x: 3.0, lambda _: backend.xp.sum(x)):
