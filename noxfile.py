@@ -223,7 +223,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def mutants(session: nox.Session) -> None:
     """Change xbp in small ways, one at a time: some test must fail on each change."""
-    install(session, "testing", "graph", more=dependencies("mutants"))
+    install(session, "testing", "bench", "graph", more=dependencies("mutants"))
     session.run("mutmut", "run", *session.posargs, env={"XBP_BACKEND": "numpy"})
     session.run("python", "tests/mutants.py")
 
