@@ -222,6 +222,10 @@ class TorchBackend(Backend):
         """Apple's GPU alone has no float64."""
         return bool(self.native_device.type != "mps")
 
+    def is_native(self, obj: object) -> bool:
+        """Tell whether obj is a tensor with memory for each element: no sparse one."""
+        return isinstance(obj, torch.Tensor) and obj.layout is torch.strided
+
     def from_numpy(self, host: numpy.ndarray[Any, Any]) -> Array:
         """Return the array as a tensor; on the CPU it shares memory, unless that is read-only."""
         copy = None if host.flags.writeable else True

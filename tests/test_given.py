@@ -13,7 +13,13 @@ import pytest
 from support import arr, backend, host, widest
 
 import xbp
-from xbp.errors import BackendUnavailableError, CheckpointError, DTypeError, SettingError
+from xbp.errors import (
+    BackendUnavailableError,
+    CheckpointError,
+    DTypeError,
+    SettingError,
+    ShapeError,
+)
 from xbp.functions import softmax
 from xbp.graphs import Graph, Operation, Variable
 from xbp.initialization import random_generator, random_state, restore_random_state
@@ -134,6 +140,14 @@ def test_objects_get_advice_that_works() -> None:
     assert np.isnan(host(backend.asarray(np.asarray([1, None], dtype="float64"), widest))[1])
 
 
+@pytest.mark.skipif(backend.name != "torch", reason="only PyTorch has sparse arrays of its own")
+def test_a_sparse_tensor_is_refused() -> None:
+    sparse = backend.library.eye(2, dtype=backend.library.float64).to_sparse()
+    assert not backend.owns(sparse)
+    with pytest.raises(DTypeError, match="cannot make an array of Tensor: Can't export tensors wi"):
+        xbp.Trainer(xbp.TwoLayerNet(2, 3, 2), xbp.SGD(0.1)).fit(sparse, [0, 1], steps=1)
+
+
 # What was forgotten ------------------------------------------------------------------------------
 
 
@@ -180,9 +194,42 @@ def test_a_layer_that_returned_nothing_is_named(kind: type[Layer], method: str) 
 @pytest.mark.parametrize("method", ["forward", "backward"])
 def test_a_loss_that_returned_nothing_is_named(method: str) -> None:
     kind = type("Own", (SoftmaxWithLoss,), {method: lambda *_: None})
-    network = xbp.Network([Affine(arr(np.ones((2, 2))), arr([0.0, 0.0]))], kind())
+    network = xbp.Network([Affine(arr(np.ones((2, 2)), widest), arr([0.0, 0.0], widest))], kind())
     with pytest.raises(DTypeError, match=rf"Own\.{method} returned None: it ends with return"):
-        network.gradient(arr([[1.0, 2.0]]), arr([0]))
+        network.gradient(arr([[1.0, 2.0]], widest), arr([0]))
+
+
+def test_a_loss_of_each_sample_is_no_loss() -> None:
+    class Each(SoftmaxWithLoss):
+        def forward(self, x: Array, t: Array) -> Any:
+            super().forward(x, t)
+            return self.losses(x, t)
+
+    network = xbp.Network([Affine(arr(np.ones((2, 2)), widest), arr([0.0, 0.0], widest))], Each())
+    x, t = arr([[1.0, 2.0]] * 3, widest), arr([0, 1, 1])
+    calls: list[Callable[[], Any]] = [
+        lambda: network.loss(x, t),
+        lambda: network.loss_and_gradient(network.params, x, t),
+        lambda: xbp.Trainer(network, xbp.SGD(0.1)).fit(x, t, steps=1),
+        lambda: xbp.gradient_check(network, x, t),
+    ]
+    for call in calls:
+        with pytest.raises(
+            ShapeError, match=r"Each.forward returned .* \(3,\): a loss is one number"
+        ):
+            call()
+
+
+def test_a_layer_sends_back_one_derivative_for_each_input() -> None:
+    class Twice(Backward):
+        def backward(self, dout: Array) -> Any:
+            return dout, dout
+
+    graph = Graph(Operation(Twice(), Variable("x", arr([1.0]))))
+    with pytest.raises(
+        SettingError, match=r"Twice.backward returned 2 .* as inputs, 1, are needed"
+    ):
+        graph.steps()
 
 
 @once

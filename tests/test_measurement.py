@@ -146,6 +146,18 @@ def test_what_is_nan_is_not_measured() -> None:
     assert len(fit(x=x[:2], t=t[:2]).train_r2) == 1
 
 
+@pytest.mark.parametrize("scores", [[inf, 0.0], [-inf, -inf]])
+def test_scores_without_a_finite_highest_are_not_measured(scores: list[float]) -> None:
+    network = Network([], SoftmaxWithLoss(), backend=backend)
+    x, t = arr([[0.0, -inf], scores], widest), arr([0, 1])
+    with pytest.raises(UndefinedOutputError, match=r"output for x\[1\] is infinite"):
+        measure(network, x, t, with_loss=False)
+    assert measure(network, x[:1, ...], t[:1, ...], with_loss=True).loss == 0
+    # A number may be anything.
+    network = Network([], IdentityWithLoss(), backend=backend)
+    assert measure(network, x, arr(np.ones((2, 2)), widest), with_loss=True).loss == inf
+
+
 def test_a_loss_of_ones_own_may_take_other_targets() -> None:
     class Likelihood(LossLayer):
         """Of two outputs, a mean and a spread, for each target."""

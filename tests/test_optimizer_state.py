@@ -7,11 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from support import arr, backend, dtype_of, host, widest
+from support import arr, backend, dtype_of, host, other, widest
 
 import xbp
 from xbp import SGD, Adam, Momentum, Network, Optimizer, Trainer, TwoLayerNet
-from xbp.errors import CheckpointError, SettingError, TracingError, XbpError
+from xbp.errors import (
+    CheckpointError,
+    MixedBackendError,
+    SettingError,
+    TracingError,
+    XbpError,
+)
 from xbp.layers import Affine, Layer, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
 from xbp.training import Checkpoints
@@ -107,6 +113,15 @@ def test_counts_and_numbers_in_dictionaries_and_lists_are_changed() -> None:
     assert type(optimizer.steps) is int
     assert type(optimizer.last[0]) is float
     assert_same(network, by_hand([0.5, 0.25, 0.5 / 3, 0.125]), rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [SGD, Momentum, Adam])
+def test_an_array_of_another_library_is_named(kind: Any) -> None:
+    optimizer = kind(0.1)
+    optimizer.lr = other.asarray(0.1)
+    network = xbp.TwoLayerNet(2, 3, 2, dtype=widest, seed=0)
+    with pytest.raises(MixedBackendError, match=f"{kind.__name__}: self.lr holds an array that is"):
+        Trainer(network, optimizer).fit([[1.0, 2.0]], [0], steps=1)
 
 
 def test_what_does_not_change_loses_no_digits() -> None:

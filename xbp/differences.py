@@ -144,8 +144,10 @@ class Probe:
     """
 
     def __init__(self, f: Callable[[Array], Any], x: Array, dtype: DType | None = None) -> None:
-        if kind_of(x) == "complex floating":
+        if (kind := kind_of(x)) == "complex floating":
             raise DTypeError("numerical_gradient: x is complex: give its real and imaginary parts")
+        if not kind:
+            raise DTypeError(f"numerical_gradient: x holds no numbers, but {dtype_name(x.dtype)}")
         dtype = dtype or widest_float(x)
         self.f = f
         self.x = x if x.dtype == dtype else namespace_of(x).astype(x, dtype)

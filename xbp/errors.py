@@ -41,7 +41,7 @@ class DataError(XbpError, ValueError):
 
 
 class UndefinedOutputError(DataError):
-    """A network gives NaN for a sample, so nothing can be said of it."""
+    """A network gives NaN for a sample, or no finite score, so nothing can be said of it."""
 
 
 class DivergenceError(XbpError, ArithmeticError):

@@ -230,7 +230,13 @@ class Network:
         """
         for layer in self.layers.values():
             x = returned(layer.forward(x), layer, "forward")
-        return returned(self.last_layer.forward(x, t), self.last_layer, "forward")
+        loss = returned(self.last_layer.forward(x, t), self.last_layer, "forward")
+        if shape := getattr(loss, "shape", ()):
+            raise ShapeError(
+                f"{self.last_layer.name}.forward returned an array of shape {tuple(shape)}: a loss "
+                "is one number, the mean over the batch"
+            )
+        return loss
 
     def accuracy(self, x: Array, t: Array) -> float:
         """Return the share of samples whose highest score is at the target's class.

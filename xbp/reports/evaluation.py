@@ -62,7 +62,7 @@ def evaluate(network: Network, x: Any, t: Any) -> Evaluation:
     DataError, ShapeError, DTypeError
         If they do not fit the network, or each other.
     UndefinedOutputError
-        If the network gives NaN.
+        If the network gives NaN, or the highest score of a sample is infinite.
     SettingError
         If the network is for a regression.
     """

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from copy import copy, deepcopy
 from typing import Any, Self
 
-from xbp.errors import DivergenceError, TracingError
+from xbp.errors import DivergenceError, MixedBackendError, TracingError
 from xbp.namespace import Array, is_floating, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
@@ -39,6 +39,14 @@ class Learner:
         self.optimizer = optimizer
         self.check_finite = check_finite
         self._numbers = optimizer.state or {}
+        for name, value in self._numbers.items():
+            for leaf in flatten(value)[0]:
+                if is_array(leaf) and not network.backend.owns(leaf):
+                    raise MixedBackendError(
+                        f"{type(optimizer).__name__}: self.{name} holds an array that is not on "
+                        f"{network.backend!r}: move it there with backend.asarray(...), or make a "
+                        "number of it with float(...)"
+                    )
         # Text, or nothing at all, can be remembered, but is no part of what is computed.
         leaves = flatten(self._numbers)[0]
         self._traceable = (

@@ -51,7 +51,7 @@ def measure(network: Network, x: Array, t: Array, *, with_loss: bool) -> Measure
     Raises
     ------
     UndefinedOutputError
-        If an output is NaN.
+        As `outputs_of`.
     """
     last_layer = network.last_layer.bound_to({})
     loss = hits = 0.0
@@ -89,16 +89,23 @@ def outputs_of(network: Network, x: Array) -> Iterator[tuple[int, Array, HostArr
     Raises
     ------
     UndefinedOutputError
-        If one is NaN.
+        If one is NaN, or the highest score of a sample is infinite.
     """
     for start in range(0, x.shape[0], _BATCH):
         outputs = network.predict(x[start : min(start + _BATCH, x.shape[0]), ...])
         found = network.backend.to_numpy(outputs)
-        undefined = np.isnan(found).reshape(len(found), -1).any(axis=1)
+        rows = found.reshape(len(found), -1)
+        undefined = np.isnan(rows).any(axis=1)
+        if network.last_layer.classifies:
+            # One that is infinite, or the largest of classes none of which can be, is NaN in the
+            # loss, and as a probability.
+            undefined |= np.isinf(rows.max(axis=1))
         if undefined.any():
+            first = int(undefined.argmax())
+            what = "NaN" if np.isnan(rows[first]).any() else "infinite"
             raise UndefinedOutputError(
-                f"the network's output for x[{start + int(undefined.argmax())}] is NaN: look at "
-                "this sample, at the size of the data, and at the parameters"
+                f"the network's output for x[{start + first}] is {what}: look at this sample, at "
+                "the size of the data, and at the parameters"
             )
         yield start, outputs, found
 

@@ -130,13 +130,15 @@ class Trainer:
             the network's outputs.
         ShapeError, DTypeError
             If the data do not fit the network.
+        MixedBackendError
+            If the optimizer holds an array of another backend.
         TracingError
             If a layer or the optimizer cannot do what it says of itself.
         DivergenceError
             If a loss is NaN or infinite, or if after an epoch the network gives NaN for training
-            data.
+            data, or scores of which the highest is infinite.
         UndefinedOutputError
-            If after an epoch the network gives NaN for test data.
+            If after an epoch it does for test data.
 
         Notes
         -----
