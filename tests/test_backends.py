@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from support import backend, dtype_of
+from support import arr, backend, dtype_of
 
 import xbp
 from xbp.errors import DTypeError, ShapeError
@@ -22,6 +22,15 @@ def test_half_precision_stays_what_it_is() -> None:
             backend.asarray(values)
     else:
         assert dtype_of(backend.asarray(values)) == "float16"
+
+
+def test_a_scalar_of_numpys_becomes_an_array() -> None:
+    there = arr(np.asarray(2.5))
+    for scalar in (np.float64(2.5), np.float32(2.5)):
+        found = backend.asarray(scalar)
+        assert type(found) is type(there)
+        assert float(found) == 2.5
+    assert dtype_of(backend.asarray(np.float32(2.5))) == "float32"
 
 
 def test_complex_arrays_of_ours_are_refused() -> None:

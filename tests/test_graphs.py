@@ -6,6 +6,7 @@ import operator
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -29,7 +30,7 @@ from xbp.errors import (
 )
 from xbp.graphs import Graph, Operation, Variable, graphviz
 from xbp.graphs.chapter import apple, fruit, neuron
-from xbp.graphs.picture import Arrow, Picture, Spot
+from xbp.graphs.picture import Arrow, Film, Picture, Spot
 from xbp.layers import Affine, IdentityWithLoss, MulLayer, Sigmoid
 
 SPEC = f"{backend.name}:{backend.device}"
@@ -367,6 +368,24 @@ def test_each_step_is_a_picture_of_its_moment() -> None:
         assert marked == [step.label]
 
 
+def test_a_deep_graph_is_not_drawn_until_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text is made a few times, not once for each picture."""
+    made = []
+
+    def text_of(*_: Any, **__: Any) -> str:
+        made.append("a text")
+        return made[-1]
+
+    monkeypatch.setattr("xbp.graphs.graph.text_of", text_of)
+    node: Any = Variable("x", 2.0)
+    for _ in range(50):
+        node = node + 1
+    steps = Graph(node).steps()
+    assert len(steps) == 100
+    assert len(made) < 12 * 50
+    assert len([arrow for arrow in steps[20].picture.arrows if arrow.value]) == 22
+
+
 def test_values_are_over_the_arrows_and_derivatives_under_them() -> None:
     graph = apple()
     graph.forward()
@@ -523,6 +542,24 @@ def test_graph_draws_each_step(tmp_path: Path) -> None:
     assert f"drawn: {tmp_path / 'fruit-8.mmd'}" in result.stdout
     assert "165" not in (tmp_path / "fruit-6.mmd").read_text()
     assert "165" in (tmp_path / "fruit-7.mmd").read_text()
+
+
+def test_either_all_pictures_of_the_steps_are_written_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("fruit", "--steps", f"--out={tmp_path / 'fruit.mmd'}").exit_code == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    ordinary, calls = Film.after, []
+
+    def after(film: Film, step: int) -> Picture:
+        calls.append(step)
+        if len(calls) > 3:
+            raise MemoryError
+        return replace(ordinary(film, step), flows_down=True)
+
+    monkeypatch.setattr(Film, "after", after)
+    assert run("fruit", "--steps", f"--out={tmp_path / 'fruit.mmd'}").exit_code != 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -495,6 +495,12 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "xbp.get_backend().asarray(...)",
     ),
     (
+        lambda: numerical_gradient(lambda _: "much", sample()),
+        DTypeError,
+        "numerical_gradient: the function is to return a number or a 0-d array, not str (could not "
+        "convert string to float: 'much')",
+    ),
+    (
         lambda: numerical_gradient(abs, sample(), h=-1.0),
         SettingError,
         "the step h is a positive number, not -1.0",

@@ -542,6 +542,8 @@ def test_a_history_is_short_in_print() -> None:
         "<history of 2 steps: loss 0.25, training accuracy 50.00%, test accuracy 37.50%>"
     )
     assert repr(History()) == "<history of 0 steps: nothing yet>"
+    hopeless = History([2.0], [1], train_r2=[-1.5e57])
+    assert repr(hopeless) == "<history of 1 steps: loss 2, training r² -1.500e+57>"
     regression = History([2.0], [1], test_loss=[2e-7], train_r2=[-1e-9], test_r2=[float("nan")])
     assert repr(regression) == (
         "<history of 1 steps: loss 2, test loss 2.000e-07, training r² 0.0000, test r² ->"

@@ -259,7 +259,7 @@ class Backend:
             If elements are masked.
         """
         native_dtype = None if dtype is None else self.dtype(dtype)
-        if self.is_native(obj):
+        if self.is_native(obj) and not isinstance(obj, np.generic):  # a scalar is no array
             x: Array = obj
             if kind_of(x) not in ("bool", "integral", "real floating"):
                 raise _no_numbers(dtype_name(x.dtype), x)

@@ -22,7 +22,7 @@ from xbp.cli.common import (
 from xbp.datasets import load_digits
 from xbp.datasets.digits import DARKEST
 from xbp.errors import SettingError
-from xbp.files import as_path, prepare_folder
+from xbp.files import as_path, prepare_folder, write_files
 from xbp.graphs import Graph, Step
 from xbp.graphs.chapter import apple, fruit, neuron
 from xbp.layers import Relu, Sigmoid
@@ -103,15 +103,14 @@ def _refuse_settings_of_a_net(ctx: click.Context, what: str) -> None:
 
 
 def _save(path: Path, chosen: Graph, steps: list[Step]) -> list[Path]:
-    """Write one picture, or one for each step, and return where they are."""
+    """Write one picture, or one for each step, all or none, and return where they are."""
     prepare_folder(path.parent)
     digits = len(str(len(steps)))
     pictures = {
-        path.with_stem(f"{path.stem}-{number:0{digits}}"): step.picture
+        path.with_stem(f"{path.stem}-{number:0{digits}}"): step.picture.content(path)
         for number, step in enumerate(steps, start=1)
-    } or {path: chosen.picture()}
-    for place, picture in pictures.items():
-        picture.save(place)
+    } or {path: chosen.picture().content(path)}
+    write_files(path.parent, {place.name: content for place, content in pictures.items()})
     return list(pictures)
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from typing import TypeAlias
 
 from xbp.errors import CallOrderError, SettingError
 from xbp.graphs.nodes import Constant, Node, Operation, Value, Variable
-from xbp.graphs.picture import Arrow, Picture, Spot
+from xbp.graphs.picture import Arrow, Film, Picture, Spot
 from xbp.graphs.text import norm_of, text_of
 from xbp.namespace import Array, is_number, namespace_of, number_like
 from xbp.networks import Network
@@ -27,15 +28,23 @@ class Step:
         The node.
     takes, gives : tuple of str
         What came in, and what went out.
-    picture : Picture
-        The graph after the step.
+    number : int
+        Of the step, from 0.
+    film : Film
+        The graph after each step.
     """
 
     direction: str
     label: str
     takes: tuple[str, ...]
     gives: tuple[str, ...]
-    picture: Picture
+    number: int
+    film: Film
+
+    @property
+    def picture(self) -> Picture:
+        """The graph after the step."""
+        return self.film.after(self.number)
 
     def __repr__(self) -> str:
         return f"<step {self}>"
@@ -149,10 +158,11 @@ class Graph:
 
     def steps(self) -> list[Step]:
         """Compute forward, then backward, and return what each node did, in order."""
-        return [
-            *(self._forward_step(operation) for operation in self._forward()),
-            *(self._backward_step(operation) for operation in self._backward(1)),
-        ]
+        forward = {operation: _seen_forward(operation) for operation in self._forward()}
+        backward = {operation: _seen_backward(operation) for operation in self._backward(1)}
+        film = self._film(list(forward), list(backward))
+        seen = [*forward.values(), *backward.values()]
+        return [Step(*texts, number, film) for number, texts in enumerate(seen)]
 
     def _forward(self) -> Iterator[Operation]:
         self._forget_gradients()
@@ -178,13 +188,10 @@ class Graph:
         for operation in self.operations:
             operation.input_gradients = ()
 
-    def picture(self, active: Operation | None = None) -> Picture:
-        """Return the graph as it is now, its figures as text; one operation may be marked."""
-        keys = {node: f"n{i}" for i, node in enumerate(self._nodes())}
-        spots = [
-            Spot(key, node.label, isinstance(node, Operation), node is active)
-            for node, key in keys.items()
-        ]
+    def picture(self) -> Picture:
+        """Return the graph as it is now, its figures as text."""
+        keys = self._keys()
+        spots = [Spot(key, node.label, isinstance(node, Operation)) for node, key in keys.items()]
         arrows = []
         for operation in self.operations:
             gradients = operation.input_gradients or (None,) * len(operation.sources)
@@ -193,6 +200,23 @@ class Graph:
         spots.append(Spot("output", self.name))
         arrows.append(_arrow(keys[self.output], "output", self.output, self.output.gradient))
         return Picture(tuple(spots), tuple(arrows), len(self.operations) > _MOST_IN_A_ROW)
+
+    def _film(self, forward: list[Operation], backward: list[Operation]) -> Film:
+        """Return the pictures after each step, once all are done."""
+        value_at: dict[Node, int] = {operation: at for at, operation in enumerate(forward)}
+        sent_at = {operation: at for at, operation in enumerate(backward, start=len(forward))}
+        arrows = [(source, head) for head in self.operations for source in head.sources]
+        keys = self._keys()
+        return Film(
+            self.picture(),
+            tuple(keys[operation] for operation in (*forward, *backward)),
+            (*(value_at.get(source, 0) for source, _ in arrows), value_at[self.output]),
+            (*(sent_at.get(head, 0) for _, head in arrows), len(forward)),
+        )
+
+    def _keys(self) -> dict[Node, str]:
+        """Return the names of the nodes in a picture."""
+        return {node: f"n{i}" for i, node in enumerate(self._nodes())}
 
     def _repr_svg_(self) -> str | None:
         return self.picture()._repr_svg_()
@@ -210,24 +234,21 @@ class Graph:
         every = (node for operation in self.operations for node in (*operation.sources, operation))
         return list(dict.fromkeys(every))
 
-    def _forward_step(self, operation: Operation) -> Step:
-        return Step(
-            "forward",
-            operation.label,
-            tuple(_named(x, text_of(x.value, with_shape=True)) for x in operation.sources),
-            (text_of(operation.value, with_shape=True),),
-            self.picture(operation),
-        )
 
-    def _backward_step(self, operation: Operation) -> Step:
-        sent = zip(operation.sources, operation.input_gradients, strict=True)
-        return Step(
-            "backward",
-            operation.label,
-            (text_of(operation.gradient),),
-            tuple(_named(source, text_of(value)) for source, value in sent if value is not None),
-            self.picture(operation),
-        )
+# What a step is made of: direction, label, what the node takes, and what it gives.
+_Seen: TypeAlias = tuple[str, str, tuple[str, ...], tuple[str, ...]]
+
+
+def _seen_forward(operation: Operation) -> _Seen:
+    takes = (_named(x, text_of(x.value, with_shape=True)) for x in operation.sources)
+    gives = text_of(operation.value, with_shape=True)
+    return "forward", operation.label, tuple(takes), (gives,)
+
+
+def _seen_backward(operation: Operation) -> _Seen:
+    sent = zip(operation.sources, operation.input_gradients, strict=True)
+    gives = (_named(source, text_of(value)) for source, value in sent if value is not None)
+    return "backward", operation.label, (text_of(operation.gradient),), tuple(gives)
 
 
 def _in_order(output: Operation) -> Iterator[Operation]:

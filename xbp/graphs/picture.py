@@ -1,7 +1,7 @@
 """The picture of a graph: nodes and arrows with their texts, as SVG, PNG, DOT or Mermaid text."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, log10
 from pathlib import Path
 
@@ -93,6 +93,10 @@ class Picture:
         DataError
             If the file cannot be written.
         """
+        write_file(path, self.content(path))
+
+    def content(self, path: str | Path) -> bytes:
+        """Return what `save` would write to a file; errors are as there."""
         ways: dict[str, Callable[[], bytes]] = {
             ".svg": lambda: self.svg().encode(),
             ".png": self.png,
@@ -102,7 +106,7 @@ class Picture:
         suffix = Path(path).suffix.lower()
         if suffix not in ways:
             raise SettingError(f"{path}: a picture ends in {', '.join(ways)}, not {suffix!r}")
-        write_file(path, ways[suffix]())
+        return ways[suffix]()
 
     def svg(self) -> str:
         """Return the picture as SVG; errors are those of `png`."""
@@ -161,6 +165,42 @@ class Picture:
                 "",
             ]
         )
+
+
+@dataclass(frozen=True)
+class Film:
+    """The pictures of a graph after each of its steps: a text that is there once stays.
+
+    Attributes
+    ----------
+    last : Picture
+        That after the last step.
+    active : tuple of str
+        The key of the spot that each step is of.
+    values, derivatives : tuple of int
+        The number of the step after which an arrow of the last picture has each of its texts.
+    """
+
+    last: Picture
+    active: tuple[str, ...]
+    values: tuple[int, ...]
+    derivatives: tuple[int, ...]
+
+    def after(self, step: int) -> Picture:
+        """Return the picture after a step, counted from 0; its spot is marked."""
+        spots = [replace(spot, is_active=spot.key == self.active[step]) for spot in self.last.spots]
+        arrows = [
+            replace(
+                arrow,
+                value=arrow.value if value <= step else "",
+                derivative=arrow.derivative if derivative <= step else "",
+                size=arrow.size if derivative <= step else None,
+            )
+            for arrow, value, derivative in zip(
+                self.last.arrows, self.values, self.derivatives, strict=True
+            )
+        ]
+        return replace(self.last, spots=tuple(spots), arrows=tuple(arrows))
 
 
 def _dot_of_spot(spot: Spot) -> str:

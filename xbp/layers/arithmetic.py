@@ -87,13 +87,13 @@ class _OfTwo(Layer):
     def _times(self, dout: Operand, factor: Operand) -> Operand:
         """Return a product in ``backward``, where integers may meet floating-point numbers."""
         x, y = self._fitting(*_alike(dout, factor))
-        return _as_array(x * y, x, y)
+        return x * y
 
     def _over(self, dout: Operand, divisor: Operand) -> Operand:
         """Return a quotient, likewise."""
         x, y = self._fitting(*_alike(dout, divisor))
         try:
-            return _as_array(x / y, x, y)
+            return x / y
         except OverflowError as error:  # of two integers
             raise too_large(self.name) from error
 
@@ -252,7 +252,7 @@ class ExpLayer(_OfOne):
         ------
         CallOrderError, ShapeError, DTypeError, MixedBackendError
         """
-        return self._fitting(dout) * self.out
+        return _like(self.out, self._fitting(dout) * self.out)
 
 
 class ReciprocalLayer(_OfOne):
@@ -282,7 +282,7 @@ class ReciprocalLayer(_OfOne):
         ------
         CallOrderError, ShapeError, DTypeError, MixedBackendError
         """
-        return -self._fitting(dout) * self.out * self.out
+        return _like(self.out, -self._fitting(dout) * self.out * self.out)
 
 
 def _as_array(out: Operand, *operands: Operand) -> Operand:
@@ -305,6 +305,6 @@ def _alike(x: Operand, y: Operand) -> tuple[Operand, Operand]:
 
 def _like(operand: Operand, gradient: Operand) -> Operand:
     """Return the gradient by an operand: one number has a part in every element."""
-    if is_number(operand) and not is_number(gradient):
-        return namespace_of(gradient).sum(gradient)
-    return gradient
+    if not is_number(operand):
+        return _as_array(gradient, operand)
+    return gradient if is_number(gradient) else namespace_of(gradient).sum(gradient)

@@ -61,6 +61,11 @@ def loss_as_text(loss: float) -> str:
     return f"{loss:.4f}" if _SHORT[0] <= abs(loss) < _SHORT[1] or loss == 0 else f"{loss:.3e}"
 
 
+def r2_as_text(r2: float) -> str:
+    """Return r², at most 1, with four digits: how bad it is has no bound."""
+    return f"{r2:z.4f}" if r2 > -_SHORT[1] else f"{r2:.3e}"
+
+
 _SHORT = 1e-3, 1e6
 
 # The lists of what is measured after the steps in `History.evaluated`: their titles, and how a
@@ -69,8 +74,8 @@ MEASURED: dict[str, tuple[str, Callable[[float], str]]] = {
     "test_loss": ("test loss", loss_as_text),
     "train_accuracy": ("training accuracy", "{:.2%}".format),
     "test_accuracy": ("test accuracy", "{:.2%}".format),
-    "train_r2": ("training r²", "{:z.4f}".format),
-    "test_r2": ("test r²", "{:z.4f}".format),
+    "train_r2": ("training r²", r2_as_text),
+    "test_r2": ("test r²", r2_as_text),
 }
 
 
