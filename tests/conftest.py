@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from recording import RecordingNamespace
-from support import backend
+from support import SLOW, backend
 
 import xbp
 
-# On these a call takes a hundred times as long as on NumPy.
-examples = 10 if backend.name in ("dpnp", "jax") else 30
-settings.register_profile("quick", max_examples=examples, deadline=None, derandomize=True)
+settings.register_profile("quick", max_examples=5 if SLOW else 30, deadline=None, derandomize=True)
 settings.register_profile("deep", max_examples=10_000, deadline=None)
 settings.load_profile(os.environ.get("XBP_HYPOTHESIS_PROFILE", "quick"))
 

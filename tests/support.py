@@ -22,6 +22,11 @@ backend.enable_float64()
 # The most precise dtype that the device has.
 widest = "float64" if backend.has_float64 else "float32"
 
+# A call takes a hundred times as long there, or is compiled first.
+SLOW = backend.name in ("dpnp", "jax")
+
+except_slow = pytest.mark.skipif(SLOW, reason="the faster libraries are enough")
+
 needs_float64 = pytest.mark.skipif(not backend.has_float64, reason="the device has no float64")
 both_floats = pytest.mark.parametrize(
     "dtype", ["float32", pytest.param("float64", marks=needs_float64)]

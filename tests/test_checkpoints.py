@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from support import backend, host
+from support import SLOW, backend, except_slow, host
 
 import xbp
 from xbp.cli import main
@@ -30,7 +30,6 @@ from xbp.training import Checkpoint, Checkpoints, History
 
 SPEC = f"{backend.name}:{backend.device}"
 # The last mini-batch of an epoch is smaller; a compiled loop takes fewer steps at once.
-SLOW = backend.name in ("dpnp", "jax")
 SAMPLES, BATCH, STEPS = 130, 20, 100 if SLOW else 250
 OPTIMIZERS = [lambda: xbp.SGD(0.1), lambda: xbp.Momentum(0.05), lambda: xbp.Adam(0.01)]
 
@@ -299,7 +298,7 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
             )
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 def test_the_command_says_that_a_folder_is_in_use(tmp_path: Path) -> None:
     arguments = [f"--out={tmp_path}", "--steps=5", f"--backend={SPEC}"]
     with Checkpoints(tmp_path / "checkpoints").in_use():
@@ -310,7 +309,7 @@ def test_the_command_says_that_a_folder_is_in_use(tmp_path: Path) -> None:
     assert run(*arguments).exit_code == 0
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 @pytest.mark.parametrize("moment", ["load", "Report", "write_files"])
 def test_the_folder_is_in_use_from_the_first_look_to_the_last_word(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -516,7 +515,7 @@ FORGED_HISTORIES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -541,7 +540,7 @@ def test_a_forged_one_can_only_be_refused(change: dict[str, Any], stopped: Path)
         np.testing.assert_array_equal(value, before[key])
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 def test_what_an_older_version_did_not_measure_is_unknown(stopped: Path) -> None:
     for path in paths(stopped):
         read = Checkpoint.from_bytes(path.read_bytes())
@@ -561,6 +560,7 @@ def test_what_an_older_version_did_not_measure_is_unknown(stopped: Path) -> None
     assert found.train_r2 == found.test_r2 == []
 
 
+@except_slow
 def test_a_regression_goes_on(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     x = chance.normal(size=(50, 2))
@@ -647,6 +647,7 @@ def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     print(f"{killed} times killed, {number} trainings ended as if nothing had happened")
 
 
+@except_slow
 def test_train_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
     arguments = ["--steps=60", "--hidden=7", "--checkpoint-steps=10", f"--backend={SPEC}"]
@@ -681,7 +682,7 @@ def test_train_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert run(*arguments, f"--out={folder}").exit_code == 0
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 @pytest.mark.parametrize(
     "losses",
     [np.ones((1, 70)), np.full(70, np.nan), np.ones(70, bool), np.ones(70, np.float32)],
@@ -705,7 +706,7 @@ def test_test_data_come_and_go_with_the_training(stopped: Path) -> None:
         )
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 def test_the_command_goes_on_with_the_same_data(tmp_path: Path) -> None:
     data, folder = tmp_path / "own.npz", tmp_path / "run"
     good: dict[str, Any] = {"x_train": np.eye(6), "t_train": np.arange(6) % 3}
@@ -728,7 +729,7 @@ def test_the_command_goes_on_with_the_same_data(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 def test_the_command_goes_on_with_a_regression(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(40, 2))
     data = tmp_path / "own.npz"
@@ -750,7 +751,7 @@ def test_the_command_goes_on_with_a_regression(tmp_path: Path) -> None:
     assert "omit --task" in result.stderr
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 def test_the_command_goes_on_with_what_an_older_version_saved(tmp_path: Path) -> None:
     assert run("--steps=5", f"--backend={SPEC}", f"--out={tmp_path}").exit_code == 0
     (last,) = paths(tmp_path / "checkpoints")
@@ -769,6 +770,7 @@ def test_the_command_goes_on_with_what_an_older_version_saved(tmp_path: Path) ->
     assert found["history"]["test_loss"][-1] == found["test_loss"] > 0
 
 
+@except_slow
 def test_a_mistake_leaves_the_checkpoints_of_a_finished_training(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert run("--steps=5", f"--backend={SPEC}", f"--out={folder}").exit_code == 0
@@ -786,7 +788,7 @@ def test_nothing_to_go_on_with(tmp_path: Path) -> None:
     assert "holds no training to go on with" in result.stderr
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -817,7 +819,7 @@ def test_settings_of_a_stranger_are_refused(change: Any, tmp_path: Path) -> None
     assert "holds a training of some program, not of xbp train" in result.stderr
 
 
-@pytest.mark.skipif(SLOW, reason="is about files: the faster libraries are enough")
+@except_slow
 def test_a_stranger_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
     assert run("--steps=5", f"--backend={SPEC}", f"--out={tmp_path}").exit_code == 0
     (last,) = paths(tmp_path / "checkpoints")

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
-from support import backend, precise, widest
+from support import backend, except_slow, precise, widest
 from xbp_benchmarks import plot
 from xbp_benchmarks.contestant import Shape
 from xbp_benchmarks.contestants import FLOOR, contestants
@@ -86,6 +86,7 @@ def test_train_prints_a_table_and_plain_lines() -> None:
     assert "step     30  loss " in result.stderr
 
 
+@except_slow
 def test_a_training_says_where_its_files_are(tmp_path: Path) -> None:
     told = run("train", "--steps=2", "--backend", SPEC, "--out", str(tmp_path / "results")).stdout
     files = "the model, metrics, curves and report.html are in"
@@ -93,6 +94,7 @@ def test_a_training_says_where_its_files_are(tmp_path: Path) -> None:
     assert files not in run("train", "--steps=2", "--backend", SPEC).stdout.replace("\n", " ")
 
 
+@except_slow
 def test_train_deeper_and_in_another_dtype() -> None:
     found = results(
         "train", "--steps", "2", "--hidden", "9", "--hidden", "7", "--dtype", widest,
@@ -102,6 +104,7 @@ def test_train_deeper_and_in_another_dtype() -> None:
     assert (found["dtype"], found["batch_size"], found["lr"]) == (widest, 10, 0.5)
 
 
+@except_slow
 def test_train_on_a_file_of_ones_own(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     t = np.arange(60) % 3
@@ -126,6 +129,7 @@ def regression_file(path: Path, **changes: Any) -> str:
 SMALL = ["--steps=60", "--batch-size=20", "--lr=0.05"]
 
 
+@except_slow
 def test_train_a_regression(tmp_path: Path) -> None:
     x = np.random.default_rng(1).normal(size=(30, 3))
     t = x[:, 0] - x[:, 1] ** 2
@@ -193,6 +197,7 @@ def test_what_targets_are_taken_for(
     assert said.endswith(f": for {hint} say --task {other}" if wanted is None else f"; a {task}")
 
 
+@except_slow
 @pytest.mark.parametrize(
     ("targets", "doubt"),
     [
@@ -211,6 +216,7 @@ def test_a_doubt_is_spoken(targets: Any, doubt: str, form: list[str], tmp_path: 
     assert doubt in result.stderr
 
 
+@except_slow
 def test_train_leaves_model_and_figures_in_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     found = results("train", "--steps", "5", "--out", str(folder))
@@ -239,6 +245,7 @@ def test_gradcheck() -> None:
     assert "3 of 3,200" in result.stdout
 
 
+@except_slow
 def test_gradcheck_of_every_element() -> None:
     found = results("gradcheck", "--all", "--hidden", "1", "--samples", "1")
     assert [check["checked"] for check in found["parameters"].values()] == [64, 1, 10, 10]
@@ -251,6 +258,7 @@ def test_gradcheck_along_directions() -> None:
     assert "directions" in run("gradcheck", "--directions", "2", "--backend", SPEC).stdout
 
 
+@except_slow
 def test_gradcheck_fails_on_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Relu, "backward", lambda self, dout: dout)
     result = run("gradcheck", "--elements", "30", "--backend", SPEC)
@@ -259,6 +267,7 @@ def test_gradcheck_fails_on_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) ->
     assert "WRONG in" in result.stdout
 
 
+@except_slow
 def test_bench(tmp_path: Path) -> None:
     sizes = ["--batch", "10", "--width", "5", "--depth", "3", "--rounds", "1"]
     result = run("bench", *sizes, "--backend", SPEC, "--json", "--out", str(tmp_path))
@@ -294,6 +303,7 @@ def stop_after(measured: int, error: BaseException, monkeypatch: pytest.MonkeyPa
 TWO_SHAPES = ["bench", "--batch=10", "--width=5", "--depth=2", "--depth=3", "--backend=numpy"]
 
 
+@except_slow
 @pytest.mark.parametrize("measured", [0, 1])
 @pytest.mark.parametrize(
     ("error", "status", "message"),
@@ -325,6 +335,7 @@ def test_bench_that_is_interrupted_keeps_what_it_measured(
         assert "measured: batch 10, width 5, depth 2" in result.stderr
 
 
+@except_slow
 @pytest.mark.parametrize("name", ["bench.json", "bench.svg"])
 def test_bench_prints_what_it_cannot_write(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -359,6 +370,7 @@ def test_a_contestant_that_was_killed_is_named() -> None:
             arena.seconds(shape, 1)
 
 
+@except_slow
 def test_bench_measures_each_shape_once_and_on_the_backend_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -547,6 +559,7 @@ def test_what_cannot_be_done_ends_with_status_1(tmp_path: Path) -> None:
         assert "real numbers are needed" in result.stderr
 
 
+@except_slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_ends_with_a_message() -> None:
     with Path("/dev/full").open("w") as full:
@@ -559,6 +572,7 @@ def test_a_full_disk_ends_with_a_message() -> None:
     assert "Traceback" not in found.stderr
 
 
+@except_slow
 def test_bytes_are_scaled(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     np.savez(path, x_train=np.eye(3, dtype=np.uint8) * 255, t_train=np.arange(3))
@@ -567,6 +581,7 @@ def test_bytes_are_scaled(tmp_path: Path) -> None:
     assert results("train", str(path), "--steps", "1")["divisor"] is None
 
 
+@except_slow
 def test_a_batch_is_no_larger_than_the_data(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     np.savez(path, x_train=np.eye(3), t_train=np.arange(3))
@@ -576,6 +591,7 @@ def test_a_batch_is_no_larger_than_the_data(tmp_path: Path) -> None:
     assert int(rate[1].replace(",", "")) < 3e6
 
 
+@except_slow
 def test_labels_of_every_integer_type(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     for dtype in ("uint8", "uint64", "int32"):

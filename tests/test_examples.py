@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support import backend
+from support import backend, except_slow
 
 import xbp
 from xbp.cli import main
@@ -71,6 +71,7 @@ def test_every_kind_of_page_has_programs() -> None:
     assert sum(name.startswith("docs/how-to/") for name in names) == 5
 
 
+@except_slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in LONG], ids=str)
 def test_the_programs_of_a_page(
     page: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from support import arr, backend, host, widest
+from support import arr, backend, except_slow, host, widest
 
 import xbp
 from xbp.errors import (
@@ -46,6 +46,7 @@ def learned(seed: Any, folder: Path | None = None, steps: int = 7, size: Any = 3
     return trainer.fit(X, T, steps=steps, checkpoints=checkpoints).loss
 
 
+@except_slow
 @pytest.mark.parametrize("name", GENERATORS)
 def test_any_generator_is_a_seed_and_is_resumed(name: str, tmp_path: Path) -> None:
     def generator() -> np.random.Generator:

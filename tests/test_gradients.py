@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from support import arr, arrays, backend, dtype_of, host, needs_float64, precise, widest
+from support import (
+    arr,
+    arrays,
+    backend,
+    dtype_of,
+    except_slow,
+    host,
+    needs_float64,
+    precise,
+    widest,
+)
 
 import xbp
 from xbp import TwoLayerNet, gradient_check, numerical_gradient
@@ -263,6 +273,7 @@ def _ungated(backward: Any) -> Any:
     return lambda layer, dout: dout
 
 
+@except_slow
 @pytest.mark.parametrize(
     ("layer", "fault", "wrong"),
     [
@@ -286,6 +297,7 @@ def test_a_planted_fault_is_found_and_located(
     assert "WRONG" in str(report)
 
 
+@except_slow
 def test_a_transposed_product_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def faulty(layer: Affine, dout: Any) -> None:
         square = layer.x.shape[0] == layer.x.shape[1] == dout.shape[1]
@@ -299,6 +311,7 @@ def test_a_transposed_product_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {k for k, check in report.parameters.items() if not check.passed} == {"W1", "W2"}
 
 
+@except_slow
 @pytest.mark.parametrize("samples", [1, 6])
 def test_a_kink_is_set_aside_and_a_wrong_value_there_is_not(samples: int) -> None:
     # All pre-activations are exactly 0: the loss has a kink in every element of b1 that matters.
@@ -657,6 +670,7 @@ def test_what_is_random_but_says_that_it_is_traceable_is_not_taken_for_right() -
     assert report.not_deterministic == "the loss, called and traced,"
 
 
+@except_slow
 @pytest.mark.parametrize("kind", [Narrow, Stairs])
 @pytest.mark.parametrize("settings", [{}, {"directions": 5}])
 def test_what_is_not_smooth_is_not_said_to_be_right(kind: type[Layer], settings: Any) -> None:
@@ -672,6 +686,7 @@ def test_what_is_not_smooth_is_not_said_to_be_right(kind: type[Layer], settings:
     assert ("INCONCLUSIVE" in str(report)) or ("WRONG" in str(report))
 
 
+@except_slow
 def test_numbers_rounded_on_the_way_make_no_right_derivative_wrong() -> None:
     class Right(Narrow):
         def backward(self, dout: Any) -> Any:
@@ -924,6 +939,7 @@ def _no_element_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xbp.gradients.Probe.along", refuse)
 
 
+@except_slow
 @pytest.mark.usefixtures("_no_element_alone")
 def test_where_the_first_step_tells_enough_no_element_is_moved_alone() -> None:
     # The loss is quadratic in each element, so that central differences are exact.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import arr, backend, host, precise, widest
+from support import arr, backend, except_slow, host, precise, widest
 
 import xbp
 from xbp.differences import moved
@@ -60,6 +60,7 @@ def data(count: int = 2) -> tuple[Array, Array]:
     return arr(np.random.default_rng(1).normal(size=(count, 6)), widest), arr([0, 2][:count])
 
 
+@except_slow
 def test_the_layers_behind_run_once_for_many_elements(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
     original = Relu.forward
@@ -95,6 +96,7 @@ def test_an_affine_layer_runs_twice_for_many_elements(monkeypatch: pytest.Monkey
     assert calls == 2
 
 
+@except_slow
 @pytest.mark.parametrize("check", [False, True])
 def test_memory_bounds_how_many_are_moved_at_once(
     monkeypatch: pytest.MonkeyPatch, check: bool

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import backend
+from support import backend, except_slow
 
 from xbp.functions import batch_size_of
 from xbp.layers import Affine, Layer, MulLayer, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
 from xbp.testing import LAYERS, Signature, assert_gradients
+
+pytestmark = except_slow
 
 Backward = Callable[..., Any]
 

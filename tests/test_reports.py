@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from support import arr, backend, precise, widest
+from support import arr, backend, except_slow, precise, widest
 
 import xbp
 from xbp.cli import main
@@ -26,9 +26,6 @@ from xbp.reports.curves import curves_of, draw_curves, metrics_csv, thinned
 from xbp.training import History
 
 SPEC = f"{backend.name}:{backend.device}"
-about_pages = pytest.mark.skipif(
-    backend.name in ("dpnp", "jax"), reason="is about pages: the faster libraries are enough"
-)
 HISTORY = History(
     loss=[2.0, 1.0, 0.5],
     evaluated=[2, 3],
@@ -250,7 +247,7 @@ def test_the_page_shows_what_was_learned(trained: Path) -> None:
     assert "355 samples" in page.text
 
 
-@about_pages
+@except_slow
 def test_samples_that_are_no_images_are_listed() -> None:
     page = page_of(unchanged(2), [[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]], [0, 1, 1])
     assert "1 1 0.047 0 0.95" in page.text
@@ -262,7 +259,7 @@ def test_samples_that_are_no_images_are_listed() -> None:
     assert "<some>" in page.text
 
 
-@about_pages
+@except_slow
 def test_images_are_told_by_their_shape(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for shape, images in (((40, 5, 4), 4), ((40, 1, 5, 4), 4), ((40, 20), 0), ((40, 3, 5, 4), 0)):
@@ -276,14 +273,14 @@ def test_images_are_told_by_their_shape(tmp_path: Path) -> None:
         assert bool(page.images("Sample")) == bool(images)
 
 
-@about_pages
+@except_slow
 def test_without_mistakes_and_with_many_classes() -> None:
     page = page_of(unchanged(31), np.eye(31), np.arange(31))
     assert "None: each sample was taken for what it is." in page.text
     assert "There are 31 classes: too many to show." in page.text
 
 
-@about_pages
+@except_slow
 def test_a_network_that_diverged_has_a_page_too() -> None:
     network = unchanged(2)
     network.params["b1"] = network.params["b1"] + float("nan")
@@ -296,7 +293,7 @@ def test_a_network_that_diverged_has_a_page_too() -> None:
     assert "Confusion" not in page.text
 
 
-@about_pages
+@except_slow
 def test_the_page_of_a_regression() -> None:
     x = [[1.0, 5.0, 2.0], [2.0, 5.0, 0.0], [4.0, 5.0, -2.0]]
     t = [[1.0, 5.0, 20.0], [3.0, 5.0, 0.0], [2.0, 5.0, -20.0]]
@@ -313,7 +310,7 @@ def test_the_page_of_a_regression() -> None:
         assert word not in text
 
 
-@about_pages
+@except_slow
 def test_the_page_of_a_regression_of_one_row_of_targets() -> None:
     x = [[1.0], [2.0], [4.0]]
     page = page_of(unchanged(1, IdentityWithLoss), x, [1.0, 2.0, 3.0], REGRESSION)

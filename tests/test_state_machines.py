@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from support import backend
+from support import SLOW, backend
 
 import xbp
 from xbp.errors import XbpError
@@ -179,7 +179,7 @@ class Training(RuleBasedStateMachine):
             assert last.arrays["loss"].tolist() == self.expected.loss[: last.step]
 
 
-_few = settings(max_examples=2 if backend.name in ("dpnp", "jax") else 20, stateful_step_count=12)
+_few = settings(max_examples=2 if SLOW else 20, stateful_step_count=12)
 TestSelection = Selection.TestCase
 TestSelection.settings = _few
 TestTraining = Training.TestCase

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import find, given, settings
-from support import backend, dtype_of, host, needs_float64, widest
+from support import backend, dtype_of, except_slow, host, needs_float64, widest
 
 import xbp
 from xbp.errors import SettingError
@@ -104,12 +104,14 @@ def message(*arguments: Any, **settings: Any) -> str:
     return str(failure.value)
 
 
+@except_slow
 def test_layers_of_ones_own_pass() -> None:
     assert_gradients(Softplus, backend=backend)
     assert_gradients(Scale, backend=backend, **SCALE)  # type: ignore[arg-type]
     assert_gradients(Signature(Softplus, {"x": ("A", "B", 2)}), backend=backend)
 
 
+@except_slow
 @needs_float64
 @pytest.mark.parametrize("kind", [LayerNormalization, Sine])
 def test_a_right_layer_passes_where_float32_can_tell_little(kind: type[Layer]) -> None:
