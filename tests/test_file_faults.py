@@ -20,11 +20,10 @@ from click.testing import CliRunner
 from support import backend
 
 import xbp
-from xbp import descriptors
 from xbp.cli import main
 from xbp.datasets import load_digits
 from xbp.errors import DataError, XbpError
-from xbp.files import prepare_folder, recover, write_files
+from xbp.files import descriptors, prepare_folder, recover, write_files
 from xbp.reports import Report
 from xbp.saving import load_parameters, save_parameters
 from xbp.training import Checkpoints
@@ -516,7 +515,7 @@ def test_a_journal_that_another_removed_before_it_was_held_is_not_written_to(
         noted.append(journal.read_bytes())
         replace(source, target)
 
-    monkeypatch.setattr("xbp.transaction.hold", late_hold)
+    monkeypatch.setattr("xbp.files.transaction.hold", late_hold)
     monkeypatch.setattr("os.replace", noted_replace)
     write_files(tmp_path, {"a": b"new"})
     first, prepared = noted

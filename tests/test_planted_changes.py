@@ -41,55 +41,55 @@ COPY = "test_file_faults.py::test_what_was_there_is_kept_as_a_copy_where_there_a
 
 DURABILITY = {
     "a content is not synced": Change(
-        "xbp/transaction.py", "content)\n        os.fsync(descriptor)\n", "content)\n", ORDER
+        "xbp/files/transaction.py", "content)\n        os.fsync(descriptor)\n", "content)\n", ORDER
     ),
     "the journal is not synced": Change(
-        "xbp/transaction.py", "step)\n        os.fsync(self._descriptor)\n", "step)\n", ORDER
+        "xbp/files/transaction.py", "step)\n        os.fsync(self._descriptor)\n", "step)\n", ORDER
     ),
     "a folder is not synced before the names": Change(
-        "xbp/transaction.py",
+        "xbp/files/transaction.py",
         "                sync_folder(folder)\n            self._note(_PREPARED)\n",
         "                pass\n            self._note(_PREPARED)\n",
         ORDER,
     ),
     "a folder is not synced behind the names": Change(
-        "xbp/transaction.py",
+        "xbp/files/transaction.py",
         "                sync_folder(folder)\n            self._note(_DONE)\n",
         "                pass\n            self._note(_DONE)\n",
         ORDER,
     ),
     "the folder of a new file is not synced": Change(
-        "xbp/transaction.py",
+        "xbp/files/transaction.py",
         "            sync_folder(file.target.parent)\n",
         "            pass\n",
         ORDER,
     ),
     "no folder is synced": Change(
-        "xbp/descriptors.py", "        os.fsync(descriptor)\n", "        pass\n", ORDER
+        "xbp/files/descriptors.py", "        os.fsync(descriptor)\n", "        pass\n", ORDER
     ),
     "a new folder is not synced": Change(
-        "xbp/files.py",
-        "descriptors.sync_folder(place.parent)",
+        "xbp/files/files.py",
+        "sync_folder(place.parent)",
         "pass",
         "test_file_faults.py::test_new_folders_are_on_the_disk_too",
     ),
     "a copy is synced before it is flushed": Change(
-        "xbp/transaction.py",
+        "xbp/files/transaction.py",
         "            copy.flush()\n            os.fsync(copy.fileno())\n",
         "            os.fsync(copy.fileno())\n            copy.flush()\n",
         COPY,
     ),
     "a copy is not synced": Change(
-        "xbp/transaction.py", "            os.fsync(copy.fileno())\n", "", COPY
+        "xbp/files/transaction.py", "            os.fsync(copy.fileno())\n", "", COPY
     ),
     "what is put back is not synced": Change(
-        "xbp/transaction.py",
+        "xbp/files/transaction.py",
         "        try:\n            sync_folder(folder)\n",
         "        try:\n            pass\n",
         "test_file_faults.py::test_what_is_put_back_is_on_the_disk_before_the_journal_goes",
     ),
     "what is undone stays done": Change(
-        "xbp/transaction.py",
+        "xbp/files/transaction.py",
         "            os.ftruncate(self._descriptor, len(plan) + 1 + len(_PREPARED))\n",
         "",
         "test_file_faults.py::test_a_process_is_killed_while_it_puts_back_what_was_almost_done",
@@ -128,13 +128,13 @@ LOCKS = {
         "test_checkpoints.py::test_two_trainings_do_not_share_a_folder",
     ),
     "a journal without a name is written": Change(
-        "xbp/transaction.py",
+        "xbp/files/transaction.py",
         "hold(descriptor) is not False and is_at(descriptor, self._path)",
         "hold(descriptor) is not False",
         "test_file_faults.py::test_a_journal_that_another_removed_before_it_was_held_is_not_written_to",
     ),
     "what is being written is swept": Change(
-        "xbp/transaction.py",
+        "xbp/files/transaction.py",
         "        if held_by_us:\n",
         "        if True:\n",
         "test_file_faults.py::test_what_a_process_is_still_writing_is_left_alone",

@@ -23,13 +23,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple
 
-from xbp.descriptors import (
+from xbp.files.descriptors import (
     CAN_HOLD,
     close,
     hold,
     is_at,
     open_ours,
-    open_regular,
+    open_to_read,
     require_regular,
     sync_folder,
     write_all,
@@ -96,7 +96,7 @@ class WritingError(OSError):
         self.path, self.reason = path, reason
 
 
-def write(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write files of a folder, all of them or none; what was there stays or is put back.
 
     Raises
@@ -129,7 +129,7 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
         journal.tidy(files)
 
 
-def try_out(folder: Path, content: bytes) -> None:
+def write_trial(folder: Path, content: bytes) -> None:
     """Write a file that is nobody's, and remove it again.
 
     Raises
@@ -141,7 +141,7 @@ def try_out(folder: Path, content: bytes) -> None:
         pass
 
 
-def recover(folder: Path) -> None:
+def put_in_order(folder: Path) -> None:
     """Put back, or tidy, what processes that have ended left in a folder.
 
     What a process is still writing is left alone, and so are files of other names.
@@ -385,7 +385,7 @@ def _keep(file: _File) -> None:
     except OSError:  # not every file system has links, and not every file may have some
         with suppress(FileNotFoundError):
             os.unlink(file.former)
-        with open_regular(file.target) as source, file.former.open("xb") as copy:
+        with open_to_read(file.target) as source, file.former.open("xb") as copy:
             shutil.copyfileobj(source, copy)
             copy.flush()
             os.fsync(copy.fileno())
@@ -416,7 +416,7 @@ def _remove_unless_held(path: Path) -> None:
 def _sha256(path: Path) -> str:
     """Return the digest of a file; nothing has none."""
     try:
-        with open_regular(path) as file:
+        with open_to_read(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return ""

@@ -1,4 +1,4 @@
-"""Files, written whole or not at all."""
+"""What others call: paths, folders and files, with errors that say what to do."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xbp import descriptors, transaction
 from xbp.errors import DataError
+from xbp.files.descriptors import open_to_read, sync_folder
+from xbp.files.transaction import WritingError, put_in_order, write_together, write_trial
 
 
 def as_path(path: Any) -> Path:
@@ -29,7 +30,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     OSError
         If it cannot be opened, or is no regular file.
     """
-    return descriptors.open_regular(as_path(path))
+    return open_to_read(as_path(path))
 
 
 def prepare_folder(folder: str | Path) -> Path:
@@ -46,10 +47,10 @@ def prepare_folder(folder: str | Path) -> Path:
             missing = [place for place in (folder, *folder.parents) if not place.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             for place in missing:
-                descriptors.sync_folder(place.parent)
+                sync_folder(place.parent)
         except OSError as error:
-            raise transaction.WritingError(folder, error.strerror or str(error)) from error
-        transaction.try_out(folder, b"")
+            raise WritingError(folder, error.strerror or str(error)) from error
+        write_trial(folder, b"")
     return folder
 
 
@@ -82,7 +83,7 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> None:
         If one cannot be written; what was there before is still there.
     """
     with _as_data_error():
-        transaction.write(as_path(folder), contents)
+        write_together(as_path(folder), contents)
 
 
 def try_out(folder: Path, content: bytes) -> None:
@@ -94,7 +95,7 @@ def try_out(folder: Path, content: bytes) -> None:
         If there is none.
     """
     with _as_data_error():
-        transaction.try_out(folder, content)
+        write_trial(folder, content)
 
 
 def recover(folder: Path) -> None:
@@ -108,14 +109,14 @@ def recover(folder: Path) -> None:
         If it cannot be.
     """
     with _as_data_error():
-        transaction.recover(folder)
+        put_in_order(folder)
 
 
 @contextmanager
 def _as_data_error() -> Iterator[None]:
     try:
         yield
-    except transaction.WritingError as error:
+    except WritingError as error:
         raise DataError(
             f"{error.path}: cannot be written ({error.reason}): choose another place"
         ) from error

@@ -33,7 +33,7 @@ _NO_LINKS, _BINARY = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_BINARY", 0)
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 
-def open_regular(path: Path) -> BufferedReader:
+def open_to_read(path: Path) -> BufferedReader:
     """Open a file for reading, if it is one: no device, no FIFO, no folder.
 
     Opening does not wait: not for somebody who would write into a FIFO either.
