@@ -25,7 +25,7 @@ import xbp
 from xbp import TwoLayerNet, gradient_check, numerical_gradient
 from xbp.differences import compare, noise_of, step_for
 from xbp.errors import DataError, DTypeError, SettingError
-from xbp.gradients import GradientReport, ParameterCheck
+from xbp.gradient_report import GradientReport, ParameterCheck
 from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import epsilon_of, namespace_of
 

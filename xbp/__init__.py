@@ -3,7 +3,8 @@
 from xbp import datasets, errors, functions, layers
 from xbp.backend import Backend
 from xbp.differences import numerical_gradient
-from xbp.gradients import GradientReport, gradient_check
+from xbp.gradient_report import GradientReport
+from xbp.gradients import gradient_check
 from xbp.networks import Network, TwoLayerNet
 from xbp.optimizers import SGD, Adam, Momentum, Optimizer
 from xbp.registry import (

@@ -12,7 +12,8 @@ import numpy as np
 
 from xbp.errors import BackendUnavailableError, DataError, SettingError, UndefinedOutputError
 from xbp.files import write_files
-from xbp.gradients import GradientReport, gradient_check
+from xbp.gradient_report import GradientReport
+from xbp.gradients import gradient_check
 from xbp.graphs import Graph
 from xbp.layers import Affine
 from xbp.namespace import Array
