@@ -221,6 +221,11 @@ def test_a_loss_of_each_sample_is_no_loss() -> None:
             call()
 
 
+def test_a_loss_may_be_a_number_of_pythons() -> None:
+    kind = type("Own", (SoftmaxWithLoss,), {"forward": lambda *_: 2.5})
+    assert xbp.Network([], kind(), backend=backend).loss(arr([[1.0, 2.0]]), arr([0])) == 2.5
+
+
 def test_a_layer_sends_back_one_derivative_for_each_input() -> None:
     class Twice(Backward):
         def backward(self, dout: Array) -> Any:

@@ -204,9 +204,9 @@ def test_elements_that_share_memory_are_varied_one_by_one() -> None:
     np.testing.assert_array_equal(host(x), [1, 1, 1])
 
 
-@pytest.mark.parametrize("dtype", ["U1", "O"])
-def test_text_and_objects_have_no_gradient(dtype: str) -> None:
-    with pytest.raises(DTypeError, match="numerical_gradient: x holds no numbers, but"):
+@pytest.mark.parametrize(("dtype", "name"), [("U1", "<U1"), ("O", "object")])
+def test_text_and_objects_have_no_gradient(dtype: str, name: str) -> None:
+    with pytest.raises(DTypeError, match=f"numerical_gradient: x holds no numbers, but {name}$"):
         numerical_gradient(lambda x: 0.0, np.array(["1", "2"], dtype))
 
 

@@ -231,7 +231,7 @@ class Network:
         for layer in self.layers.values():
             x = returned(layer.forward(x), layer, "forward")
         loss = returned(self.last_layer.forward(x, t), self.last_layer, "forward")
-        if shape := getattr(loss, "shape", ()):
+        if shape := getattr(loss, "shape", None):  # a Python number has none
             raise ShapeError(
                 f"{self.last_layer.name}.forward returned an array of shape {tuple(shape)}: a loss "
                 "is one number, the mean over the batch"
