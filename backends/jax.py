@@ -91,6 +91,8 @@ class JaxBackend(Backend):
             except jax.errors.JAXTypeError as error:
                 raise untraceable(error) from error
             except TypeError as error:
+                if "unhashable" in str(error) and "Tracer" in str(error):
+                    raise untraceable(error) from error
                 if "carry" not in str(error):
                     raise
                 raise TracingError(

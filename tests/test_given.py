@@ -16,6 +16,7 @@ import xbp
 from xbp.errors import (
     BackendUnavailableError,
     CheckpointError,
+    DataError,
     DTypeError,
     SettingError,
     ShapeError,
@@ -23,7 +24,7 @@ from xbp.errors import (
 from xbp.functions import softmax
 from xbp.graphs import Graph, Operation, Variable
 from xbp.initialization import random_generator, random_state, restore_random_state
-from xbp.layers import Affine, Layer, Relu, SoftmaxWithLoss
+from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, SoftmaxWithLoss
 from xbp.namespace import Array
 from xbp.testing.signatures import Signature
 from xbp.training import Checkpoints
@@ -149,6 +150,29 @@ def test_a_sparse_tensor_is_refused() -> None:
         xbp.Trainer(xbp.TwoLayerNet(2, 3, 2), xbp.SGD(0.1)).fit(sparse, [0, 1], steps=1)
 
 
+@pytest.mark.skipif(backend.name != "torch", reason="only PyTorch negates by a mark")
+def test_a_tensor_that_is_negated_by_a_mark_keeps_its_sign() -> None:
+    torch = backend.library
+    x = torch.imag(torch.conj(torch.complex(torch.ones(2), torch.ones(2))))
+    assert x.is_neg()
+    for there in (backend, xbp.get_backend("numpy"), xbp.get_backend("array-api-strict")):
+        np.testing.assert_array_equal(there.to_numpy(there.asarray(x)), [-1, -1])
+
+
+def test_integers_stay_the_numbers_that_they_are() -> None:
+    for value, dtype in ((2**40 + 3, "int32"), (-1, "uint8"), (300, "int8")):
+        with pytest.raises(DTypeError, match=rf"asarray: {value} is no number of {dtype}"):
+            backend.asarray(np.array([0, value]), dtype)
+    largest = int(np.iinfo(backend.default_integer).max)
+    t = np.full(10, largest + 1, "uint64")
+    if "uint64" in backend.dtypes:
+        network = xbp.Network.fully_connected([2, 1], loss=IdentityWithLoss, backend=backend)
+        with pytest.raises(
+            DataError, match=rf"t holds {largest + 1}, which int\d+ does not: scale"
+        ):
+            xbp.Trainer(network, xbp.SGD(1e-12)).fit(X, t, steps=1)
+
+
 # What was forgotten ------------------------------------------------------------------------------
 
 
@@ -216,14 +240,17 @@ def test_a_loss_of_each_sample_is_no_loss() -> None:
     ]
     for call in calls:
         with pytest.raises(
-            ShapeError, match=r"Each.forward returned .* \(3,\): a loss is one number"
+            ShapeError, match=r"Each.forward returned shape \(3,\): a loss is an array without"
         ):
             call()
 
 
-def test_a_loss_may_be_a_number_of_pythons() -> None:
-    kind = type("Own", (SoftmaxWithLoss,), {"forward": lambda *_: 2.5})
-    assert xbp.Network([], kind(), backend=backend).loss(arr([[1.0, 2.0]]), arr([0])) == 2.5
+@pytest.mark.parametrize(("loss", "name"), [(2.5, "float"), ("2.5", "str"), ((2.5,), "tuple")])
+def test_a_loss_is_an_array(loss: Any, name: str) -> None:
+    kind = type("Own", (SoftmaxWithLoss,), {"forward": lambda *_: loss})
+    network = xbp.Network([], kind(), backend=backend)
+    with pytest.raises(ShapeError, match=f"Own.forward returned {name}: a loss is an array witho"):
+        network.loss(arr([[1.0, 2.0]]), arr([0]))
 
 
 def test_a_layer_sends_back_one_derivative_for_each_input() -> None:

@@ -419,7 +419,7 @@ def test_the_mean_difference_of_a_single_number_is_its_own() -> None:
 def test_of_right_elements_the_worst_is_named() -> None:
     claims = arr([0.0, -precise(1e-13, 1e-5), 0.0], widest)
     found = Claimed(np.ones(3), lambda W: 0 * backend.xp.sum(W), lambda W: claims).check()
-    assert found.passed
+    assert (found.wrong, found.set_aside) == (0, 3)  # nothing is large enough to be compared
     assert found.worst == (1,)
     assert found.backpropagation == float(claims[1])
     assert found.numerical == 0
@@ -820,6 +820,83 @@ def test_what_has_no_derivative_tells_no_size() -> None:
     report = gradient_check(Beside(stairs, tiny), x, x)
     found = {key: check.verdict for key, check in report.parameters.items()}
     assert found == {"W": "inconclusive", "V": "inconclusive"}
+
+
+@needs_float64
+def test_what_does_not_stand_out_of_its_own_error_is_set_aside() -> None:
+    """As beside an output a million times as large: twice its gradient would pass for it."""
+    slopes = arr([1e6, 1e6, 1.0, 1.0], "float64")
+    for factor in (1.0, 2.0):
+        claims = slopes * arr([1.0, 1.0, factor, factor], "float64")
+        loss = Claimed(
+            np.ones(4), lambda W: backend.xp.sum(W * slopes) + 1e13, lambda W, c=claims: c
+        )
+        found = loss.check()
+        assert (found.verdict, found.compared) == ("inconclusive", 2)
+
+
+@needs_float64
+def test_a_zero_that_nothing_contradicts_is_not_said_to_be_right() -> None:
+    xp = backend.xp
+    found = Claimed([1.0, 2.0], lambda W: xp.sum(W) + 1e18, lambda W: 0 * W).check()
+    assert (found.verdict, found.compared) == ("inconclusive", 0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"directions": 2}])
+def test_a_class_that_cannot_be_is_checked_too(settings: Any) -> None:
+    W, b = arr(np.eye(4, 3), widest), arr([0.0, 0.5, -math.inf], widest)
+    net = xbp.Network([Affine(W, b)], SoftmaxWithLoss())
+    x, t = data()[0], arr([0, 1, 1, 0, 1, 0])
+    report = gradient_check(net, x, t, **settings)
+    assert report.passed, str(report)
+    assert float(net.numerical_gradient(x, t)["b1"][2]) == 0
+
+
+def test_a_parameter_without_dimensions_is_compared() -> None:
+    class Times(Layer):
+        param_names = ("factor",)
+        samplewise = True
+
+        def __init__(self) -> None:
+            self.factor = arr(0.5, widest)
+
+        def forward(self, x: Any) -> Any:
+            self.x, self.output_shape = x, x.shape
+            return x * self.factor
+
+        def backward(self, dout: Any) -> Any:
+            self.dfactor = backend.xp.sum(dout * self.x)
+            return dout * self.factor
+
+    net = xbp.Network([Times()], SoftmaxWithLoss())
+    report = gradient_check(net, data()[0], data()[1])
+    assert report.passed, str(report)
+
+
+def test_a_label_that_is_no_integer_of_the_library_has_no_gradient() -> None:
+    x = data()[0][0, :]
+    with pytest.raises(DataError, match="a label is outside the classes"):
+        gradient_check(network(), x, 10**30)
+    assert np.isnan(host(network().numerical_gradient(x, 10**30)["b2"])).all()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool"])
+def test_integers_are_varied_as_floating_point_numbers(dtype: str) -> None:
+    x = arr(np.asarray([1, 0], dtype))
+    with pytest.warns(RuntimeWarning, match="gives the same number for each change of x"):
+        found = numerical_gradient(lambda _: 1.0, x)
+    assert dtype_of(found) == widest
+    np.testing.assert_array_equal(host(x), [1, 0])
+
+
+@pytest.mark.skipif(backend.name not in ("numpy", "torch"), reason="has no such views")
+def test_elements_that_overlap_are_varied_one_by_one() -> None:
+    if backend.name == "torch":
+        x = arr(np.arange(5.0)).unfold(0, 3, 1)
+    else:
+        x = np.lib.stride_tricks.as_strided(np.arange(5.0), (3, 3), (8, 8))
+    np.testing.assert_allclose(host(numerical_gradient(backend.xp.sum, x)), np.ones((3, 3)))
+    np.testing.assert_array_equal(host(x)[:, 0], [0, 1, 2])
 
 
 def test_a_parameter_without_an_element_is_compared_with_nothing() -> None:

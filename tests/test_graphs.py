@@ -544,6 +544,14 @@ def test_graph_draws_each_step(tmp_path: Path) -> None:
     assert "165" in (tmp_path / "fruit-7.mmd").read_text()
 
 
+def test_too_many_pictures_are_refused_before_one_is_drawn(tmp_path: Path) -> None:
+    arguments = ["net", "--depth=60", "--width=1", "--samples=1", "--steps"]
+    result = run(*arguments, f"--out={tmp_path / 'net.mmd'}")
+    assert result.exit_code == 2
+    assert "--steps: 242 pictures are more than 200" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_either_all_pictures_of_the_steps_are_written_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

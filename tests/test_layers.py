@@ -399,6 +399,14 @@ def test_a_loss_is_sent_back_to_in_its_own_dtype_and_library() -> None:
         layer.backward(other.asarray(2.0))
 
 
+@needs_float64
+def test_a_derivative_of_a_quotient_is_not_lost_on_the_way() -> None:
+    layer = DivLayer()
+    layer.forward(arr([1e-300], "float64"), arr([1e-100], "float64"))
+    _, dy = layer.backward(arr([1e-200], "float64"))
+    np.testing.assert_allclose(host(dy), [-1e-300], rtol=1e-12)
+
+
 def test_division_is_of_floating_point_arrays() -> None:
     for operands in ((arr([1]), arr([2])), (arr([1]), 2), (3, arr([2]))):
         with pytest.raises(DTypeError, match="DivLayer: real floating-point numbers are needed"):

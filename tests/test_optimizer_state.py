@@ -115,6 +115,33 @@ def test_counts_and_numbers_in_dictionaries_and_lists_are_changed() -> None:
     assert_same(network, by_hand([0.5, 0.25, 0.5 / 3, 0.125]), rtol=TOLERANCE)
 
 
+class Table(SGD):
+    """Looks its rate up by the number of the step."""
+
+    state_names = ("lr", "steps")
+
+    def __init__(self, look: Any) -> None:
+        super().__init__(0.1)
+        self.steps, self.look = 0, look
+
+    def update(self, params: Any, grads: Any) -> None:
+        self.steps += 1
+        self.lr = 0.9 if self.look(self.steps) else 0.0
+        super().update(params, grads)
+
+
+@pytest.mark.parametrize(
+    "look", [{5: 1}.get, lambda step: step in {5, 6}, hash], ids=["dictionary", "set", "hash"]
+)
+def test_a_number_is_not_looked_up_while_it_has_no_value(look: Any) -> None:
+    """It would never be found, and the schedule be ignored."""
+    if backend.writers or backend.name == "jax":  # else nothing is traced
+        with pytest.raises(
+            TracingError, match=r"test_optimizer_state\.py, line \d+.*cannot be tra"
+        ):
+            fit(Table(look), 8)
+
+
 @pytest.mark.parametrize("kind", [SGD, Momentum, Adam])
 def test_an_array_of_another_library_is_named(kind: Any) -> None:
     optimizer = kind(0.1)

@@ -7,7 +7,7 @@ import pytest
 from support import arr, backend, dtype_of, host, precise, widest
 
 from xbp import SGD, Adam, Momentum, Optimizer
-from xbp.errors import SettingError
+from xbp.errors import DTypeError, SettingError
 
 ALL = pytest.mark.parametrize("make", [lambda: SGD(0.1), lambda: Momentum(0.1), lambda: Adam(0.3)])
 
@@ -136,6 +136,27 @@ def test_an_optimizer_remembers_one_network(make: Any) -> None:
     with pytest.raises(SettingError, match="remembers another network's b: make one for each"):
         optimizer.update(params, {"W": arr([1.0]), "b": arr([1.0, 2.0])})
     np.testing.assert_array_equal(host(params["W"]), [1])
+
+
+@ALL
+def test_integers_are_no_parameters(make: Any) -> None:
+    params = {"W": arr([1, 2])}
+    with pytest.raises(DTypeError, match=r"update, W: real floating-point numbers are needed"):
+        make().update(params, {"W": arr([1, 1])})
+
+
+@pytest.mark.skipif(backend.name not in ("numpy", "torch"), reason="has one kind of array")
+@pytest.mark.parametrize("make", [lambda: Momentum(0.1), lambda: Adam(0.3)])
+def test_a_parameter_may_be_of_a_kind_of_array(make: Any) -> None:
+    W = arr([1.0, 2.0])
+    if backend.name == "numpy":
+        W = W.view(np.recarray)
+    else:
+        W = backend.library.nn.Parameter(W, requires_grad=False)
+    optimizer, params = make(), {"W": W}
+    for _ in range(2):
+        optimizer.update(params, {"W": arr([1.0, 1.0])})
+    assert float(params["W"][0]) < 0.9
 
 
 def test_an_optimizer_without_update_says_so() -> None:

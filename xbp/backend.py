@@ -267,6 +267,8 @@ class Backend:
                 x = array_api_compat.to_device(x, self.native_device)
             if native_dtype is None or x.dtype == native_dtype:
                 return x
+            if isinstance(x, np.ndarray):
+                return _converted(x, dtype)
             return self.xp.astype(x, native_dtype)
         host = to_host(obj)
         if native_dtype is None:
@@ -275,7 +277,7 @@ class Backend:
             if host.dtype == np.float64 and undecided:
                 host = host.astype(self.default_float, copy=False)
         elif dtype_name(host.dtype) != dtype:
-            host = host.astype(dtype)
+            host = _converted(host, dtype)
         try:
             return self.from_numpy(host)
         except XbpError:
@@ -331,6 +333,16 @@ class Backend:
             ) from error
 
 
+def _converted(host: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[Any, Any]:
+    """Return numbers in another dtype; of integers each must be one of it."""
+    if host.size and host.dtype.kind in "iu" and np.dtype(dtype).kind in "iu":
+        limits = np.iinfo(np.dtype(dtype))
+        for number in (host.min(), host.max()):
+            if not limits.min <= number <= limits.max:
+                raise DTypeError(f"asarray: {number} is no number of {dtype}")
+    return host.astype(dtype)
+
+
 def _no_numbers(what: str, obj: Any, host: Any = None) -> DTypeError:
     """Return the error that says what was given instead of numbers, and how to make them some."""
     if host is None and not isinstance(obj, np.ndarray | np.generic):
@@ -359,6 +371,8 @@ def to_host(obj: object) -> np.ndarray[Any, Any]:
     """
     try:
         if hasattr(obj, "__dlpack__") and not isinstance(obj, np.ndarray | np.generic):
+            if hasattr(obj, "resolve_neg"):  # PyTorch's may be negated by a mark, which is not sent
+                obj = obj.resolve_neg()
             host = np.from_dlpack(obj, device="cpu")
         else:
             host = np.asarray(obj)

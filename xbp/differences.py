@@ -14,6 +14,7 @@ from xbp.namespace import (
     device_of,
     dtype_name,
     epsilon_of,
+    is_floating,
     kind_of,
     namespace_of,
     widest_float,
@@ -91,7 +92,7 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     namespace_of(x, where="numerical_gradient")
     gradient, reacts = differences(f, x, h)
     advice = "let it compute with its argument, or call network.numerical_gradient(x, t)"
-    if not reacts and gradient.dtype != x.dtype and _can_be_written(x):
+    if not reacts and gradient.dtype != x.dtype and is_floating(x) and _can_be_written(x):
         exact, gradient = gradient.dtype, differences(f, x, h, x.dtype)[0]
         reacts = bool(namespace_of(x).any(gradient != 0))
         if reacts:
@@ -165,8 +166,10 @@ class Probe:
         It is divided by what the element was moved by: x + h is rounded.
         """
         element = self.x[unravel(i, self.x.shape)] * 1
-        step = max(h, share_of_step(self.x) * abs(float(element)))
         f = self.along(i)
+        if not isfinite(float(element)):  # as of a class that cannot be: no step moves it
+            return _quotient(f, h)
+        step = max(h, share_of_step(self.x) * abs(float(element)))
         return (f(step) - f(-step)) / float((element + step) - (element - step))
 
     def _noted(self, result: float) -> float:
@@ -226,25 +229,25 @@ def share_of_step(x: Array) -> float:
 
 
 def longest_step(x: Array, h: float) -> float:
-    """Return the step that the largest element of x needs, at least h."""
+    """Return the step that the largest finite element of x needs, at least h."""
+    if not prod(x.shape):
+        return h
     xp = namespace_of(x)
-    return max(h, share_of_step(x) * float(xp.max(xp.abs(x)))) if prod(x.shape) else h
+    return max(h, share_of_step(x) * float(xp.max(xp.abs(xp.where(xp.isfinite(x), x, 0.0)))))
 
 
 def _can_be_written(x: Array) -> bool:
     """Tell whether each element can be changed alone; those of an expanded tensor share memory."""
-    xp = namespace_of(x)
-    first = (0,) * x.ndim
+    xp, before = namespace_of(x), x * 1
+    numbers = xp.reshape(xp.arange(prod(x.shape), dtype=x.dtype, device=device_of(x)), x.shape)
     try:
-        kept, before = x[first] * 1, x * 1
         try:
-            x[first] = float(kept == 0)  # another number than it was
-            changed = int(xp.count_nonzero(x != before))
+            x[...] = numbers
+            return bool(xp.all(x == numbers))
         finally:
-            x[first] = kept
+            x[...] = before
     except Exception:  # each library refuses with an error of its own
         return False
-    return changed == 1
 
 
 def unravel(i: int, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -210,9 +210,7 @@ def as_labels(t: Array | int, y: Array, where: str) -> Array:
 def _checked_labels(t: Array, y: Array, where: str) -> Array:
     _require_samples(y, where)
     if isinstance(t, Integral):
-        # Beyond these there is no label, and a number need not fit in the library's integers.
-        label = max(-_LARGEST_LABEL, min(int(t), _LARGEST_LABEL))
-        t = namespace_of(y).asarray(label, device=device_of(y))
+        t = label_as_array(t, y)
     namespace_of(t, y, where=where)
     if t.shape != y.shape[:-1]:
         raise ShapeError(
@@ -225,6 +223,15 @@ def _checked_labels(t: Array, y: Array, where: str) -> Array:
             "the backend's asarray(t, dtype='int64')"
         )
     return t
+
+
+def label_as_array(label: Integral, like: Array) -> Array:
+    """Return a label, the number of a class, as an array beside another.
+
+    Beyond the largest label there is none, and a number need not fit in the library's integers.
+    """
+    number = max(-_LARGEST_LABEL, min(int(label), _LARGEST_LABEL))
+    return namespace_of(like).asarray(number, device=device_of(like))
 
 
 def as_targets(t: Array, y: Array, where: str) -> Array:

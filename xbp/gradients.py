@@ -171,6 +171,7 @@ def gradient_check(
             aside[key],
             () if directions else params[key].shape,
             RESOLVED * (largest if sizes[key] <= negligible else sizes[key]),
+            negligible,
         )
         for key, found in here.items()
     }
@@ -290,7 +291,8 @@ class _Elements:
             self.known |= {(i, signed): losses[n] for n, i in enumerate(numbers)}
 
     def least_step(self, i: int) -> float:
-        return share_of_step(self.probe.x) * abs(float(self.values[i]))
+        value = abs(float(self.values[i]))
+        return share_of_step(self.probe.x) * value if isfinite(value) else 0.0
 
     def claimed(self, i: int) -> float:
         return float(self.gradient[i])
@@ -349,7 +351,7 @@ def _magnitude_of_loss(
     loss: float, params: Mapping[str, Array], gradient: Mapping[str, Array]
 ) -> float:
     """Return the size of what is added up in the loss."""
-    sums = (_sum_of_sizes(params[key] * gradient[key]) for key in params)
+    sums = (_sum_of_sizes(_finite(params[key]) * _finite(gradient[key])) for key in params)
     return 1 + loss + sum(sums)
 
 
@@ -402,13 +404,14 @@ def _summary(
     aside: list[int],
     shape: tuple[int, ...],
     resolved: float,
+    negligible: float,
 ) -> ParameterCheck:
     smooth = {i: comparison for i, comparison in found.items() if not comparison.kink}
     # Below this part of its error, which shrinks with the dtype, a quotient resolves no gradient.
     resolution = cbrt(epsilon_of(parameter))
     relative = {i: _relative_error(comparison, resolution) for i, comparison in smooth.items()}
     worst = max(relative, key=lambda i: relative[i], default=None)
-    rough = [c for c in smooth.values() if c.right and c.difference and c.error > resolved]
+    rough = [c for c in smooth.values() if c.right and not _is_resolved(c, resolved, negligible)]
     return ParameterCheck(
         size=prod(parameter.shape),
         checked=len(found),
@@ -423,6 +426,16 @@ def _summary(
         wrong=sum(not comparison.right for comparison in smooth.values()),
         set_aside=len(found) - len(smooth) + len(rough),
     )
+
+
+def _is_resolved(found: Comparison, resolved: float, negligible: float) -> bool:
+    """Tell whether a quotient is exact enough to tell a right gradient from a wrong one.
+
+    Where nothing moves the loss, as beside a pixel that is always 0, it is 0 but for the rounding
+    of backpropagation. Any other has to stand out of its own error.
+    """
+    is_same = found.difference <= negligible
+    return found.error <= resolved and (is_same or found.error < found.size)
 
 
 def _relative_error(found: Comparison, resolved: float) -> float:

@@ -7,7 +7,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any, ClassVar, Self
 
 from xbp.errors import SettingError, ShapeError
-from xbp.namespace import Array, DType, cast_like, is_floating, namespace_of
+from xbp.namespace import Array, DType, cast_like, is_floating, namespace_of, require_floating
 from xbp.registry import backend_of
 from xbp.settings import positive_number, share
 
@@ -341,13 +341,14 @@ def _fitting(
             raise SettingError(f"{where}: the parameters are {', '.join(params) or 'none'}")
         parameter = params[key]
         namespace_of(gradient, parameter, where=where)
+        require_floating(parameter, f"{kind}.update, {key}")
         if gradient.shape != parameter.shape:
             raise ShapeError(
                 f"{where} has shape {tuple(gradient.shape)}, the parameter {tuple(parameter.shape)}"
             )
         kept = memory.get(key) if memory else None
         if kept is not None and (
-            type(kept) is not type(parameter)
+            namespace_of(kept) is not namespace_of(parameter)
             or kept.shape != parameter.shape
             or kept.dtype != memory_dtype(parameter)
         ):

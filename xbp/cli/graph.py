@@ -28,6 +28,9 @@ from xbp.graphs.chapter import apple, fruit, neuron
 from xbp.layers import Relu, Sigmoid
 
 CHAPTER = {"apple": apple, "fruit": fruit, "neuron": neuron}
+# All are written together, and each is a file that is open meanwhile.
+_MOST_PICTURES = 200
+
 ACTIVATIONS = {"relu": Relu, "sigmoid": Sigmoid}
 
 
@@ -104,6 +107,8 @@ def _refuse_settings_of_a_net(ctx: click.Context, what: str) -> None:
 
 def _save(path: Path, chosen: Graph, steps: list[Step]) -> list[Path]:
     """Write one picture, or one for each step, all or none, and return where they are."""
+    if len(steps) > _MOST_PICTURES:
+        raise SettingError(f"--steps: {len(steps):,} pictures are more than {_MOST_PICTURES}")
     prepare_folder(path.parent)
     digits = len(str(len(steps)))
     pictures = {

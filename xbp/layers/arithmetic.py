@@ -154,7 +154,7 @@ class DivLayer(_OfTwo):
         dout = self._upstream(dout)
         dx = self._over(dout, self.y)
         # The square of a small or a large divisor would be no number any more.
-        dy = -self._over(self._times(dout, self.out), self.y)
+        dy = -self._times(dx, self.out)
         return _like(self.x, dx), _like(self.y, dy)
 
 

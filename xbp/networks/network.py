@@ -231,10 +231,11 @@ class Network:
         for layer in self.layers.values():
             x = returned(layer.forward(x), layer, "forward")
         loss = returned(self.last_layer.forward(x, t), self.last_layer, "forward")
-        if shape := getattr(loss, "shape", None):  # a Python number has none
+        if getattr(loss, "shape", None) != ():
+            what = f"shape {tuple(loss.shape)}" if hasattr(loss, "shape") else type(loss).__name__
             raise ShapeError(
-                f"{self.last_layer.name}.forward returned an array of shape {tuple(shape)}: a loss "
-                "is one number, the mean over the batch"
+                f"{self.last_layer.name}.forward returned {what}: a loss is an array without "
+                "dimensions, the mean over the batch"
             )
         return loss
 
@@ -255,9 +256,9 @@ class Network:
         ShapeError, DTypeError, MixedBackendError
             If x or t does not fit the network.
         DataError
-            If a label is outside the classes.
+            If a label is outside the classes, or a row is not one-hot.
         UndefinedOutputError
-            If a score is NaN.
+            If a score is NaN, or the highest of a sample is infinite.
         SettingError
             If the network's loss is not for classification.
         """
@@ -271,7 +272,9 @@ class Network:
         _require_numbers(xp.reshape(y, (count, y.shape[-1])), where)
         found = xp.argmax(y, axis=-1)
         labels = cast_like(labels, like=found)
-        self.last_layer.check_targets(xp.reshape(labels, (count,)), y.shape[-1])
+        is_one_hot = getattr(t, "shape", None) == y.shape
+        targets = xp.reshape(t if is_one_hot else labels, (count, -1) if is_one_hot else (count,))
+        self.last_layer.check_targets(targets, y.shape[-1])
         return int(xp.count_nonzero(found == labels)) / count
 
     def unsteady_layer(self, x: Array) -> str | None:
@@ -445,14 +448,15 @@ class Network:
 
 
 def _require_numbers(y: Array, where: str) -> None:
-    """Raise `UndefinedOutputError` if a score is NaN: then none of a sample is the highest."""
+    """Raise `UndefinedOutputError` unless each sample has a highest score, and that is finite."""
     xp = namespace_of(y)
-    odd = xp.any(xp.isnan(y), axis=1)
+    odd = ~xp.isfinite(xp.max(y, axis=1)) | xp.any(xp.isnan(y), axis=1)
     if bool(xp.any(odd)):
         first = int(xp.argmax(xp.astype(odd, xp.int8)))
+        what = "NaN" if bool(xp.any(xp.isnan(y[first, :]))) else "infinite"
         raise UndefinedOutputError(
-            f"{where}: the scores of sample {first} are NaN: look for NaN or infinity in x, or in "
-            "the parameters after a training that has diverged"
+            f"{where}: the scores of sample {first} are {what}: look for NaN or infinity in x, or "
+            "in the parameters after a training that has diverged"
         )
 
 

@@ -8,9 +8,11 @@ large batch. No ``backward`` is involved.
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import dropwhile
+from numbers import Integral
 
+from xbp.functions import label_as_array
 from xbp.layers import Layer, LossLayer
-from xbp.namespace import Array, device_of, namespace_of
+from xbp.namespace import Array, namespace_of
 
 # How many arrays of the largest size are alive at once.
 _ALIVE = 8
@@ -51,7 +53,8 @@ def perturbed_losses(
     xp = namespace_of(x)
     if x.ndim == 1:
         # The label of one sample may be a number.
-        x, t = x[None, :], xp.asarray(t, device=device_of(x))[None, ...]
+        t = label_as_array(t, x) if isinstance(t, Integral) else t
+        x, t = x[None, :], t[None, ...]
     name, attribute = place
     for before in layers:
         if before == name:
@@ -60,7 +63,7 @@ def perturbed_losses(
     owner, *rest = dropwhile(lambda layer: layer is not layers[name], layers.values())
     samples = x.shape[0]
     shapes = [parameter.shape for layer in layers.values() for parameter in layer.params.values()]
-    widest = max(length for shape in shapes for length in shape)
+    widest = max((length for shape in shapes for length in shape), default=1)
     size = xp.finfo(getattr(owner, attribute).dtype).bits / 8
     at_once = max(1, int(memory / (_ALIVE * (samples + 1) * widest * size)))
     for start in range(0, len(elements), at_once):

@@ -89,6 +89,7 @@ class Recording(Generic[Result]):
             if isinstance(error, XbpError) or Traced.__name__ not in str(error):
                 raise
             raise untraceable(error) from error
+        trace.is_running = False
         self.outputs, self._rebuild_result = flatten(result)
         # What is found at the same place by every replay.
         given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}

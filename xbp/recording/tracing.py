@@ -56,9 +56,9 @@ class Traced:
     def __init__(
         self, trace: "Trace", value: Any, owners: "frozenset[Traced] | None" = None
     ) -> None:
-        self.trace = trace
         self.value = value
         self.owners = frozenset([self]) if owners is None else owners
+        self.trace = trace
 
     def __array_namespace__(self, api_version: str | None = None) -> "TracingNamespace":
         return self.namespace
@@ -106,8 +106,17 @@ def _add_operators() -> None:
     for sign, name in BINARY.items():
         setattr(Traced, f"__r{sign}__", reflected(name, getattr(operator, f"__{sign}__")))
         setattr(Traced, f"__i{sign}__", changing(name, getattr(operator, f"__i{sign}__")))
-    # Which went with __eq__.
-    Traced.__hash__ = object.__hash__  # type: ignore[method-assign]
+    Traced.__hash__ = _hash  # type: ignore[assignment, method-assign]  # which went with __eq__
+
+
+def _hash(traced: Any) -> int:
+    """Return a hash for the sets of a recording; to the function that is traced there is none.
+
+    It would look a number up in a dictionary or a set, and never find it.
+    """
+    if hasattr(traced, "trace") and traced.trace.is_running:
+        traced._no_value()
+    return object.__hash__(traced)
 
 
 _add_operators()
@@ -191,6 +200,8 @@ class Trace:
         self.xp = xp
         self.fresh = fresh
         self.notes: list[Note] = []
+        # Whether the function is still at work.
+        self.is_running = True
 
     def traced(self, value: Any, owners: frozenset[Traced] | None = None) -> Traced:
         """Return what stands for a value; unless others own its memory, it does."""

@@ -4,6 +4,7 @@ import warnings
 from math import inf, prod
 from typing import Any
 
+from xbp.backend import Backend
 from xbp.errors import DataError, XbpError
 from xbp.functions import one_hot
 from xbp.namespace import Array, dtype_name, is_floating, kind_of, namespace_of
@@ -44,6 +45,7 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         classifies = network.last_layer.classifies
         if kind_of(t) == "integral" or (kind_of(t) == "bool" and not (classifies and t.ndim == 1)):
             # Not every library compares unsigned integers of every size.
+            _check_fits(backend, t)
             t = backend.asarray(t, backend.default_integer)
         if x.ndim < 2:  # noqa: PLR2004
             raise DataError("x is (N, D), a row for each sample: reshape (N,) to (N, 1)")
@@ -94,6 +96,19 @@ def as_rows(network: Network, t: Array, outputs: Array) -> Array:
     if network.last_layer.classifies or t.ndim != 1 or outputs.shape[-1:] != (1,):
         return t
     return namespace_of(t).reshape(t, (-1, 1))
+
+
+def _check_fits(backend: Backend, t: Array) -> None:
+    """Raise `DataError` for a target without a sign that would become another number with one."""
+    xp = namespace_of(t)
+    if kind_of(t) != "integral" or xp.iinfo(t.dtype).min < 0:
+        return
+    largest = int(backend.to_numpy(t).max(initial=0))
+    if largest > xp.iinfo(backend.dtype(backend.default_integer)).max:
+        raise DataError(
+            f"t holds {largest}, which {backend.default_integer} does not: scale it, or convert it "
+            "to floating point"
+        )
 
 
 def _check_size(t: Array, outputs: Array) -> None:
