@@ -42,7 +42,11 @@ ACTIVATIONS = {"relu": Relu, "sigmoid": Sigmoid}
     type=file_type,
     help="Write the picture: .svg or .png, .dot, or .mmd for Mermaid text.",
 )
-@click.option("--steps", is_flag=True, help="Write a picture after each step: FILE-1, FILE-2 ...")
+@click.option(
+    "--steps",
+    is_flag=True,
+    help="Write a picture after each of at most 200 steps: FILE-1, FILE-2 ...",
+)
 @backend_option
 @click.option("--depth", type=click.IntRange(2, count_type.max), default=2, show_default=True)
 @click.option("--width", type=count_type, default=50, show_default=True)
