@@ -227,6 +227,9 @@ def test_the_page_needs_nothing_beside_it(trained: Path) -> None:
     for _, attrs in page.tags:
         for name in ("src", "href"):
             assert (attrs.get(name) or "data:").startswith("data:")
+    kinds = {str(attrs["src"]).partition(";")[0] for tag, attrs in page.tags if tag == "img"}
+    assert kinds <= {"data:image/png", "data:image/svg+xml"}
+    assert "data:image/png" in kinds
     assert "@import" not in page.text
     assert "url(" not in page.text
 
