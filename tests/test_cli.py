@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from xbp_benchmarks.measure import Arena, ContestantError
 
 import xbp
 from xbp.cli import main
+from xbp.cli.common import styled
 from xbp.layers import IdentityWithLoss, Relu
 from xbp.saving import load_parameters
 
@@ -484,11 +485,66 @@ def test_backends() -> None:
     assert all(name in result.stdout for name in records)
 
 
+def rows_of(printed: str) -> list[list[str]]:
+    """Return the cells of the tables in a text, row by row; the titles are the first."""
+    lines = [line for line in printed.splitlines() if line.startswith(("┃", "│"))]
+    return [[cell.strip() for cell in line[1:-1].split(line[0])] for line in lines]
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@pytest.mark.parametrize(
+    ("command", "titles", "first"),
+    [
+        (
+            "train --steps=2",
+            ["steps", "seconds", "loss", "test loss", "training accuracy", "test accuracy"],
+            ["2"],
+        ),
+        (
+            "gradcheck --elements=1",
+            [
+                *("parameter", "mean difference", "largest error", "compared", "kinks", "aside"),
+                "verdict",
+            ],
+            ["W1"],
+        ),
+        ("graph apple", ["", "node", "takes", "gives"], ["forward", "×"]),
+        (
+            "backends",
+            ["backend", "version", "devices", "float64", "usable, or why not"],
+            ["numpy", np.__version__, "cpu", "yes", "usable"],
+        ),
+        (
+            "bench --batch=10 --width=5 --depth=2 --depth=3 --backend=numpy",
+            ["batch", "width", "depth", "work", "contestant", "microseconds", "ratio"],
+            ["10", "5", "2", "step", "bare products"],
+        ),
+    ],
+)
+def test_tables_have_titles(
+    command: str, titles: list[str], first: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(1, KeyboardInterrupt(), monkeypatch)
+    if command == "backends":
+        monkeypatch.setattr("xbp.available_backends", lambda: {"numpy": None})
+    result = CliRunner().invoke(main, command.split(), env={"COLUMNS": "200"})
+    found, row, *_ = rows_of(result.stdout)
+    assert found == titles
+    assert row[: len(first)] == first
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+def test_a_verdict_has_its_colour() -> None:
+    assert styled("agree", "green").style == "green"
+    assert styled("a\x1bb", "green").plain == "a\\x1bb"
+
+
 def test_version() -> None:
     lines = run("--version").stdout.splitlines()
     assert lines[:2] == [f"xbp, version {xbp.__version__}", f"Python {platform.python_version()}"]
     assert f"numpy {np.__version__}" in lines
     assert any(line.startswith(f"{backend.name} ") for line in lines)
+    assert f"array-api-strict {metadata.version('array-api-strict')}" in lines
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
