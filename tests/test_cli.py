@@ -595,6 +595,8 @@ def test_a_wrong_command_line_ends_with_status_2(arguments: list[str], message: 
 
 
 def test_what_cannot_be_done_ends_with_status_1(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.npz"
+    assert refused(1, "train", str(missing)).endswith("made by numpy.savez\n")
     assert "has no device 'nowhere'" in refused(1, "train", "--backend", f"{backend.name}:nowhere")
     assert "holds neither" in refused(1, "train", "mnist", "--data-dir", str(tmp_path))
     assert "cannot be read" in refused(1, "train", str(tmp_path / "no.npz"))
