@@ -24,8 +24,8 @@ _DTYPES = {
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
 }  # fmt: skip
 
-# Read as JSON it may take twenty times as much memory.
-_LARGEST_HEADER = 2**24
+# What the library accepts, too: what was written can be read.
+_LARGEST_HEADER = 100_000_000
 _LENGTH_OF_SIZE = 8
 _MOST_DIMENSIONS = 64  # as in NumPy
 _CHUNK = 2**20
