@@ -115,6 +115,67 @@ def test_counts_and_numbers_in_dictionaries_and_lists_are_changed() -> None:
     assert_same(network, by_hand([0.5, 0.25, 0.5 / 3, 0.125]), rtol=TOLERANCE)
 
 
+class HeavyBall(Optimizer):
+    """Remembers the parameters of the step before (Polyak 1964)."""
+
+    state_names = ("old",)
+
+    def __init__(self) -> None:
+        self.old: dict[str, Array] = {}
+
+    def prepare(self, params: Any) -> None:
+        self.old = dict(params)
+
+    def update(self, params: Any, grads: Any) -> None:
+        old, self.old = self.old, dict(params)
+        for key, gradient in grads.items():
+            params[key] = params[key] - 0.3 * gradient + 0.5 * (params[key] - old[key])
+
+
+class Late(Optimizer):
+    """Steps by the gradient of two steps before: the newest comes first in a list."""
+
+    state_names = ("grads",)
+
+    def __init__(self) -> None:
+        self.grads: list[dict[str, Array]] = []
+
+    def prepare(self, params: Any) -> None:
+        self.grads = [{key: W * 0 for key, W in params.items()} for _ in range(3)]
+
+    def update(self, params: Any, grads: Any) -> None:
+        self.grads = [{key: 1 * gradient for key, gradient in grads.items()}, *self.grads[:2]]
+        for key, gradient in self.grads[2].items():
+            params[key] = params[key] - 0.3 * gradient
+
+
+class Turns(Optimizer):
+    """Lets two sets of memories take turns."""
+
+    state_names = ("first", "second")
+
+    def __init__(self) -> None:
+        self.first: dict[str, Array] = {}
+        self.second: dict[str, Array] = {}
+
+    def prepare(self, params: Any) -> None:
+        self.first = {key: W * 0 for key, W in params.items()}
+        self.second = {key: W * 0 for key, W in params.items()}
+
+    def update(self, params: Any, grads: Any) -> None:
+        self.first, self.second = self.second, self.first
+        for key, gradient in grads.items():
+            self.first[key] = 0.5 * self.first[key] + gradient
+            params[key] = params[key] - 0.3 * self.first[key]
+
+
+@pytest.mark.parametrize("kind", [HeavyBall, Late, Turns])
+def test_arrays_that_an_optimizer_remembers_may_change_places(kind: type[Optimizer]) -> None:
+    traced, plain = kind(), silent(kind)()
+    assert plain.state is None
+    assert_same(fit(traced, 7), fit(plain, 7), rtol=TOLERANCE)
+
+
 class Table(SGD):
     """Looks its rate up by the number of the step."""
 

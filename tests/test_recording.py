@@ -311,6 +311,25 @@ def test_an_argument_that_is_returned_is_the_callers() -> None:
         np.testing.assert_array_equal(host(turned), [[number], [0]])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a, b, c: [b, a, c],
+        lambda a, b, c: [c, a, b],
+        lambda a, b, c: [a + b, a, a],
+        lambda a, b, c: [b * 1, c, a],
+        lambda a, b, c: [b, b, a],
+    ],
+)
+def test_arrays_that_the_function_may_keep_may_change_places(change: Any) -> None:
+    compiled: Any = backend.compile(lambda state: change(*state), donate=[0])
+    start = [np.full(2, number, "float32") for number in (1.0, 10.0, 100.0)]
+    state, expected = [arr(x, "float32") for x in start], start
+    for _ in range(6):
+        state, expected = compiled(state), change(*expected)
+        np.testing.assert_array_equal([host(x) for x in state], expected)
+
+
 def test_many_threads_may_call_it() -> None:
     compiled: Any = backend.compile(lambda x: (x + 1) * (x - 1) + x)
     found: dict[int, HostArray] = {}

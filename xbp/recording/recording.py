@@ -94,10 +94,8 @@ class Recording(Generic[Result]):
         # What is found at the same place by every replay.
         given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
         self._lasting = set(given)
-        # What may be given back as it is.
-        self._returnable = {
-            id(place) for i, place in enumerate(places) if i in donated or i not in varying
-        }
+        self._donated = donated
+        self._unvarying = {id(place) for i, place in enumerate(places) if i not in varying}
         self.calls = list(self._calls(self._rewritten(trace.notes, given), given))
         if library.capture and all(isinstance(call, partial) for call in self.calls):
             # Each of them stays as it is from replay to replay.
@@ -219,17 +217,23 @@ class Recording(Generic[Result]):
 
         What was an argument, and was changed in place, is given back as it is.
         """
-        result: Result = self._rebuild_result([self._kept(output) for output in self.outputs])
+        kept = [self._kept(number) for number in range(len(self.outputs))]
+        result: Result = self._rebuild_result(kept)
         return result
 
     def last_result(self) -> Any:
         """Return the last part of the result alone."""
-        return self._kept(self.outputs[-1])
+        return self._kept(len(self.outputs) - 1)
 
-    def _kept(self, output: Any) -> Any:
+    def _kept(self, number: int) -> Any:
+        output = self.outputs[number]
         if not isinstance(output, Traced):
             return output
-        return output.value if id(output.value) in self._returnable else self._copy(output.value)
+        # An argument's own place is given back in its place alone. In another, as where two arrays
+        # change places, the next replay would write the one before it reads the other.
+        is_own = number in self._donated and output.value is values(self.inputs[number])
+        is_own = is_own or id(output.value) in self._unvarying
+        return output.value if is_own else self._copy(output.value)
 
     def needs_only(self, number: int) -> bool:
         """Tell whether one argument alone differs from a replay to the next.
