@@ -88,10 +88,8 @@ class JaxBackend(Backend):
         def call(*args: Any) -> Any:
             try:
                 return compiled(*args)
-            except jax.errors.JAXTypeError as error:
-                raise untraceable(error) from error
-            except TypeError as error:
-                if "unhashable" in str(error) and "Tracer" in str(error):
+            except (AttributeError, LookupError, TypeError) as error:
+                if isinstance(error, jax.errors.JAXTypeError) or "Trace" in str(error):
                     raise untraceable(error) from error
                 if "carry" not in str(error):
                     raise

@@ -2,6 +2,8 @@
 
 from collections import defaultdict, deque
 from dataclasses import dataclass
+from enum import Enum
+from math import cos
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,7 +194,9 @@ class Table(SGD):
 
 
 @pytest.mark.parametrize(
-    "look", [{5: 1}.get, lambda step: step in {5, 6}, hash], ids=["dictionary", "set", "hash"]
+    "look",
+    [lambda step: {5: 1}.get(step, 0), lambda step: step in {5, 6}, hash],
+    ids=["dictionary", "set", "hash"],
 )
 def test_a_number_is_not_looked_up_while_it_has_no_value(look: Any) -> None:
     """It would never be found, and the schedule be ignored."""
@@ -268,6 +272,123 @@ def test_an_attribute_that_is_new_is_a_change_too() -> None:
 
     with pytest.raises(TracingError, match=r"Late.update changes self.last"):
         fit(Late(0.1), 2)
+
+
+def test_an_attribute_that_is_gone_is_a_change_too() -> None:
+    class Warm(SGD):
+        state_names = ("lr",)
+
+        def __init__(self) -> None:
+            super().__init__(0.1)
+            self.is_cold = True
+
+        def update(self, params: Any, grads: Any) -> None:
+            if hasattr(self, "is_cold"):
+                del self.is_cold
+            super().update(params, grads)
+
+    with pytest.raises(TracingError, match=r"Warm.update changes self.is_cold"):
+        fit(Warm(), 2)
+
+
+def counting() -> Any:
+    calls = 0
+
+    def rate() -> float:
+        nonlocal calls
+        calls += 1
+        return 0.5**calls
+
+    return rate
+
+
+def counting_within() -> Any:
+    inner = counting()
+    return lambda: 2 * (0.5 * inner())
+
+
+def counting_in_a_default() -> Any:
+    def rate(*, calls: list[int] = []) -> float:  # noqa: B006  what is to be seen
+        calls.append(1)
+        return 0.5 ** len(calls)
+
+    return rate
+
+
+class CountingNumber(float):
+    calls = 0
+
+    def __call__(self) -> float:
+        self.calls += 1
+        return 0.5**self.calls
+
+
+class RatedBySomething(Optimizer):
+    state_names = ()
+
+    def __init__(self, rate: Any) -> None:
+        self.rate = rate
+
+    def update(self, params: Any, grads: Any) -> None:
+        rate = self.rate()
+        for key, gradient in grads.items():
+            params[key] -= rate * gradient
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        counting,
+        counting_within,
+        counting_in_a_default,
+        CountingNumber,
+        lambda: [0.125, 0.25, 0.5].pop,
+        lambda: deque([0.5, 0.25, 0.125]).popleft,
+    ],
+)
+def test_a_function_that_remembers_is_called_at_each_step(make: Any) -> None:
+    optimizer = RatedBySomething(make())
+    assert optimizer.unseen == ["rate"]
+    assert_same(fit(optimizer, 3), by_hand([0.5, 0.25, 0.125]), rtol=TOLERANCE)
+
+
+class Rate(Enum):
+    HIGH = 0.5
+
+
+def recursive() -> Any:
+    def rate(n: int = 3) -> float:
+        return 0.5 if n == 0 else rate(n - 1)
+
+    return rate
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        recursive,
+        lambda: float,
+        lambda: cos,
+        lambda: Rate.HIGH,
+        lambda: np.float64(0.5),
+        lambda: recursive,
+        lambda: (1, "a", None, (0.5,)),
+    ],
+)
+def test_a_function_that_remembers_nothing_is_traced(make: Any) -> None:
+    assert RatedBySomething(make()).unseen == []
+
+
+def test_a_variable_without_a_value_is_no_constant() -> None:
+    def make() -> Any:
+        def rate() -> float:
+            return later
+
+        if not X.size:
+            later = 1.0
+        return rate
+
+    assert RatedBySomething(make()).unseen == ["rate"]
 
 
 @pytest.mark.parametrize("make", [list, dict, set, object, lambda: iter([0.5, 0.25, 0.125])])

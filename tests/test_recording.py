@@ -4,7 +4,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from functools import partial
 from typing import Any
 
@@ -544,16 +544,51 @@ def test_memory_that_nobody_reads_any_more_is_used_again() -> None:
         (lambda x: 2 * np.asarray(x), "made no array of NumPy"),
         (lambda x: x.sum(), "no attribute 'sum'"),
         (lambda x: x * len(x), "has no len"),
+        (lambda x: x * len(f"{x}"), "has no value yet"),
+        (lambda x: x * {str(x): 1}.get("1", 2), "has no value yet"),
+        (lambda x: x * len("%r" % x), "has no value yet"),  # noqa: UP031
     ],
 )
+@pytest.mark.filterwarnings("ignore:__array_wrap__")
 def test_what_cannot_be_traced_says_so(function: Any, message: str) -> None:
     if backend.name == "jax":
-        if "attribute" in message or "len" in message or "ufuncs" in message:
+        if any(word in message for word in ("attribute", "len", "ufuncs", "yet")):
             pytest.skip("JAX's tracers can do that")
         message = "[Tt]race"
     place = rf"test_recording.py, line {function.__code__.co_firstlineno}, in <lambda>: cannot be"
     with pytest.raises(TracingError, match=rf"{place} traced.*{message}.*traceable = False"):
         backend.compile(function)(arr([1.0], "float32"))
+
+
+@pytest.mark.skipif(not compiled_or_recorded, reason="neither records nor compiles")
+def test_what_numbers_alone_can_do_cannot_be_traced() -> None:
+    compiled: Any = backend.compile(lambda x, n: x * pow(n, 3, 7))
+    if backend.name != "jax":
+        np.testing.assert_array_equal(host(compiled(arr([2.0]), 2)), [2.0])  # 2³ is 8
+    with pytest.raises(TracingError, match="cannot be traced"):
+        compiled(arr([2.0]), 3)
+
+
+def test_what_fails_untraced_too_raises_its_own_error() -> None:
+    rates: dict[str, float] = {}
+    compiled: Any = backend.compile(lambda x: x * rates["no such key"])
+    with pytest.raises(KeyError, match=r"^'no such key'"):
+        compiled(arr([1.0]))
+
+
+@pytest.mark.parametrize("duplicate", [copy, deepcopy])
+def test_copies_are_traced_as_the_library_makes_them(duplicate: Callable[[Any], Any]) -> None:
+    def step(state: dict[str, Any]) -> dict[str, Any]:
+        old = {key: duplicate(value) for key, value in state.items()}
+        state["x"] *= 2
+        return {"x": state["x"] + old["x"], "y": duplicate(old)["x"] + state["y"]}
+
+    compiled: Any = backend.compile(step, donate=[0])
+    state, plain = ({"x": arr([1.0, 3.0]), "y": arr([1.0, 2.0])} for _ in range(2))
+    for _ in range(5):
+        state, plain = compiled(state), step(plain)
+        for key, value in state.items():
+            np.testing.assert_array_equal(host(value), host(plain[key]))
 
 
 @pytest.mark.skipif(not compiled_or_recorded, reason="neither records nor compiles")

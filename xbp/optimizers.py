@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, MutableMapping
 from inspect import isdatadescriptor
 from operator import attrgetter, iadd, isub
-from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any, ClassVar, Self
 
 from xbp.errors import SettingError, ShapeError
+from xbp.immutability import is_immutable
 from xbp.namespace import Array, DType, cast_like, is_floating, namespace_of, require_floating
 from xbp.registry import backend_of
 from xbp.settings import positive_number, share
@@ -78,7 +78,7 @@ class Optimizer:
     @property
     def unseen(self) -> list[str]:
         """Which of these may change without another taking their place."""
-        return [name for name, value in self.unnamed.items() if not _is_constant(value)]
+        return [name for name, value in self.unnamed.items() if not is_immutable(value)]
 
     def bound_to(self, state: Mapping[str, Any]) -> Self:
         """Return a copy of the optimizer with another state."""
@@ -258,19 +258,6 @@ class Adam(Optimizer):
             step = self.lr / unbias1 * self.mean[key]
             step /= xp.sqrt(self.mean_square[key] / unbias2) + self.epsilon
             _change(params, key, isub, cast_like(step, like=params[key]))
-
-
-# What an attribute may be that nobody names: it cannot change but by another taking its place.
-_CONSTANTS = (int, float, complex, str, bytes, NoneType, type, ModuleType, BuiltinFunctionType)
-
-
-def _is_constant(value: Any) -> bool:
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return not vars(value) and all(map(_is_constant, [*cells, *(value.__defaults__ or ())]))
-    return isinstance(value, _CONSTANTS) or (
-        isinstance(value, tuple | frozenset) and all(map(_is_constant, value))
-    )
 
 
 def _odd_container(value: Any) -> Any:

@@ -84,10 +84,13 @@ class Recording(Generic[Result]):
         before = {i: self._copy(places[i]) for i in donated if is_array(places[i])}
         try:
             result = function(*rebuild(self.inputs))
+        except XbpError:
+            _restore(places, before)
+            raise
         except Exception as error:
             _restore(places, before)
-            if isinstance(error, XbpError) or Traced.__name__ not in str(error):
-                raise
+            # What fails untraced, too, has another reason: that error is raised here.
+            function(*rebuild([self._copy(place) for place in places]))
             raise untraceable(error) from error
         trace.is_running = False
         self.outputs, self._rebuild_result = flatten(result)

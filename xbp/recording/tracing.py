@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterator
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -72,7 +73,14 @@ class Traced:
     __bool__ = __float__ = __int__ = __index__ = _no_value
 
     def __repr__(self) -> str:
-        return f"<traced {self.value!r}>"
+        # A text that the function looks up or compares would be another at the next call.
+        return self._no_value() if self.trace.is_running else f"<traced {self.value!r}>"
+
+    def __copy__(self) -> Any:
+        return self.trace.call("", copy, (self,), {})
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self.trace.call("", deepcopy, (self,), {})
 
     shape = property(lambda self: self.value.shape)
     dtype = property(lambda self: self.value.dtype)

@@ -214,12 +214,15 @@ def _settled(value: Any, before: Any) -> Any:
 
 def _require_same(before: Mapping[str, Any], optimizer: Optimizer) -> None:
     """Raise `TracingError` if an optimizer that says what it changes has changed something else."""
-    for name, value in optimizer.unnamed.items():
-        if name not in before or (
-            value is not before[name] and (hasattr(value, "dtype") or value != before[name])
-        ):
+    after = optimizer.unnamed
+    for name in [*before, *after]:
+        if not (name in before and name in after and _is_kept(before[name], after[name])):
             kind = type(optimizer).__name__
             raise TracingError(
                 f"{kind}.update changes self.{name}, which state_names does not name: name it "
                 "there, so that it is traced and saved, or say state_names = None"
             )
+
+
+def _is_kept(before: Any, after: Any) -> bool:
+    return after is before or bool(not hasattr(after, "dtype") and after == before)

@@ -1,0 +1,51 @@
+"""What remembers nothing: it is another only if something else takes its place."""
+
+from dis import get_instructions
+from enum import Enum
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
+from typing import Any
+
+_NUMBERS_AND_TEXT = (int, float, complex, str, bytes, NoneType)
+_NAMED_ONCE = (type, ModuleType, Enum)
+
+
+def is_immutable(value: Any, within: tuple[FunctionType, ...] = ()) -> bool:
+    """Tell whether a value remembers nothing, as far as can be seen from outside.
+
+    Parameters
+    ----------
+    value
+        Anything.
+    within
+        The functions that are being looked into: one may call itself.
+    """
+    if isinstance(value, FunctionType):
+        return any(value is function for function in within) or _keeps_nothing(value, within)
+    if isinstance(value, BuiltinFunctionType):
+        return is_immutable(value.__self__, within)  # a module, or a list that is used up
+    if isinstance(value, _NAMED_ONCE):
+        return True
+    if isinstance(value, tuple | frozenset) and not hasattr(value, "__dict__"):
+        return all(is_immutable(part, within) for part in value)
+    return isinstance(value, _NUMBERS_AND_TEXT) and not hasattr(value, "__dict__")
+
+
+def _keeps_nothing(function: FunctionType, within: tuple[FunctionType, ...]) -> bool:
+    try:
+        around = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # a variable that has no value yet
+        return False
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return not (vars(function) or _assigns_around(function.__code__)) and all(
+        is_immutable(part, (*within, function)) for part in [*around, *defaults]
+    )
+
+
+def _assigns_around(code: CodeType) -> bool:
+    """Tell whether code assigns to a variable of the function around it: ``nonlocal``."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return any(
+        instruction.opname in ("STORE_DEREF", "DELETE_DEREF")
+        and instruction.argval in code.co_freevars
+        for instruction in get_instructions(code)
+    ) or any(map(_assigns_around, inner))
