@@ -10,7 +10,7 @@ import jax.numpy
 import numpy
 
 from xbp.backend import Backend, Function, Work
-from xbp.errors import DTypeError, TracingError
+from xbp.errors import DTypeError, TracingError, XbpError
 from xbp.namespace import Array
 from xbp.recording import untraceable
 
@@ -88,16 +88,19 @@ class JaxBackend(Backend):
         def call(*args: Any) -> Any:
             try:
                 return compiled(*args)
-            except (AttributeError, LookupError, TypeError) as error:
-                if isinstance(error, jax.errors.JAXTypeError) or "Trace" in str(error):
-                    raise untraceable(error) from error
-                if "carry" not in str(error):
-                    raise
-                raise TracingError(
-                    "what a step changes has the same structure, shapes and dtypes after each "
-                    "step, or it cannot be compiled: an optimizer makes room for what it remembers "
-                    f"in prepare(params), or says state_names = None ({error})"
-                ) from error
+            except (XbpError, jax.errors.JaxRuntimeError):
+                raise
+            except Exception as error:
+                if isinstance(error, TypeError) and "carry" in str(error):
+                    raise TracingError(
+                        "what a step changes has the same structure, shapes and dtypes after each "
+                        "step, or it cannot be compiled: an optimizer makes room for what it "
+                        f"remembers in prepare(params), or says state_names = None ({error})"
+                    ) from error
+                # What fails as it is written, too, has another reason: that error is raised here.
+                with jax.disable_jit():
+                    function(*args)
+                raise untraceable(error) from error
 
         return cast(Function, call)
 

@@ -555,9 +555,63 @@ def test_what_cannot_be_traced_says_so(function: Any, message: str) -> None:
         if any(word in message for word in ("attribute", "len", "ufuncs", "yet")):
             pytest.skip("JAX's tracers can do that")
         message = "[Tt]race"
+    if backend.name == "dpnp" and ("NumPy" in message or "ufuncs" in message):
+        pytest.skip("dpnp cannot do that either")
     place = rf"test_recording.py, line {function.__code__.co_firstlineno}, in <lambda>: cannot be"
     with pytest.raises(TracingError, match=rf"{place} traced.*{message}.*traceable = False"):
         backend.compile(function)(arr([1.0], "float32"))
+
+
+def in_place(x: Array) -> Array:
+    y = x + 0
+    getattr(namespace_of(x), "clamp_" if backend.name == "torch" else "put")(y, *places(x))
+    return y
+
+
+def places(x: Array) -> tuple[Any, ...]:
+    return (0.0, 1.0) if backend.name == "torch" else ([0], 5.0)
+
+
+@pytest.mark.skipif(not backend.writers, reason="records nothing")
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: namespace_of(x).add(x, x, out=x),
+        lambda x: namespace_of(x).add(x, 1, out=x + 0),
+        lambda x: namespace_of(x).clip(x, 0, 1, out=x),
+        in_place,
+    ],
+)
+def test_what_is_changed_unseen_cannot_be_traced(function: Any) -> None:
+    if backend.name == "dpnp" and function is in_place:
+        pytest.skip("dpnp has no put")
+    x = arr([1.0, 2.0], "float32")
+    with pytest.raises(TracingError, match="changes a Traced array in place: use what it returns"):
+        backend.compile(function)(x)
+
+
+def test_what_gives_back_its_argument_is_traced() -> None:
+    def function(x: Array) -> Array:
+        xp = namespace_of(x)
+        y = xp.astype(xp.reshape(xp.asarray(x), x.shape), x.dtype, copy=False)
+        return xp.where(xp.isnan(y), 5.0, y) + xp.real(y)
+
+    compiled: Any = backend.compile(function)
+    for first in (1.0, np.nan, 3.0):
+        found = compiled(arr([first, 2.0], "float32"))
+        np.testing.assert_array_equal(host(found), host(function(arr([first, 2.0], "float32"))))
+
+
+def test_functions_of_linear_algebra_are_traced() -> None:
+    def function(x: Array) -> Array:
+        xp = namespace_of(x)
+        u, s, vh = xp.linalg.svd(x, full_matrices=False)
+        return xp.linalg.vector_norm(u @ (s[:, None] * vh) - 2 * x) + xp.linalg.svd(x).S[0]
+
+    compiled: Any = backend.compile(function)
+    for scale in (1.0, 2.0, 3.0):
+        x = arr(scale * np.eye(2) + 1, "float32")
+        np.testing.assert_allclose(host(compiled(x)), host(function(x)), rtol=1e-5)
 
 
 @pytest.mark.skipif(not compiled_or_recorded, reason="neither records nor compiles")
@@ -578,6 +632,9 @@ def test_what_fails_untraced_too_raises_its_own_error() -> None:
 
 @pytest.mark.parametrize("duplicate", [copy, deepcopy])
 def test_copies_are_traced_as_the_library_makes_them(duplicate: Callable[[Any], Any]) -> None:
+    if backend.name == "dpnp" and duplicate is deepcopy:
+        pytest.skip("dpnp has none")
+
     def step(state: dict[str, Any]) -> dict[str, Any]:
         old = {key: duplicate(value) for key, value in state.items()}
         state["x"] *= 2

@@ -137,13 +137,19 @@ class TracingNamespace:
     ----------
     traces
         The array namespace.
+    prefix
+        What stands before the names of its functions: ``linalg.``.
     """
 
-    def __init__(self, xp: Namespace) -> None:
+    def __init__(self, xp: Namespace, prefix: str = "") -> None:
         self.traces = xp
+        self.prefix = prefix
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self.traces, name)
+        if name in ("linalg", "fft"):
+            setattr(self, name, TracingNamespace(member, f"{name}."))
+            return getattr(self, name)
         if isinstance(member, type) or not callable(member) or name.startswith("__"):
             return member
 
@@ -151,7 +157,7 @@ class TracingNamespace:
             traced = next(traced_among((args, kwargs)), None)
             if traced is None:
                 return member(*args, **kwargs)
-            return traced.trace.call(name, member, args, kwargs)
+            return traced.trace.call(self.prefix + name, member, args, kwargs)
 
         setattr(self, name, noting)
         return noting
@@ -219,8 +225,19 @@ class Trace:
         self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Call a function, and note it."""
-        result = function(*values(args), **values(kwargs))
         inputs = list(traced_among((args, kwargs)))
+        # Only of these it is known that they change nothing, and share memory with nothing.
+        is_fresh = name in self.fresh and name != "astype"
+        arrays = [x.value for x in inputs if name and is_array(x.value)]
+        before = [] if is_fresh else [self.xp.asarray(x, copy=True) for x in arrays]
+        result = function(*values(args), **values(kwargs))
+        if (
+            result is None
+            or "out" in kwargs
+            or (is_fresh and any(result is x for x in arrays))
+            or not all(map(self._is_equal, arrays, before))
+        ):
+            raise TypeError(f"{name} changes a Traced array in place: use what it returns instead")
         for traced in inputs:
             if result is traced.value:
                 return traced
@@ -231,10 +248,15 @@ class Trace:
         owners: frozenset[Traced] = frozenset().union(*(x.owners for x in inputs))
         whole = self._noted(Note("", function, args, kwargs, self.traced(result, owners)))
         if isinstance(result, tuple | list):
-            return type(result)(
-                self.call("", operator.getitem, (whole, i), {}) for i in range(len(result))
+            make = getattr(type(result), "_make", type(result))  # of one whose parts have names
+            return make(
+                [self.call("", operator.getitem, (whole, i), {}) for i in range(len(result))]
             )
         return whole
+
+    def _is_equal(self, x: Any, before: Any) -> bool:
+        # Not a number is not itself either.
+        return bool(self.xp.all((x == before) | ((x != x) & (before != before))))  # noqa: PLR0124
 
     def change(
         self, name: str, function: Callable[[Any, Any], Any], x: Traced, other: Any
