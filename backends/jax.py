@@ -1,5 +1,6 @@
 """JAX, on whatever device it runs; training steps are compiled."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -83,11 +84,15 @@ class JaxBackend(Backend):
 
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
         """Return the function under `jax.jit`."""
-        compiled = jax.jit(function, donate_argnums=tuple(donate))
+
+        def on_plain(*args: Any) -> Any:
+            return _ordered(function(*map(_plain, args)))
+
+        compiled = jax.jit(on_plain, donate_argnums=tuple(donate))
 
         def call(*args: Any) -> Any:
             try:
-                return compiled(*args)
+                return _plain(compiled(*map(_ordered, args)))
             except (XbpError, jax.errors.JaxRuntimeError):
                 raise
             except Exception as error:
@@ -97,9 +102,10 @@ class JaxBackend(Backend):
                         "step, or it cannot be compiled: an optimizer makes room for what it "
                         f"remembers in prepare(params), or says state_names = None ({error})"
                     ) from error
-                # What fails as it is written, too, has another reason: that error is raised here.
-                with jax.disable_jit():
-                    function(*args)
+                if "Trace" not in str(error):
+                    # What fails uncompiled, too, has another reason: that error is raised here.
+                    with jax.disable_jit():
+                        function(*args)
                 raise untraceable(error) from error
 
         return cast(Function, call)
@@ -116,18 +122,18 @@ class JaxBackend(Backend):
 
         def run(state: Any, rows: Array, others: tuple[Array, ...]) -> tuple[Any, Array]:
             def step(state: Any, row: Array) -> tuple[Any, Array]:
-                bound = work.bound_to(state)
+                bound = work.bound_to(_plain(state))
                 result = bound.step(row, *others)
-                return bound.state, result
+                return _ordered(bound.state), result
 
-            last, results = jax.lax.scan(step, state, rows)
-            return last, results
+            last, results = jax.lax.scan(step, _ordered(state), rows)
+            return _plain(last), results
 
         compiled = self.compile(run, donate=[0])
 
         def run_on_own_state(rows: Array, *others: Array) -> Array:
             # A copy: what the state was before is its owner's, and stays.
-            own = jax.tree.map(jax.numpy.copy, work.state)
+            own = jax.tree.map(jax.numpy.copy, _ordered(work.state))
             work.state, results = compiled(own, rows, others)
             return results
 
@@ -143,6 +149,19 @@ class JaxBackend(Backend):
 def _dtypes(device: jax.Device, in_64_bit_mode: bool) -> Mapping[str, Any]:
     known: Mapping[str, Any] = jax.numpy.__array_namespace_info__().dtypes(device=device)
     return known
+
+
+def _ordered(tree: Any) -> Any:
+    """Return nested values with dictionaries in the order they have: JAX sorts plain ones."""
+    if type(tree) is dict:
+        return OrderedDict((key, _ordered(part)) for key, part in tree.items())
+    return type(tree)(map(_ordered, tree)) if type(tree) in (list, tuple) else tree
+
+
+def _plain(tree: Any) -> Any:
+    if type(tree) is OrderedDict:
+        return {key: _plain(part) for key, part in tree.items()}
+    return type(tree)(map(_plain, tree)) if type(tree) in (list, tuple) else tree
 
 
 def _device_name(device: Any) -> str:

@@ -171,7 +171,32 @@ class Turns(Optimizer):
             params[key] = params[key] - 0.3 * self.first[key]
 
 
-@pytest.mark.parametrize("kind", [HeavyBall, Late, Turns])
+class InOrder(Optimizer):
+    """Slows down from memory to memory, in the order of a dictionary, with keys of two kinds."""
+
+    state_names = ("velocity", "rates")
+
+    def __init__(self) -> None:
+        self.velocity: dict[str, Array] = {}
+        self.rates = {"n": 0.5, 0: 0.25, None: 0.125, "b": 0.0625}
+
+    def prepare(self, params: Any) -> None:
+        self.velocity = {key: W * 0 for key, W in params.items()}
+
+    def update(self, params: Any, grads: Any) -> None:
+        for rate, (key, v) in zip(self.rates.values(), self.velocity.items(), strict=True):
+            self.velocity[key] = 0.5 * v + grads[key]
+            params[key] = params[key] - rate * self.velocity[key]
+
+
+def test_a_dictionary_keeps_its_order() -> None:
+    optimizer = InOrder()
+    fit(optimizer, 3)
+    assert list(optimizer.velocity) == ["W1", "b1", "W2", "b2"]
+    assert list(optimizer.rates.items()) == [("n", 0.5), (0, 0.25), (None, 0.125), ("b", 0.0625)]
+
+
+@pytest.mark.parametrize("kind", [HeavyBall, Late, Turns, InOrder])
 def test_arrays_that_an_optimizer_remembers_may_change_places(kind: type[Optimizer]) -> None:
     traced, plain = kind(), silent(kind)()
     assert plain.state is None
