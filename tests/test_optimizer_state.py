@@ -203,6 +203,27 @@ def test_arrays_that_an_optimizer_remembers_may_change_places(kind: type[Optimiz
     assert_same(fit(traced, 7), fit(plain, 7), rtol=TOLERANCE)
 
 
+class Cyclic(SGD):
+    """Halves its rate in every third step."""
+
+    state_names = ("lr", "steps")
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.steps = 0
+
+    def update(self, params: Any, grads: Any) -> None:
+        super().update(params, grads)
+        self.steps = self.steps + 1
+        self.lr = self.lr * 0.5 ** (self.steps % 3 == 0)
+
+
+def test_a_schedule_by_a_remainder() -> None:
+    optimizer = Cyclic()
+    assert_same(fit(optimizer, 7), by_hand([0.5] * 3 + [0.25] * 3 + [0.125]), rtol=TOLERANCE)
+    assert (optimizer.steps, optimizer.lr) == (7, 0.125)
+
+
 class Table(SGD):
     """Looks its rate up by the number of the step."""
 

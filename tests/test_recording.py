@@ -283,6 +283,23 @@ def test_numbers_may_differ_from_call_to_call() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda n: n % 7,
+        lambda n: n - n // 10 * 10,
+        lambda n: (n % 5 < 1) + 2.0 ** (n % 2),
+        lambda n: 1 * n + 0,
+        lambda n: abs(n) // 1,
+        lambda n: (n | 0) & 255,
+    ],
+)
+def test_numbers_that_come_out_as_they_went_in_are_computed_again(change: Any) -> None:
+    compiled: Any = backend.compile(lambda x, n: x * change(n))
+    for n in (3, 4, 5, 6, 7, 8, 12, 20, 21):
+        np.testing.assert_array_equal(host(compiled(arr([1.0]), n)), [change(n)])
+
+
 def test_shapes_and_dtypes_may_differ_from_call_to_call() -> None:
     compiled: Any = backend.compile(lambda x: x + x)
     for _ in range(3):

@@ -239,7 +239,8 @@ class Trace:
         ):
             raise TypeError(f"{name} changes a Traced array in place: use what it returns instead")
         for traced in inputs:
-            if result is traced.value:
+            # Of a number that says nothing: 5 % 7 is the same object as 5.
+            if is_array(result) and result is traced.value:
                 return traced
         if name in self.fresh and hasattr(result, "dtype"):
             if not is_array(result):
