@@ -521,7 +521,7 @@ def test_what_is_remembered_may_be_of_any_kind(memory: Any, change: Any, expecte
     found, plain = learned(Remembering), learned(silent(Remembering))
     if expected is not None:
         assert found == plain == expected
-        assert type(found) is type(plain)
+        assert type(found) is type(expected)  # NumPy's numbers are numbers
     elif isinstance(memory, dict):
         np.testing.assert_allclose(host(found["b1"]), host(plain["b1"]), rtol=TOLERANCE)
     else:
@@ -763,6 +763,110 @@ def test_a_training_that_goes_on_has_the_numbers_that_it_had(make: Any, tmp_path
             assert goes_on.state[name] == value
     # Twice, and with the optimizer that has learned already.
     assert_same(fit(goes_on, 6, checkpoints=Checkpoints(tmp_path, resume=True)), expected)
+
+
+class Decaying(Optimizer):
+    """Lets its rate decay, whatever kind of number it is."""
+
+    state_names = ("lr", "decay")
+
+    def __init__(self, lr: Any, decay: Any) -> None:
+        self.lr, self.decay = lr, decay
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key, gradient in grads.items():
+            params[key] = params[key] - self.lr * gradient
+        self.lr = self.lr * self.decay
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32, float])
+def test_numpys_numbers_are_numbers(number: Any, tmp_path: Path) -> None:
+    fit(Decaying(number(0.5), number(0.5)), 2, checkpoints=Checkpoints(tmp_path, resume=True))
+    optimizer = Decaying(number(0.5), number(0.5))
+    found = fit(optimizer, 4, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert_same(found, by_hand([0.5, 0.25, 0.125, 0.0625]), rtol=TOLERANCE)
+    assert (type(optimizer.lr), optimizer.lr) == (float, 0.5**5)
+
+
+@pytest.mark.parametrize("number", [float, lambda value: arr(value, widest)])
+def test_a_number_of_any_kind_may_be_another_when_a_training_goes_on(
+    number: Any, tmp_path: Path
+) -> None:
+    fit(Decaying(number(0.5), number(1.0)), 2, checkpoints=Checkpoints(tmp_path, resume=True))
+    found = fit(
+        Decaying(number(0.125), number(1.0)), 4, checkpoints=Checkpoints(tmp_path, resume=True)
+    )
+    assert_same(found, by_hand([0.5, 0.5, 0.125, 0.125]), rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("number", [float, lambda value: arr(value, widest)])
+def test_what_has_changed_cannot_be_another_too(number: Any, tmp_path: Path) -> None:
+    fit(Decaying(number(0.5), number(0.5)), 2, checkpoints=Checkpoints(tmp_path, resume=True))
+    with pytest.raises(
+        CheckpointError, match=r"began with optimizer\.lr 0\.5 and had changed it to"
+    ):
+        fit(Decaying(number(0.75), number(0.5)), 4, checkpoints=Checkpoints(tmp_path, resume=True))
+
+
+class Growing(Optimizer):
+    """Remembers more and more."""
+
+    state_names = ("memory",)
+
+    def __init__(self, memory: Any, grow: Any) -> None:
+        self.memory, self.grow = memory, grow
+
+    def update(self, params: Any, grads: Any) -> None:
+        self.memory = self.grow(self.memory, grads)
+        for key, gradient in grads.items():
+            params[key] = params[key] - 0.1 * gradient
+
+
+@pytest.mark.parametrize(
+    ("memory", "grow", "message"),
+    [
+        (
+            [],
+            lambda memory, grads: [*memory, 0.5],
+            r"memory\.0 is not at first, and 0\.5",
+        ),
+        (
+            {},
+            lambda memory, grads: dict(grads),
+            r"memory\.W1 is not at first, and of",
+        ),
+        (None, lambda memory, grads: grads["b1"] * 1, r"memory is not at first, and of"),
+        (1e300, lambda memory, grads: memory * 1e300, r"memory is 1e\+300 at first, and inf after"),
+    ],
+    ids=["list", "dictionary", "none", "infinite"],
+)
+def test_what_nobody_could_go_on_with_is_not_saved(
+    memory: Any, grow: Any, message: str, tmp_path: Path
+) -> None:
+    network, before = net(), values_of(net())
+    with pytest.raises(SettingError, match=f"cannot be saved: .*{message}.* make room for it in"):
+        fit(Growing(memory, grow), 3, network, checkpoints=Checkpoints(tmp_path, resume=True))
+    for key, value in values_of(network).items():
+        np.testing.assert_array_equal(value, before[key])
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_what_grows_late_is_not_saved_either(tmp_path: Path) -> None:
+    """What was saved before stays there to go on with."""
+    silent = {"n": 0}
+
+    def grow(memory: Any, grads: Any) -> Any:
+        silent["n"] += 1
+        return memory if silent["n"] < 20 else [*memory, 0.5]
+
+    class Late(Growing):
+        state_names = ("memory",)
+
+    if backend.name == "jax":
+        pytest.skip("it is compiled before it grows")
+    optimizer = Late([0.25], grow)
+    with pytest.raises((SettingError, TracingError)):
+        fit(optimizer, 60, checkpoints=Checkpoints(tmp_path, every_steps=5, resume=True))
 
 
 def test_a_setting_may_be_another_when_a_training_goes_on(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from math import isfinite, nan
+from operator import eq
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from xbp.errors import CheckpointError, SettingError
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
+from xbp.recording import is_array
 from xbp.settings import as_json, is_finite_number, is_integer, is_number
 from xbp.tensors import HostArray, TensorFile, as_bytes, dense, to_bytes
 from xbp.training.history import MEASURED, History
@@ -162,9 +164,7 @@ def pack(
     """
     to_numpy = network.backend.to_numpy
     values = {"params": network.params, "optimizer": optimizer.state or {}}
-    arrays = {
-        name: to_numpy(value) for name, value in _named(values).items() if hasattr(value, "dtype")
-    }
+    arrays = {name: to_numpy(value) for name, value in _named(values).items() if is_array(value)}
     arrays["loss"] = np.asarray(history["loss"], dtype=np.float64)
     spec = f"{network.backend.name}:{network.backend.device}"
     return Checkpoint(
@@ -189,7 +189,7 @@ def numbers_of(optimizer: Optimizer) -> dict[str, Any]:
         If JSON cannot hold it, or the way to two things is the same.
     """
     found = _named({"optimizer": optimizer.state or {}})
-    numbers = {name: value for name, value in found.items() if not hasattr(value, "dtype")}
+    numbers = {name: value for name, value in found.items() if not is_array(value)}
     return dict(as_json(f"what {optimizer!r} remembers beside arrays", numbers))
 
 
@@ -212,27 +212,78 @@ def unpack(
     CheckpointError
         If something does not fit.
     """
-    here = pack(network, optimizer, {"loss": []}, {})
+    here = Memory.of(network, optimizer)
     for name, value in {**position, "optimizer": type(optimizer).__name__}.items():
         if checkpoint.state.get(name) != value:
             raise CheckpointError(
                 f"the training that was saved had {name} {checkpoint.state.get(name)}, this one "
                 f"has {value}: go on with the same"
             )
-    needed, found = _described(here.arrays), _described(checkpoint.arrays)
-    if needed != found:
-        different = sorted(set(needed.items()) ^ set(found.items()))[0][0]
+    saved = Memory.saved_in(checkpoint)
+    if misfit := here.misfit(saved):
+        name, now, then = misfit
         raise CheckpointError(
-            f"the training that was saved had {different} {found.get(different, 'not')}, this one "
-            f"has {needed.get(different, 'no such array')}: build the same network and optimizer"
+            f"the training that was saved had {name} {then}, this one has {now}: build the same "
+            "network and optimizer"
         )
-    backend = network.backend
-    values = {name: backend.asarray(array) for name, array in checkpoint.arrays.items()}
-    values |= _numbers(checkpoint.state, here.state["numbers"], repr(optimizer))
+    numbers = _numbers(checkpoint.state.get("given"), saved.numbers, here.numbers, repr(optimizer))
+    values: dict[str, Any] = dict(numbers)
+    for name, array in checkpoint.arrays.items():
+        host = np.asarray(numbers[name], dtype=array.dtype) if name in numbers else array
+        values[name] = network.backend.asarray(host)
     memory = _filled("optimizer", optimizer.state or {}, values)
     # From here on nothing can fail.
     network.params.update({key: values[f"params.{key}"] for key in network.params})
     optimizer.remember(memory)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a training is resumed by: what is saved of it has to fit how it begins.
+
+    Attributes
+    ----------
+    arrays : dict of str to str
+        Shape and dtype of parameters and of what the optimizer remembers, by the way to it.
+    numbers : dict of str to object
+        The optimizer's numbers and texts, arrays without dimensions among them.
+    """
+
+    arrays: Mapping[str, str]
+    numbers: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, network: Network, optimizer: Optimizer) -> Self:
+        """Return that of a training as it is now. This waits for the device."""
+        return cls.saved_in(pack(network, optimizer, {"loss": []}, {}))
+
+    @classmethod
+    def saved_in(cls, checkpoint: Checkpoint) -> Self:
+        """Return that of the training in a checkpoint."""
+        arrays = {name: array for name, array in checkpoint.arrays.items() if name != "loss"}
+        scalars = {
+            name: array.item()
+            for name, array in arrays.items()
+            if name.startswith("optimizer.") and array.ndim == 0
+        }
+        return cls(
+            {
+                name: f"of shape {array.shape} and dtype {array.dtype.name}"
+                for name, array in arrays.items()
+            },
+            {**checkpoint.state["numbers"], **scalars},
+        )
+
+    def misfit(self, later: Self) -> tuple[str, Any, Any] | None:
+        """Return what of a later one does not fit: its name, what it is here, and there."""
+        for here, there, fits in (
+            (self.arrays, later.arrays, eq),
+            (self.numbers, later.numbers, _is_like),
+        ):
+            for name in sorted(here.keys() | there.keys()):
+                if not (name in here and name in there and fits(there[name], here[name])):
+                    return name, here.get(name, "not"), there.get(name, "not")
+        return None
 
 
 def history_in(checkpoint: Checkpoint, *, classifies: bool, has_test: bool) -> History:
@@ -285,15 +336,17 @@ _CAN_BE: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _numbers(state: Mapping[str, Any], here: Mapping[str, Any], optimizer: str) -> dict[str, Any]:
+def _numbers(
+    given: Mapping[str, Any] | None,
+    saved: Mapping[str, Any],
+    here: Mapping[str, Any],
+    optimizer: str,
+) -> dict[str, Any]:
     """Return the numbers that an optimizer goes on with.
 
     What the training had changed goes on from there. What it had not is a setting, and may be
     another now. Both at once make no sense.
     """
-    saved, given = state["numbers"], state.get("given")
-    if saved.keys() != here.keys() or not all(_is_like(saved[name], here[name]) for name in here):
-        raise CheckpointError(f"the optimizer's numbers are {saved}, but {here} here")
     if given is None:  # written before what was given was written down
         given = {name: value for name, value in saved.items() if isinstance(value, float)}
     numbers = {}
@@ -353,11 +406,3 @@ def _filled(path: str, like: Any, values: Mapping[str, Any]) -> Any:
         return values[path]
     filled = {name: _filled(f"{path}.{name}", value, values) for name, value in parts}
     return filled if isinstance(like, Mapping) else type(like)(filled.values())
-
-
-def _described(arrays: Mapping[str, HostArray]) -> dict[str, str]:
-    return {
-        name: f"of shape {array.shape} and dtype {array.dtype.name}"
-        for name, array in arrays.items()
-        if name != "loss"
-    }

@@ -1,6 +1,6 @@
 """One step of learning: mini-batch, gradient, update."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
 from typing import Any, Self
 
@@ -38,6 +38,7 @@ class Learner:
         self.network = network
         self.optimizer = optimizer
         self.check_finite = check_finite
+        _take_numbers_of_python(optimizer)
         self._numbers = optimizer.state or {}
         for name, value in self._numbers.items():
             for leaf in flatten(value)[0]:
@@ -103,9 +104,9 @@ class Learner:
                 f"two equal calls of {name}.forward differ, so it cannot be traced: it does not "
                 "say traceable = True"
             )
-        if type(self.optimizer).__module__ == Optimizer.__module__:
+        if _is_of_xbp(self.optimizer):
             return
-        first, second = (flatten(self._updated())[0] for _ in range(2))
+        first, second = (flatten(self._updated().state)[0] for _ in range(2))
         if len(first) != len(second) or not all(map(_is_equal, first, second)):
             kind = type(self.optimizer).__name__
             raise TracingError(
@@ -114,13 +115,19 @@ class Learner:
                 "keep that in attributes which it names, or say state_names = None"
             )
 
-    def _updated(self) -> dict[str, Any] | None:
-        """Return the state after an update of a copy, by gradients of 1."""
-        trial = self.bound_to(copied(self.state))
+    def updated(self) -> Self | None:
+        """Return a copy after an update by gradients of 1; None if the optimizer is xbp's own."""
+        known = self.optimizer.state is not None and not _is_of_xbp(self.optimizer)
+        return self._updated() if known else None
+
+    def _updated(self) -> Self:
+        state = {"params": dict(self.network.params), "memory": self.optimizer.state}
+        trial = self.bound_to(copied(state))
         params = trial.network.params
         gradients = {key: namespace_of(W).ones_like(W) for key, W in params.items()}
         trial.optimizer.update(params, gradients)
-        return trial.state
+        trial.settle()
+        return trial
 
     def settle(self) -> None:
         """Let what was a Python number be one again: a compiled step makes arrays of numbers.
@@ -128,7 +135,8 @@ class Learner:
         This waits for the device.
         """
         if (memory := self.optimizer.state) is not None:
-            self.optimizer.remember(_settled(memory, self._numbers))
+            settled = _settled(memory, self._numbers, self.network.backend.asarray)
+            self.optimizer.remember(settled)
 
     def step(self, batch: Array, x: Array, t: Array) -> Array:
         """Learn from the samples of a batch, given by their numbers, and return the loss."""
@@ -147,6 +155,10 @@ class Learner:
         if self.check_finite and (where := parameter_not_finite(self.network)):
             raise DivergenceError(f"the update of {where} gave NaN or infinity")
         return loss
+
+
+def _is_of_xbp(optimizer: Optimizer) -> bool:
+    return type(optimizer).__module__ == Optimizer.__module__
 
 
 def copied(tree: Any) -> Any:
@@ -179,6 +191,16 @@ def _put_back(optimizer: Optimizer, memory: Mapping[str, Any]) -> None:
             vars(optimizer)[name] = value
 
 
+def _take_numbers_of_python(optimizer: Optimizer) -> None:
+    """Let NumPy's numbers be Python's: no library but NumPy computes with those."""
+    for name, value in (optimizer.state or {}).items():
+        leaves, rebuild = flatten(value)
+        is_numpys = [hasattr(leaf, "dtype") and not is_array(leaf) for leaf in leaves]
+        if any(is_numpys):
+            pairs = zip(leaves, is_numpys, strict=True)
+            optimizer.remember({name: rebuild([x.item() if found else x for x, found in pairs])})
+
+
 def _can_be_traced(leaf: Any) -> bool:
     """Tell whether it is an array, or a number that each library has room for."""
     if isinstance(leaf, int):
@@ -196,20 +218,25 @@ def _is_equal(one: Any, other: Any) -> bool:
     return bool(one == other or (one != one and other != other))  # noqa: PLR0124  NaN
 
 
-def _settled(value: Any, before: Any) -> Any:
+def _settled(value: Any, before: Any, asarray: Callable[[Any], Array]) -> Any:
     if isinstance(value, Mapping):
         known = before if isinstance(before, Mapping) else {}
-        return {name: _settled(part, known.get(name)) for name, part in value.items()}
+        return {name: _settled(part, known.get(name), asarray) for name, part in value.items()}
     if isinstance(value, list | tuple):
         others = before if isinstance(before, list | tuple) else ()
         pairs = zip(value, [*others, *[None] * len(value)], strict=False)
-        return type(value)([_settled(part, other) for part, other in pairs])
-    if is_array(before) or not is_array(value) or value.ndim:
+        return type(value)([_settled(part, other, asarray) for part, other in pairs])
+    if is_array(before):
+        return value if is_array(value) or not hasattr(value, "dtype") else asarray(value)
+    if not hasattr(value, "dtype") or value.ndim:
         return value
     if before is not None and bool(value == before):
         return before  # one that has not changed has not lost digits either
-    convert = {"bool": bool, "integral": int}.get(kind_of(value), float)
-    return convert(value)
+    return value.item() if not is_array(value) else _PYTHONS.get(kind_of(value), float)(value)
+
+
+# The numbers of Python, by the kind of a dtype.
+_PYTHONS: dict[str, Callable[[Any], Any]] = {"bool": bool, "integral": int}
 
 
 def _require_same(before: Mapping[str, Any], optimizer: Optimizer) -> None:

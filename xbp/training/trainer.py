@@ -20,7 +20,7 @@ from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.settings import positive_integer, true_or_false, without_base
-from xbp.training.checkpoint import Checkpoint, history_in, numbers_of, pack, unpack
+from xbp.training.checkpoint import Checkpoint, Memory, history_in, pack, unpack
 from xbp.training.checkpoints import Checkpoints
 from xbp.training.data import checked_data
 from xbp.training.divergence import Watch
@@ -184,6 +184,7 @@ class Trainer:
             learner.try_out(x[: min(_TRIED, x.shape[0]), ...])
             history, step = History(), 0
             if checkpoints:
+                self._require_memory(learner)
                 history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
             watch = Watch(learner, x, t, step, learner.snapshot() if step else before)
             go_back = watch.go_back
@@ -263,10 +264,32 @@ class Trainer:
             **self._position(count),
             "step": step,
             "random": self._at_epoch,
-            "given": self._given,
+            "given": self._memory.numbers,
             "settings": checkpoints.settings,
         }
-        return pack(self.network, self.optimizer, vars(history), position)
+        checkpoint = pack(self.network, self.optimizer, vars(history), position)
+        self._require_resumable(Memory.saved_in(checkpoint))
+        return checkpoint
+
+    def _require_memory(self, learner: Learner) -> None:
+        """See that what the optimizer remembers is known, and can be gone on with."""
+        if self.optimizer.state is None:
+            unseen = [f"self.{name}" for name in self.optimizer.unseen]
+            raise SettingError(
+                f"{self.optimizer!r} cannot be saved: name in state_names what it remembers"
+                + (f", {', '.join(unseen)} too" if self.optimizer.state_names else "")
+            )
+        self._memory = Memory.of(self.network, self.optimizer)
+        if updated := learner.updated():
+            self._require_resumable(Memory.of(updated.network, updated.optimizer))
+
+    def _require_resumable(self, later: Memory) -> None:
+        if misfit := self._memory.misfit(later):
+            name, first, now = misfit
+            raise SettingError(
+                f"{self.optimizer!r} cannot be saved: {name} is {first} at first, and {now} after "
+                "updates, so that nobody could go on with it: make room for it in prepare(params)"
+            )
 
     def _position(self, count: int) -> dict[str, Any]:
         """Return what must be the same when a training goes on."""
@@ -282,13 +305,6 @@ class Trainer:
         self, checkpoints: Checkpoints, count: int, steps: int, has_test: bool
     ) -> tuple[History, int]:
         """Return what was seen, and how many steps were done, before a training was stopped."""
-        if self.optimizer.state is None:
-            unseen = [f"self.{name}" for name in self.optimizer.unseen]
-            raise SettingError(
-                f"{self.optimizer!r} cannot be saved: name in state_names what it remembers"
-                + (f", {', '.join(unseen)} too" if self.optimizer.state_names else "")
-            )
-        self._given = numbers_of(self.optimizer)
         last = checkpoints.start()
         if last is None:
             # What cannot be saved is found out now, rather than when there is something to lose.
