@@ -808,6 +808,59 @@ def test_what_has_changed_cannot_be_another_too(number: Any, tmp_path: Path) -> 
         fit(Decaying(number(0.75), number(0.5)), 4, checkpoints=Checkpoints(tmp_path, resume=True))
 
 
+class Resting(Optimizer):
+    """Makes its memory anew in prepare."""
+
+    state_names = ("velocity", "best")
+
+    def __init__(self) -> None:
+        self.velocity: dict[str, Array] = {}
+        self.best: Any = None
+
+    def prepare(self, params: Any) -> None:
+        self.velocity = self.velocity or {key: W * 0 for key, W in params.items()}
+        self.best = sum(namespace_of(W).sum(W) for W in params.values())
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key, gradient in grads.items():
+            self.velocity[key] = 0.5 * self.velocity[key] + gradient
+            params[key] = params[key] - 0.1 * self.velocity[key]
+        self.best = self.best + 1
+
+
+class Shift(Layer):
+    """Adds a parameter without dimensions."""
+
+    param_names = ("a",)
+    traceable = True
+
+    def __init__(self) -> None:
+        self.a = arr(0.5, widest)
+
+    def forward(self, x: Array) -> Array:
+        self.output_shape = x.shape
+        return x + self.a
+
+    def backward(self, dout: Array) -> Array:
+        self.da = namespace_of(dout).sum(dout)
+        return dout
+
+
+def test_arrays_without_dimensions_stay_arrays(tmp_path: Path) -> None:
+    def network() -> Network:
+        chance = np.random.default_rng(0)
+        W, b = arr(chance.normal(size=(5, 3)), widest), arr(chance.normal(size=3), widest)
+        return Network([Shift(), Affine(W, b)], SoftmaxWithLoss())
+
+    expected = fit(Resting(), 4, network())
+    fit(Resting(), 2, network(), checkpoints=Checkpoints(tmp_path, resume=True))
+    optimizer = Resting()
+    found = fit(optimizer, 4, network(), checkpoints=Checkpoints(tmp_path, resume=True))
+    assert_same(found, expected)
+    assert backend.owns(optimizer.velocity["a1"])
+    assert optimizer.velocity["a1"].shape == optimizer.best.shape == ()
+
+
 class Growing(Optimizer):
     """Remembers more and more."""
 

@@ -347,6 +347,36 @@ def test_arrays_that_the_function_may_keep_may_change_places(change: Any) -> Non
         np.testing.assert_array_equal([host(x) for x in state], expected)
 
 
+def test_what_the_function_may_keep_is_read_before_it_is_written() -> None:
+    compiled: Any = backend.compile(lambda state: [2 * state[0], state[1] + 1], donate=[0])
+    state, plain = ([arr([[1.0, 2.0], [3.0, 4.0]]), arr([[0.0, 5.0], [6.0, 7.0]])] for _ in "ab")
+    for change in (
+        lambda state: state,
+        lambda state: state,
+        lambda state: state[::-1],
+        lambda state: [state[0].T, state[1]],
+        lambda state: [state[1].T, state[0]],
+        lambda state: state[::-1],
+    ):
+        state, plain = change(state), change(plain)
+        state, plain = compiled(state), [2 * plain[0], plain[1] + 1]
+        for found, expected in zip(state, plain, strict=True):
+            np.testing.assert_array_equal(host(found), host(expected))
+
+
+def test_arguments_are_known_by_their_names_and_their_structure() -> None:
+    compiled: Any = backend.compile(lambda values: values["a"] - values["b"])
+    a, b = arr([3.0]), arr([1.0])
+    for _ in range(3):
+        np.testing.assert_array_equal(host(compiled({"a": a, "b": b})), [2.0])
+        np.testing.assert_array_equal(host(compiled({"b": b, "a": a})), [2.0])
+        with pytest.raises(KeyError):
+            compiled({"c": a, "d": b})
+    first: Any = backend.compile(lambda values: values[0] if isinstance(values, list) else values)
+    assert type(first([a, b])) is not tuple
+    assert type(first((a, b))) is tuple
+
+
 def test_many_threads_may_call_it() -> None:
     compiled: Any = backend.compile(lambda x: (x + 1) * (x - 1) + x)
     found: dict[int, HostArray] = {}

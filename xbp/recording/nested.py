@@ -1,28 +1,38 @@
 """Nested dictionaries, lists and tuples, and the leaves in them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+Rebuild: TypeAlias = Callable[[Sequence[Any]], Any]
 
 
-def flatten(tree: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+def flatten(tree: Any) -> tuple[list[Any], Rebuild]:
     """Return what is in nested dictionaries, lists and tuples, and what makes them of others."""
+    leaves, _, rebuild = flattened(tree)
+    return leaves, rebuild
+
+
+def flattened(tree: Any) -> tuple[list[Any], Hashable, Rebuild]:
+    """Return what `flatten` does and, between, what is equal for trees of one structure alone."""
     leaves: list[Any] = []
-    shape = _shape_of(tree, leaves)
-    return leaves, lambda others: _rebuilt(shape, iter(others))
+    structure = _structure_of(tree, leaves)
+    return leaves, structure, lambda others: _rebuilt(structure, iter(others))
 
 
-def _shape_of(tree: Any, leaves: list[Any]) -> Any:
+def _structure_of(tree: Any, leaves: list[Any]) -> Any:
+    """Return kinds and names, in their order: ``(dict, ("W1", None), ("b1", None))``."""
     if isinstance(tree, dict):
-        return {key: _shape_of(part, leaves) for key, part in tree.items()}
+        return (dict, *((key, _structure_of(part, leaves)) for key, part in tree.items()))
     if type(tree) in (list, tuple):
-        return type(tree)([_shape_of(part, leaves) for part in tree])
+        return (type(tree), *(_structure_of(part, leaves) for part in tree))
     leaves.append(tree)
     return None
 
 
-def _rebuilt(shape: Any, leaves: Iterator[Any]) -> Any:
-    if isinstance(shape, dict):
-        return {key: _rebuilt(part, leaves) for key, part in shape.items()}
-    if shape is not None:
-        return type(shape)([_rebuilt(part, leaves) for part in shape])
-    return next(leaves)
+def _rebuilt(structure: Any, leaves: Iterator[Any]) -> Any:
+    if structure is None:
+        return next(leaves)
+    kind, *parts = structure
+    if kind is dict:
+        return {key: _rebuilt(part, leaves) for key, part in parts}
+    return kind([_rebuilt(part, leaves) for part in parts])

@@ -6,7 +6,7 @@ from itertools import accumulate, chain
 from typing import Any, Generic
 
 from xbp.namespace import Array
-from xbp.recording.nested import flatten
+from xbp.recording.nested import flatten, flattened
 from xbp.recording.recording import Library, Recording, Result
 from xbp.recording.tracing import Traced, is_array, values
 
@@ -46,12 +46,12 @@ class Recorded(Generic[Result]):
 
     def __call__(self, *args: Any) -> Result:
         """Return the function's result."""
-        leaves, rebuild = flatten(args)
+        leaves, structure, rebuild = flattened(args)
         if any(isinstance(leaf, Traced) for leaf in leaves):
             return self.function(*args)  # part of a larger recording
         with self._one_at_a_time:
             for number, known in enumerate(self.recordings):
-                if known.takes(leaves):
+                if known.takes(leaves, structure):
                     self.recordings.insert(0, self.recordings.pop(number))
                     known.replay({number: leaves[number] for number in known.varying})
                     return known.result()
@@ -59,6 +59,7 @@ class Recorded(Generic[Result]):
                 self.library,
                 self.function,
                 leaves,
+                structure,
                 rebuild,
                 self._varying(leaves),
                 set(chain.from_iterable(_leaf_numbers(args)[i] for i in self.donate)),

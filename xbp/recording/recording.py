@@ -1,7 +1,7 @@
 """One recording: a function's calls on arguments of given shapes."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from math import inf
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -55,6 +55,8 @@ class Recording(Generic[Result]):
         The function. It is run once, on the arguments, to note its calls.
     leaves
         The arrays, and whatever else, that the arguments hold.
+    structure
+        What these are nested in, and their names.
     rebuild
         Makes the arguments again, of other leaves.
     varying
@@ -69,11 +71,13 @@ class Recording(Generic[Result]):
         library: Library,
         function: Callable[..., Result],
         leaves: Sequence[Any],
+        structure: Hashable,
         rebuild: Callable[[Sequence[Any]], tuple[Any, ...]],
         varying: set[int],
         donated: set[int],
     ) -> None:
         self.library = library
+        self.structure = structure
         self.varying = varying
         trace = Trace(library.xp, frozenset(library.writers))
         places = [self._copy(x) if i in varying else x for i, x in enumerate(leaves)]
@@ -185,9 +189,9 @@ class Recording(Generic[Result]):
 
     # When it is replayed -------------------------------------------------------------------------
 
-    def takes(self, leaves: Sequence[Any]) -> bool:
+    def takes(self, leaves: Sequence[Any], structure: Hashable) -> bool:
         """Tell whether it was recorded for such arguments."""
-        return len(leaves) == len(self.inputs) and all(map(self._fits, leaves, range(len(leaves))))
+        return structure == self.structure and all(map(self._fits, leaves, range(len(leaves))))
 
     def _fits(self, leaf: Any, number: int) -> bool:
         given = self.inputs[number]
@@ -206,12 +210,18 @@ class Recording(Generic[Result]):
 
     def replay(self, arguments: Mapping[int, Any]) -> None:
         """Make the calls again, on other arguments where they vary."""
-        for number, leaf in arguments.items():
+        others = {
+            # What the function may keep can be a view of a place that is written to.
+            number: self._copy(leaf) if number in self._donated else leaf
+            for number, leaf in arguments.items()
+            if leaf is not self.inputs[number].value
+        }
+        for number, leaf in others.items():
             given = self.inputs[number]
-            if given not in self._lasting:
-                given.value = leaf
-            elif leaf is not given.value:
+            if given in self._lasting:
                 given.value[...] = leaf
+            else:
+                given.value = leaf
         for call in self.calls:
             call()
 

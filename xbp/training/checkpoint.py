@@ -163,8 +163,9 @@ def pack(
         What else is to be restored: JSON must be able to hold it.
     """
     to_numpy = network.backend.to_numpy
-    values = {"params": network.params, "optimizer": optimizer.state or {}}
-    arrays = {name: to_numpy(value) for name, value in _named(values).items() if is_array(value)}
+    memory = _named({"optimizer": optimizer.state or {}})
+    arrays = {f"params.{key}": to_numpy(W) for key, W in network.params.items()}
+    arrays |= {name: to_numpy(value) for name, value in memory.items() if is_array(value)}
     arrays["loss"] = np.asarray(history["loss"], dtype=np.float64)
     spec = f"{network.backend.name}:{network.backend.device}"
     return Checkpoint(

@@ -94,7 +94,7 @@ class Watch:
     def _first_not_finite(self, count: int) -> tuple[int, str] | None:
         """Do the steps again, with a look at all that they compute."""
         learner = self.learner.bound_to(copied(self._good))
-        learner.optimizer.prepare(learner.network.params)
+        learner.prepare()
         rows = learner.network.backend.rows
         numbers = (batches[i, ...] for batches, _ in self._since for i in range(batches.shape[0]))
         for number, batch in zip(range(1, count + 1), numbers, strict=False):

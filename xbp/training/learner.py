@@ -84,6 +84,11 @@ class Learner:
         self.network.params.update(snapshot["params"])
         _put_back(self.optimizer, snapshot["memory"])
 
+    def prepare(self) -> None:
+        """Let the optimizer make room for what it remembers of each parameter."""
+        self.optimizer.prepare(self.network.params)
+        self._numbers = self.optimizer.state or {}
+
     def try_out(self, x: Array) -> None:
         """See that what is somebody's own does the same each time, on some samples.
 
@@ -228,7 +233,7 @@ def _settled(value: Any, before: Any, asarray: Callable[[Any], Array]) -> Any:
         return type(value)([_settled(part, other, asarray) for part, other in pairs])
     if is_array(before):
         return value if is_array(value) or not hasattr(value, "dtype") else asarray(value)
-    if not hasattr(value, "dtype") or value.ndim:
+    if not hasattr(value, "dtype") or (is_array(value) and (value.ndim or before is None)):
         return value
     if before is not None and bool(value == before):
         return before  # one that has not changed has not lost digits either

@@ -180,7 +180,7 @@ class Trainer:
             # In one order of memory, for a product of matrices in another is rounded otherwise.
             copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
             params.update({key: backend.row_major(W) for key, W in copies.items()})
-            self.optimizer.prepare(params)
+            learner.prepare()
             learner.try_out(x[: min(_TRIED, x.shape[0]), ...])
             history, step = History(), 0
             if checkpoints:
