@@ -38,6 +38,10 @@ class Learner:
         self.network = network
         self.optimizer = optimizer
         self.check_finite = check_finite
+        self._look_at_memory()
+
+    def _look_at_memory(self) -> None:
+        network, optimizer = self.network, self.optimizer
         _take_numbers_of_python(optimizer)
         self._numbers = optimizer.state or {}
         for name, value in self._numbers.items():
@@ -51,7 +55,7 @@ class Learner:
         # Text, or nothing at all, can be remembered, but is no part of what is computed.
         leaves = flatten(self._numbers)[0]
         self._traceable = (
-            network.traceable and not check_finite and all(map(_can_be_traced, leaves))
+            network.traceable and not self.check_finite and all(map(_can_be_traced, leaves))
         )
 
     @property
@@ -87,7 +91,7 @@ class Learner:
     def prepare(self) -> None:
         """Let the optimizer make room for what it remembers of each parameter."""
         self.optimizer.prepare(self.network.params)
-        self._numbers = self.optimizer.state or {}
+        self._look_at_memory()
 
     def try_out(self, x: Array) -> None:
         """See that what is somebody's own does the same each time, on some samples.
