@@ -50,7 +50,8 @@ class Optimizer:
         """
         if self.state_names is None or self.unseen:
             return None
-        if missing := [name for name in self.state_names if not hasattr(self, name)]:
+        own = {*vars(self), *dir(type(self))}
+        if missing := [name for name in self.state_names if name not in own]:
             raise SettingError(
                 f"{type(self).__name__}: state_names names {missing[0]!r}, and there is no such "
                 "attribute"

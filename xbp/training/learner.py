@@ -5,7 +5,7 @@ from copy import copy, deepcopy
 from typing import Any, Self
 
 from xbp.errors import DivergenceError, MixedBackendError, TracingError
-from xbp.namespace import Array, is_floating, kind_of, namespace_of
+from xbp.namespace import Array, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.recording import flatten, is_array
@@ -93,43 +93,14 @@ class Learner:
         self.optimizer.prepare(self.network.params)
         self._look_at_memory()
 
-    def try_out(self, x: Array) -> None:
-        """See that what is somebody's own does the same each time, on some samples.
+    @property
+    def is_strange(self) -> bool:
+        """Whether the update is somebody else's than xbp's."""
+        kind = type(self.optimizer)
+        return kind.__module__ != Optimizer.__module__ or "update" in vars(self.optimizer)
 
-        A trace has for good what its single call has seen: a global counter, a random number.
-
-        Raises
-        ------
-        TracingError
-            If two equal forward passes of a layer differ, or two equal updates.
-        """
-        if self.state is None:
-            return
-        layers = self.network.layers.values()
-        if not all(type(layer).__module__.startswith("xbp.layers.") for layer in layers) and (
-            name := self.network.unsteady_layer(x)
-        ):
-            raise TracingError(
-                f"two equal calls of {name}.forward differ, so it cannot be traced: it does not "
-                "say traceable = True"
-            )
-        if _is_of_xbp(self.optimizer):
-            return
-        first, second = (flatten(self._updated().state)[0] for _ in range(2))
-        if len(first) != len(second) or not all(map(_is_equal, first, second)):
-            kind = type(self.optimizer).__name__
-            raise TracingError(
-                f"two equal calls of {kind}.update differ: it depends on what state_names does not "
-                "name, such as a global variable, an attribute of the class, or a random number: "
-                "keep that in attributes which it names, or say state_names = None"
-            )
-
-    def updated(self) -> Self | None:
-        """Return a copy after an update by gradients of 1; None if the optimizer is xbp's own."""
-        known = self.optimizer.state is not None and not _is_of_xbp(self.optimizer)
-        return self._updated() if known else None
-
-    def _updated(self) -> Self:
+    def updated(self) -> Self:
+        """Return a copy after an update by gradients of 1."""
         state = {"params": dict(self.network.params), "memory": self.optimizer.state}
         trial = self.bound_to(copied(state))
         params = trial.network.params
@@ -137,6 +108,21 @@ class Learner:
         trial.optimizer.update(params, gradients)
         trial.settle()
         return trial
+
+    def constants(self) -> list[Any] | None:
+        """Return what a trace has for good, so that another of it asks for another trace.
+
+        Those are the layers themselves, and the numbers and texts that layers and optimizer keep
+        beside what a step changes. None if steps are not traced.
+        """
+        _take_numbers_of_python(self.optimizer)
+        if self.state is None:
+            return None
+        layers = [*self.network.layers.values(), self.network.last_layer]
+        return [
+            self.optimizer.unnamed,
+            *((layer, _numbers_and_texts(vars(layer))) for layer in layers),
+        ]
 
     def settle(self) -> None:
         """Let what was a Python number be one again: a compiled step makes arrays of numbers.
@@ -166,21 +152,35 @@ class Learner:
         return loss
 
 
-def _is_of_xbp(optimizer: Optimizer) -> bool:
-    return type(optimizer).__module__ == Optimizer.__module__
+def _numbers_and_texts(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in attributes.items()
+        if value is None or isinstance(value, bool | int | float | str)
+    }
 
 
-def copied(tree: Any) -> Any:
-    """Return a copy of arrays, of what they are nested in, and of what else can be copied."""
+def copied(tree: Any, known: dict[int, Any] | None = None) -> Any:
+    """Return a copy of arrays, of what they are nested in, and of what else can be copied.
+
+    What stands in a tree twice does so in the copy; known are the copies by the identity of each.
+    """
+    known = {} if known is None else known
+    if id(tree) not in known:
+        known[id(tree)] = _copied(tree, known)
+    return known[id(tree)]
+
+
+def _copied(tree: Any, known: dict[int, Any]) -> Any:
     if type(tree) is dict:
-        return {name: copied(part) for name, part in tree.items()}
+        return {name: copied(part, known) for name, part in tree.items()}
     if type(tree) in (list, tuple):
-        return type(tree)(map(copied, tree))
+        return type(tree)([copied(part, known) for part in tree])
     if is_array(tree):
         return namespace_of(tree).asarray(tree, copy=True)
     if isinstance(tree, Optimizer | Network):
         # What is learned of a network goes back by itself.
-        return tree.bound_to(copied(vars(tree))) if isinstance(tree, Optimizer) else tree
+        return tree.bound_to(copied(vars(tree), known)) if isinstance(tree, Optimizer) else tree
     try:
         return deepcopy(tree)
     except Exception:  # an iterator, a lock: nobody can tell how it was
@@ -215,16 +215,6 @@ def _can_be_traced(leaf: Any) -> bool:
     if isinstance(leaf, int):
         return abs(leaf) < _LARGE
     return is_array(leaf) or isinstance(leaf, float)
-
-
-def _is_equal(one: Any, other: Any) -> bool:
-    if is_array(one) and is_array(other):
-        xp = namespace_of(one, other)
-        same = one == other
-        if is_floating(one):
-            same = same | (xp.isnan(one) & xp.isnan(other))
-        return bool(xp.all(same))
-    return bool(one == other or (one != one and other != other))  # noqa: PLR0124  NaN
 
 
 def _settled(value: Any, before: Any, asarray: Callable[[Any], Array]) -> Any:

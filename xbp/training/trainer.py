@@ -28,6 +28,7 @@ from xbp.training.history import History, Progress
 from xbp.training.interruption import interruptible
 from xbp.training.learner import Learner, copied
 from xbp.training.measurement import measure
+from xbp.training.trial import try_out
 
 # How many times the first loss the last one is when a training has surely gone astray.
 _FAR = 1_000
@@ -181,7 +182,8 @@ class Trainer:
             copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
             params.update({key: backend.row_major(W) for key, W in copies.items()})
             learner.prepare()
-            learner.try_out(x[: min(_TRIED, x.shape[0]), ...])
+            some = slice(min(_TRIED, x.shape[0]))
+            try_out(learner, x[some, ...], t[some, ...])
             history, step = History(), 0
             if checkpoints:
                 self._require_memory(learner)
@@ -207,9 +209,11 @@ class Trainer:
     ) -> None:
         x, t, backend = watch.x, watch.t, self.network.backend
         per_epoch = ceil(x.shape[0] / self.batch_size)
-        learn = backend.loop(watch.learner)
+        learn, constants = backend.loop(watch.learner), watch.learner.constants()
         with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
+                if (now := watch.learner.constants()) != constants:
+                    learn, constants = backend.loop(watch.learner), now
                 try:
                     losses = learn(batches, x, t)
                 except DivergenceError as error:
@@ -280,7 +284,8 @@ class Trainer:
                 + (f", {', '.join(unseen)} too" if self.optimizer.state_names else "")
             )
         self._memory = Memory.of(self.network, self.optimizer)
-        if updated := learner.updated():
+        if learner.is_strange:
+            updated = learner.updated()
             self._require_resumable(Memory.of(updated.network, updated.optimizer))
 
     def _require_resumable(self, later: Memory) -> None:

@@ -1,0 +1,372 @@
+"""What is somebody's own is tried out before it is traced, and traced anew when it has changed."""
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from support import arr, backend, host, widest
+
+import xbp
+from xbp import Network, Optimizer, Trainer
+from xbp.errors import SettingError, TracingError
+from xbp.layers import Affine, Layer, Rescale, SoftmaxWithLoss
+from xbp.namespace import Array, namespace_of
+from xbp.training.learner import Learner
+from xbp.training.trial import try_out
+
+TOLERANCE = 1e-9 if widest == "float64" else 1e-3
+
+X = np.random.default_rng(0).standard_normal((24, 4))
+T = np.arange(24) % 3
+
+traces = backend.name == "jax" or bool(backend.writers)
+
+
+class Scale(Layer):
+    """Multiplies by a number, which a test may change."""
+
+    traceable = True
+
+    def __init__(self, factor: float = 0.5) -> None:
+        self.factor = factor
+
+    def forward(self, x: Array) -> Array:
+        self.output_shape = x.shape
+        self.x = x  # it may keep what it likes
+        return self.factor * x
+
+    def backward(self, dout: Array) -> Array:
+        return self.factor * dout
+
+
+def network(*layers: Layer, loss: Any = None) -> Network:
+    chance = np.random.default_rng(1)
+    first, last = (
+        Affine(arr(chance.normal(size=shape), widest), arr(np.zeros(shape[1]), widest))
+        for shape in ((4, 5), (5, 3))
+    )
+    return Network([first, *layers, last], loss or SoftmaxWithLoss())
+
+
+def fit(net: Network, optimizer: Optimizer | None = None, **more: Any) -> Network:
+    Trainer(net, optimizer or xbp.SGD(0.5), batch_size=8, seed=0).fit(X, T, epochs=3, **more)
+    return net
+
+
+def assert_same(one: Network, other: Network) -> None:
+    for key, value in one.params.items():
+        np.testing.assert_allclose(
+            host(value), host(other.params[key]), rtol=TOLERANCE, atol=TOLERANCE
+        )
+
+
+# What may not be traced --------------------------------------------------------------------------
+
+
+class RunningMean(Scale):
+    traceable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = 0.0
+
+    def forward(self, x: Array) -> Array:
+        self.mean = 0.9 * self.mean + 0.1 * namespace_of(x).mean(x)
+        return super().forward(x)
+
+
+class Counting(Scale):
+    traceable = True
+    calls: int = 0
+
+    def forward(self, x: Array) -> Array:
+        self.calls += 1
+        return super().forward(x) / self.calls
+
+
+class CountingBackward(Scale):
+    traceable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = [0]
+
+    def backward(self, dout: Array) -> Array:
+        self.calls[0] += 1
+        return super().backward(dout) / self.calls[0]
+
+
+class Rarely(Scale):
+    traceable = True
+
+    def forward(self, x: Array) -> Array:
+        return super().forward(x) if random.random() < 0.999 else x
+
+
+class Drawing(Scale):
+    traceable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chance = np.random.default_rng(0)
+
+    def backward(self, dout: Array) -> Array:
+        return super().backward(dout) if self.chance.random() < 0.999 else dout
+
+
+class Previous(Scale):
+    traceable = True
+    previous: Any = 0.0
+
+    def forward(self, x: Array) -> Array:
+        now, self.previous = x + 0.5 * self.previous, x
+        return super().forward(now)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attribute"),
+    [
+        (RunningMean, r"self\.mean"),
+        (Counting, r"self\.calls"),
+        (CountingBackward, r"self\.calls"),
+        (Drawing, r"self\.chance"),
+    ],
+)
+def test_a_layer_that_remembers_is_named(kind: Callable[[], Layer], attribute: str) -> None:
+    net = network(kind())
+    before = {key: host(W) for key, W in net.params.items()}
+    if not traces:
+        fit(net)
+        return
+    with pytest.raises(TracingError, match=rf"{kind.__name__}1 changes {attribute} from one equal"):
+        fit(net)
+    for key, W in net.params.items():
+        np.testing.assert_array_equal(host(W), before[key])
+
+
+@pytest.mark.skipif(not traces, reason="traces nothing")
+def test_a_layer_that_is_random_now_and_then_is_named() -> None:
+    learner, state = Learner(network(Rarely()), xbp.SGD(0.1)), random.getstate()
+    with pytest.raises(TracingError, match="Rarely1 draws random numbers"):
+        try_out(learner, arr(X, widest), arr(T))
+    assert random.getstate() == state  # the trial has used up none
+
+
+@pytest.mark.skipif(not traces, reason="traces nothing")
+def test_a_layer_that_looks_back_is_named() -> None:
+    with pytest.raises(TracingError, match=r"Previous1 changes self\.\w+ from one equal"):
+        fit(network(Previous()))
+
+
+def test_what_is_not_traced_may_remember_what_it_likes() -> None:
+    layer = type("Plain", (CountingBackward,), {})()
+    fit(network(layer))
+    assert layer.calls == [9]  # the trial has changed nothing
+
+
+class Weighted(SoftmaxWithLoss):
+    traceable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = [0]
+
+    def forward(self, x: Array, t: Array) -> Array:
+        self.calls[0] += 1
+        return super().forward(x, t) / self.calls[0]
+
+
+@pytest.mark.skipif(not traces, reason="traces nothing")
+def test_a_loss_that_remembers_is_named() -> None:
+    with pytest.raises(TracingError, match=r"Weighted changes self\.calls"):
+        fit(network(loss=Weighted()))
+
+
+@pytest.mark.skipif(not traces, reason="traces nothing")
+def test_an_update_that_was_set_on_an_optimizer_is_tried_too() -> None:
+    optimizer = xbp.SGD(0.1)
+
+    def update(params: Any, grads: Any) -> None:
+        xbp.SGD(random.choice([0.1, 0.2])).update(params, grads)
+
+    optimizer.update = update  # type: ignore[method-assign]
+    with pytest.raises(TracingError):
+        fit(network(), optimizer)
+
+
+class TwoNames(Optimizer):
+    """One dictionary under two names."""
+
+    state_names = ("velocity", "same")
+
+    def __init__(self) -> None:
+        self.velocity: dict[str, Array] = {}
+        self.same: dict[str, Array] = {}
+
+    def prepare(self, params: Any) -> None:
+        self.velocity = self.same = {key: W * 0 for key, W in params.items()}
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key, gradient in grads.items():
+            self.velocity[key] = 0.9 * self.velocity[key] + gradient
+            params[key] = params[key] - 0.1 * self.same[key]
+
+
+class Conf(Optimizer):
+    """Keeps its settings in a dictionary, and looks them up where they are asked for."""
+
+    state_names = ("conf", "lr")
+
+    def __init__(self) -> None:
+        self.conf = {"lr": 0.5}
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "conf":
+            raise AttributeError(name)
+        return self.conf[name]
+
+    def update(self, params: Any, grads: Any) -> None:
+        self.conf["lr"] = self.lr * 0.5
+        for key, gradient in grads.items():
+            params[key] = params[key] - self.lr * gradient
+
+
+@pytest.mark.skipif(not traces, reason="traces nothing")
+def test_steps_that_are_traced_do_what_is_written() -> None:
+    with pytest.raises(TracingError, match=r"traced lead to another params\..*TwoNames does what"):
+        fit(network(), TwoNames())
+
+
+def test_what_is_named_is_an_attribute_of_its_own() -> None:
+    with pytest.raises(SettingError, match=r"Conf: state_names names 'lr', and there is no such"):
+        fit(network(), Conf())
+
+
+class Lion(Optimizer):
+    """Steps by signs alone, so that rounding can turn a step round (Chen et al. 2023)."""
+
+    state_names = ("mean",)
+
+    def __init__(self) -> None:
+        self.mean: dict[str, Array] = {}
+
+    def prepare(self, params: Any) -> None:
+        self.mean = self.mean or {key: W * 0 for key, W in params.items()}
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key, gradient in grads.items():
+            xp = namespace_of(gradient)
+            params[key] = params[key] - 0.01 * xp.sign(0.9 * self.mean[key] + 0.1 * gradient)
+            self.mean[key] = 0.99 * self.mean[key] + 0.01 * gradient
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_right_is_traced(seed: int) -> None:
+    net = Network.fully_connected([4, 30, 20, 3], seed=seed, weight_init_std="he")
+    net = Network([*net.layers.values(), Scale(1.0)], net.last_layer)
+    fit(net, Lion())
+
+
+# What has changed between steps ------------------------------------------------------------------
+
+
+class Each:
+    """Does something after each measurement."""
+
+    def __init__(self, change: Callable[[], object]) -> None:
+        self.change = change
+
+    def step(self, step: int, loss: Array) -> None:
+        pass
+
+    def evaluated(self, step: int, history: Any) -> None:
+        self.change()
+
+
+class Lowered(SoftmaxWithLoss):
+    traceable = True
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Array, t: Array) -> Array:
+        return self.weight * super().forward(x, t)
+
+    def backward(self, dout: Any = 1) -> Array:
+        return super().backward(self.weight * dout)
+
+
+class Unnamed(Optimizer):
+    """Reads a rate that it never changes."""
+
+    state_names = ()
+
+    def __init__(self) -> None:
+        self.lr: Any = 0.5
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key, gradient in grads.items():
+            params[key] = params[key] - self.lr * gradient
+
+
+def halve(thing: Any, name: str) -> Callable[[], None]:
+    return lambda: setattr(thing, name, getattr(thing, name) * 0.5)
+
+
+def plain(kind: type) -> Any:
+    return type("Plain", (kind,), {})
+
+
+@pytest.mark.parametrize("kind", [Scale, Rescale])
+def test_a_number_of_a_layer_that_has_changed_is_another(kind: Any) -> None:
+    found, expected = kind(2.0), plain(kind)(2.0)
+    name = "factor" if kind is Scale else "divisor"
+    one, other = network(found), network(expected)
+    fit(one, progress=Each(halve(found, name)))
+    fit(other, progress=Each(halve(expected, name)))
+    assert_same(one, other)
+    assert getattr(found, name) == 0.25
+
+
+def test_a_number_of_a_loss_that_has_changed_is_another() -> None:
+    one, other = network(loss=Lowered()), network(loss=plain(Lowered)())
+    for net in (one, other):
+        fit(net, progress=Each(halve(net.last_layer, "weight")))
+    assert_same(one, other)
+
+
+def test_a_number_of_an_optimizer_that_has_changed_is_another() -> None:
+    one, other = network(), network()
+    for net, optimizer in ((one, Unnamed()), (other, plain(Unnamed)())):
+        fit(net, optimizer, progress=Each(halve(optimizer, "lr")))
+    assert_same(one, other)
+
+
+@pytest.mark.parametrize("kind", [np.float32, lambda value: arr(value, widest)])
+def test_a_number_may_become_one_of_another_kind(kind: Any) -> None:
+    one, other = network(), network()
+    for net, optimizer in ((one, Unnamed()), (other, xbp.SGD(0.5))):
+        fit(
+            net,
+            optimizer,
+            progress=Each(lambda of=optimizer: setattr(of, "lr", kind(0.25))),  # type: ignore[misc]
+        )
+    assert_same(one, other)
+
+
+def test_a_layer_may_be_exchanged() -> None:
+    one, other = network(), network()
+    for net, optimizer in ((one, xbp.SGD(0.5)), (other, Adapter())):
+        fit(net, optimizer, progress=Each(partial(setattr, net, "last_layer", Lowered(0.25))))
+    assert_same(one, other)
+
+
+class Adapter(Optimizer):
+    """Does each step as it is written."""
+
+    def update(self, params: Any, grads: Any) -> None:
+        xbp.SGD(0.5).update(params, grads)
