@@ -88,11 +88,10 @@ class Recording(Generic[Result]):
         before = {i: self._copy(places[i]) for i in donated if is_array(places[i])}
         try:
             result = function(*rebuild(self.inputs))
-        except XbpError:
-            _restore(places, before)
-            raise
         except Exception as error:
             _restore(places, before)
+            if isinstance(error, XbpError):
+                raise
             # What fails untraced, too, has another reason: that error is raised here.
             function(*rebuild([self._copy(place) for place in places]))
             raise untraceable(error) from error
@@ -102,7 +101,10 @@ class Recording(Generic[Result]):
         given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
         self._lasting = set(given)
         self._donated = donated
-        self._unvarying = {id(place) for i, place in enumerate(places) if i not in varying}
+        # What may be given back as it is.
+        self._returnable = {
+            id(place) for i, place in enumerate(places) if i in donated or i not in varying
+        }
         self.calls = list(self._calls(self._rewritten(trace.notes, given), given))
         if library.capture and all(isinstance(call, partial) for call in self.calls):
             # Each of them stays as it is from replay to replay.
@@ -211,7 +213,8 @@ class Recording(Generic[Result]):
     def replay(self, arguments: Mapping[int, Any]) -> None:
         """Make the calls again, on other arguments where they vary."""
         others = {
-            # What the function may keep can be a view of a place that is written to.
+            # What the function may keep can be another's place, or a view of one: as where two
+            # arrays have changed places. It is read before any of them is written to.
             number: self._copy(leaf) if number in self._donated else leaf
             for number, leaf in arguments.items()
             if leaf is not self.inputs[number].value
@@ -230,23 +233,17 @@ class Recording(Generic[Result]):
 
         What was an argument, and was changed in place, is given back as it is.
         """
-        kept = [self._kept(number) for number in range(len(self.outputs))]
-        result: Result = self._rebuild_result(kept)
+        result: Result = self._rebuild_result([self._kept(output) for output in self.outputs])
         return result
 
     def last_result(self) -> Any:
         """Return the last part of the result alone."""
-        return self._kept(len(self.outputs) - 1)
+        return self._kept(self.outputs[-1])
 
-    def _kept(self, number: int) -> Any:
-        output = self.outputs[number]
+    def _kept(self, output: Any) -> Any:
         if not isinstance(output, Traced):
             return output
-        # An argument's own place is given back in its place alone. In another, as where two arrays
-        # change places, the next replay would write the one before it reads the other.
-        is_own = number in self._donated and output.value is values(self.inputs[number])
-        is_own = is_own or id(output.value) in self._unvarying
-        return output.value if is_own else self._copy(output.value)
+        return output.value if id(output.value) in self._returnable else self._copy(output.value)
 
     def needs_only(self, number: int) -> bool:
         """Tell whether one argument alone differs from a replay to the next.
