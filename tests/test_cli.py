@@ -130,6 +130,31 @@ def regression_file(path: Path, **changes: Any) -> str:
 SMALL = ["--steps=60", "--batch-size=20", "--lr=0.05"]
 
 
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@pytest.mark.parametrize(
+    ("x", "largest"),
+    [
+        (np.linspace(40, 60, 60), "60"),
+        (np.linspace(-60, 5, 60), "60"),
+        (np.arange(-60, 0), "60"),
+        (np.linspace(-1e-3, 1e-3, 60), "0.001"),
+        (np.linspace(-20, 20, 60), ""),
+        (np.linspace(0, 0.01, 60), ""),
+        (np.arange(60, dtype=np.uint8), ""),
+        (np.arange(60) > 30, ""),
+        (None, ""),
+    ],
+)
+def test_features_that_are_far_from_1_are_told_of(x: Any, largest: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", x_train=np.reshape(x, (-1, 1)), t_train=np.arange(60) % 2)
+    data = "digits" if x is None else str(tmp_path / "own.npz")
+    result = run("train", data, "--steps=2", "--lr=1e-3")
+    assert result.exit_code == 0, result.stderr
+    told = f"the largest number in x_train is {largest}: " if largest else ""
+    assert result.stderr.count("largest number") == bool(largest)
+    assert told in result.stderr
+
+
 @except_slow
 def test_train_a_regression(tmp_path: Path) -> None:
     x = np.random.default_rng(1).normal(size=(30, 3))
