@@ -379,9 +379,9 @@ def _doubts(task: Task, data: Data) -> Iterator[str]:
         # NaN and infinity are errors, which the training raises.
         if isfinite(largest) and not _SMALL <= largest <= _LARGE:
             yield (
-                f"the largest number in x_train is {largest:g}: features far from the size of 1 are "
-                "learned badly or not at all: subtract the mean of each and divide by its standard "
-                "deviation, both taken from x_train, in x_test too"
+                f"the largest number in x_train is {largest:g}: features far from the size of 1 "
+                "are learned badly or not at all: subtract the mean of each and divide by its "
+                "standard deviation, both taken from x_train, in x_test too"
             )
 
 
