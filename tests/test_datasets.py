@@ -228,7 +228,7 @@ def test_a_download_that_differs_is_not_kept(
     path = files / "train-images-idx3-ubyte.gz"
     path.write_bytes(bytes(path.stat().st_size))
     monkeypatch.setattr(mnist, "MIRRORS", (mirror, f"{mirror}gone/"))
-    with pytest.raises(DataError, match=r"no mirror gave the file: .*hash.*; .*404.*--data-dir"):
+    with pytest.raises(DataError, match=r"no mirror gave the file: .*--data-dir.*hash.*; .*404"):
         load_mnist()
     assert list((tmp_path / "cache" / "xbp" / "mnist").iterdir()) == []
 
@@ -238,7 +238,7 @@ def test_a_mirror_that_does_not_answer(files: Path, monkeypatch: pytest.MonkeyPa
         taken.bind(("127.0.0.1", 0))  # and nobody listens there
         port = taken.getsockname()[1]
         monkeypatch.setattr(mnist, "MIRRORS", (f"http://127.0.0.1:{port}/",))
-        with pytest.raises(DataError, match=r"no mirror gave the file: .*127\.0\.0\.1.*try again"):
+        with pytest.raises(DataError, match=r"no mirror gave the file: try again.*127\.0\.0\.1"):
             load_mnist()
 
 

@@ -68,7 +68,7 @@ LONG = {"07-two-layer-net", "08-gradient-check", "09-mnist"}
 def test_every_kind_of_page_has_programs() -> None:
     names = {path.as_posix() for path in PAGES}
     assert {"README.md", "docs/testing.md", "docs/tutorial/01-computational-graph.md"} <= names
-    assert sum(name.startswith("docs/how-to/") for name in names) == 5
+    assert sum(name.startswith("docs/how-to/") for name in names) == 7
 
 
 @except_slow
@@ -77,12 +77,15 @@ def test_the_programs_of_a_page(
     page: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if page.name == "README.md":
-        CliRunner().invoke(main, ["train", "--steps", "1", "--out", "out"])
+    if page.stem == "write-a-backend":
+        pytest.importorskip("mparray", reason="pip install mparray")
+    if page.stem in ("README", "use-a-saved-model"):
+        CliRunner().invoke(main, ["train", "--steps", "200", "--out", "out"])
     names: dict[str, Any] = {"__name__": "a_page"}
     for program in programs((HOUSE / page).read_text()):
         exec(program, names)
     printed = capsys.readouterr().out
+    assert "False" not in printed.split()  # what a page prints as a test of itself is so
     if page.name == "README.md":
         assert float(printed.split("accuracy ")[1].split("%")[0]) > 90
         assert (tmp_path / "fruit.svg").exists()

@@ -10,7 +10,7 @@ import pytest
 
 import xbp
 
-HOUSE = Path(__file__).parent.parent
+HOUSE = Path(__file__).resolve().parent.parent
 FRAMEWORK = Path(xbp.__file__).parent
 SOURCES = ("xbp", "backends", "benchmarks")
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict"}
@@ -77,16 +77,24 @@ def test_quick_start_is_two_commands_and_ci_calls_the_second() -> None:
     assert commands[1] in (HOUSE / ".ci" / "run").read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"])
-def test_a_text_points_to_files_that_are_there(name: str) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", (HOUSE / name).read_text()):
+TEXTS = [*HOUSE.glob("*.md"), *(HOUSE / "docs").rglob("*.md")]
+IGNORED = (HOUSE / ".gitignore").read_text().split()
+# What is made when the documentation is built is not there to be read in the repository.
+MADE = [HOUSE / name for name in IGNORED if "*" not in name]
+
+
+@pytest.mark.parametrize(
+    "text", sorted(set(TEXTS) - set(MADE)), ids=lambda path: str(path.relative_to(HOUSE))
+)
+def test_a_text_points_to_files_that_are_there(text: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", text.read_text()):
         if target.startswith("https://"):
             continue
-        path, _, heading = target.partition("#")
-        assert (HOUSE / path).exists(), target
-        assert not heading or f"# {heading.replace('-', ' ')}\n" in (
-            (HOUSE / path).read_text().lower()
-        ), target
+        name, _, heading = target.partition("#")
+        path = (text.parent / name).resolve() if name else text
+        assert path.exists(), target
+        assert path not in MADE, target
+        assert not heading or f"# {heading.replace('-', ' ')}\n" in path.read_text().lower(), target
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -86,7 +86,8 @@ NO_SAMPLES = (
     "outputs are (C,) for one sample or (N, C) for a batch, each of at least one element, got shape"
 )
 NO_INTEGERS = (
-    "labels are integers, got float32: convert with the backend's asarray(t, dtype='int64')"
+    "labels are integers, got float32: convert whole numbers with the backend's "
+    "asarray(t, dtype='int64'); others are learned with IdentityWithLoss"
 )
 
 FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -111,7 +112,7 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: one_hot(arr([1.0], "float32"), 2, like=ones(1)),
         DTypeError,
-        "one_hot: labels are integers, got float32: convert with the backend's "
+        "one_hot: labels are integers, got float32: convert whole numbers with the backend's "
         "asarray(labels, dtype='int64')",
     ),
     (
@@ -417,7 +418,7 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: Network([brick(), "relu"], SoftmaxWithLoss()),  # type: ignore[list-item]
         SettingError,
-        "layer 2 is one of xbp.layers, not 'relu'",
+        "layer 2 is one of xbp.layers, or of your own, not 'relu'",
     ),
     (
         lambda: Network([layer := Relu(), layer], SoftmaxWithLoss()),

@@ -81,6 +81,12 @@ def model_of_another_shape() -> str:
     return "other.safetensors"
 
 
+def model_of_another_loss() -> str:
+    network = Network.fully_connected([2, 3, 2], loss=IdentityWithLoss, dtype=widest)
+    save_parameters(network, "other.safetensors")
+    return "other.safetensors"
+
+
 def masked() -> Any:
     return np.ma.masked_array([[1.0, 2.0]], [[True, False]])
 
@@ -129,6 +135,7 @@ NAMES: dict[str, Any] = {
     **{thing.__name__: thing for thing in (use_backend, Adam, Forgetful, regression)},
     **{thing.__name__: thing for thing in (evaluate, evaluate_regression)},
     "model_of_another_shape": model_of_another_shape,
+    "model_of_another_loss": model_of_another_loss,
     "folder_of_another_run": folder_of_another_run,
     "backend": backend,
     "widest": widest,

@@ -19,6 +19,7 @@ from support import arr, backend, except_slow, precise, widest
 import xbp
 from xbp.cli import main
 from xbp.errors import DataError, SettingError
+from xbp.gradient_report import ParameterCheck
 from xbp.graphs import graphviz
 from xbp.layers import Affine, IdentityWithLoss, LossLayer, SoftmaxWithLoss
 from xbp.reports import Report, evaluate, evaluate_regression, loss_in_terminal
@@ -242,12 +243,24 @@ def test_the_page_shows_what_was_learned(trained: Path) -> None:
     assert len(page.images("Weights of feature")) == 7
     assert page.images("Computational graph")
     for key in ("W1", "b1", "W2", "b2"):
-        assert re.search(rf"{key} agree \S+ \S+ [\d,]+ of [\d,]+", page.text)
+        assert re.search(rf"{key} ok \S+ \S+ [\d,]+ of [\d,]+", page.text)
     assert f"backend {backend.name} " in page.text
     assert "layers 64-7-10 " in page.text
     cells = re.search(r"class (?:\d )+(.*)Worst mistakes", page.text)
     assert cells
     assert "355 samples" in page.text
+
+
+@except_slow
+def test_a_parameter_that_cannot_be_compared_is_not_called_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nan = float("nan")
+    check = ParameterCheck(4, 4, 0, nan, nan, None, None, None, wrong=0, set_aside=4)
+    report = xbp.GradientReport({"W1": check}, "float32", 1e-4)
+    monkeypatch.setattr("xbp.reports.page.gradient_check", lambda *_, **__: report)
+    page = page_of(unchanged(2), [[1.0, 0.0], [0.0, 1.0]], [0, 1])
+    assert "W1 inconclusive nan nan 0 of 4" in page.text
 
 
 @except_slow
@@ -317,7 +330,7 @@ def test_the_page_of_a_regression() -> None:
 def test_the_page_of_a_regression_of_one_row_of_targets() -> None:
     x = [[1.0], [2.0], [4.0]]
     page = page_of(unchanged(1, IdentityWithLoss), x, [1.0, 2.0, 3.0], REGRESSION)
-    assert "W1 agree" in page.text
+    assert "W1 ok" in page.text
     assert page.images("Computational graph")
     images = page_of(
         unchanged(4, IdentityWithLoss), np.eye(4), np.eye(4), REGRESSION, image_shape=(2, 2)

@@ -1,6 +1,7 @@
 """Parameters in files: there and back, on another backend too, and nothing half-written."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,14 @@ from support import backend, host, other
 
 from xbp import Network, TwoLayerNet
 from xbp.errors import CheckpointError, DataError
-from xbp.layers import Affine, SoftmaxWithLoss
-from xbp.saving import load_parameters, save_parameters, save_result, to_json
+from xbp.layers import Affine, IdentityWithLoss, Relu, Sigmoid, SoftmaxWithLoss
+from xbp.saving import (
+    load_parameters,
+    save_parameters,
+    save_result,
+    to_json,
+    to_safetensors,
+)
 
 
 def net(seed: int, **settings: Any) -> TwoLayerNet:
@@ -39,7 +46,7 @@ def test_a_network_of_another_byte_order_gets_its_parameters_back(tmp_path: Path
     np.testing.assert_array_equal(again.params["W1"], W)
 
 
-def _unchanged(network: TwoLayerNet, path: Path, message: str) -> None:
+def _unchanged(network: Network, path: Path, message: str) -> None:
     before = {key: host(value).copy() for key, value in network.params.items()}
     with pytest.raises(CheckpointError, match=message):
         load_parameters(network, path)
@@ -91,3 +98,50 @@ def test_what_was_there_stays_when_writing_fails(
 def test_json_has_no_nan_and_no_infinity() -> None:
     found = to_json({"loss": float("nan"), "history": {"loss": [1.0, float("-inf")]}})
     assert json.loads(found) == {"loss": None, "history": {"loss": [1.0, None]}}
+
+
+def of_layers(seed: int, **settings: Any) -> Network:
+    return Network.fully_connected([4, 5, 3], dtype="float32", seed=seed, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"activation": Sigmoid}, "Affine, Sigmoid, Affine, SoftmaxWithLoss"),
+        ({"loss": IdentityWithLoss}, "Affine, Relu, Affine, IdentityWithLoss"),
+        ({"divisor": 16}, "Rescale(16.0), Affine, Relu, Affine, SoftmaxWithLoss"),
+        ({"divisor": 255}, "Rescale(255.0), Affine, Relu, Affine, SoftmaxWithLoss"),
+    ],
+)
+def test_a_model_of_other_layers_of_the_same_shapes(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """It would load, and give wrong numbers."""
+    path = tmp_path / "model.safetensors"
+    save_parameters(first := of_layers(0, **settings), path)
+    load_parameters(again := of_layers(1, **settings), path)
+    np.testing.assert_array_equal(host(again.params["W1"]), host(first.params["W1"]))
+    for others in ({}, {"divisor": 8}):
+        message = f"is of a network of {re.escape(said)}, but this one is of .*same loss and div"
+        _unchanged(of_layers(1, **others), path, message)
+
+
+def test_a_model_that_does_not_say_its_layers_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    arrays = {key: host(value) for key, value in net(0).params.items()}
+    for metadata in (None, {"format": "np"}):
+        save_file(arrays, path, metadata)
+        load_parameters(again := net(1), path)
+        for key, value in arrays.items():
+            np.testing.assert_array_equal(host(again.params[key]), value)
+
+
+def test_the_same_model_is_the_same_file() -> None:
+    assert to_safetensors(net(0)) == to_safetensors(net(0))
+
+
+def test_many_layers_without_parameters_come_back(tmp_path: Path) -> None:
+    kind = type("A" * 999, (Relu,), {})
+    first = Network([*(kind() for _ in range(2000))], SoftmaxWithLoss(), backend=backend)
+    save_parameters(first, tmp_path / "model")
+    load_parameters(first, tmp_path / "model")

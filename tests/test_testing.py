@@ -337,12 +337,15 @@ def test_a_wrong_shape_is_found() -> None:
 
 
 def test_mistakes_in_a_signature() -> None:
-    with pytest.raises(SettingError, match="a layer's class, or a function"):
-        assert_gradients(Softplus())  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="Softplus: no input is an array of floating-point"):
         Signature(Softplus, {"t": Labels(("N",), 3)})
     with pytest.raises(SettingError, match=r"Softplus: x: a shape is a tuple .*, not \['N'\]"):
         Signature(Softplus, {"x": ["N"]})  # type: ignore[dict-item]
+    for role in ("inputs", "params"):
+        with pytest.raises(SettingError, match=rf"Softplus: {role} are shapes by name, .*'N', 'D'"):
+            assert_gradients(Softplus, **{role: ("N", "D")})  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"^a layer's class is needed, .*; not <Soft"):
+        assert_gradients(Softplus())  # type: ignore[arg-type]
     with pytest.raises(SettingError, match=r"Softplus: output: a shape is a tuple .*, not 'N'"):
         Signature(Softplus, output="N")  # type: ignore[arg-type]
     for size in (-1, 0, True, "H*", "2D", ""):

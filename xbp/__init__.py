@@ -1,6 +1,6 @@
 """Backpropagation you can read, on any array library."""
 
-from xbp import datasets, errors, functions, layers
+from xbp import datasets, errors, functions, layers, saving
 from xbp.backend import Backend
 from xbp.differences import numerical_gradient
 from xbp.gradient_report import GradientReport
@@ -38,6 +38,7 @@ __all__ = [
     "layers",
     "numerical_gradient",
     "register_backend",
+    "saving",
     "set_backend",
     "use_backend",
 ]

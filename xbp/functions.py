@@ -182,7 +182,7 @@ def one_hot(labels: Array, class_count: int, like: Array) -> Array:
     xp = namespace_of(labels, like, where="one_hot")
     if kind_of(labels) != "integral":
         raise DTypeError(
-            f"one_hot: labels are integers, got {dtype_name(labels.dtype)}: convert "
+            f"one_hot: labels are integers, got {dtype_name(labels.dtype)}: convert whole numbers "
             "with the backend's asarray(labels, dtype='int64')"
         )
     class_count = positive_integer("one_hot: class_count", class_count)
@@ -219,8 +219,8 @@ def _checked_labels(t: Array, y: Array, where: str) -> Array:
         )
     if kind_of(t) != "integral":
         raise DTypeError(
-            f"{where}: labels are integers, got {dtype_name(t.dtype)}: convert with "
-            "the backend's asarray(t, dtype='int64')"
+            f"{where}: labels are integers, got {dtype_name(t.dtype)}: convert whole numbers with "
+            "the backend's asarray(t, dtype='int64'); others are learned with IdentityWithLoss"
         )
     return t
 

@@ -17,7 +17,7 @@ class ParameterCheck:
         Of these, those that were compared a small random step aside, and are right there: at the
         kink of a ReLU the loss has no derivative, or backpropagation does not give it.
     mean_absolute_difference : float
-        The chapter's figure; NaN if no element has a difference quotient.
+        Over the elements; NaN if no element has a difference quotient.
     largest_relative_error : float
         Difference over the larger of the two, or over the smallest gradient that a difference
         quotient can resolve; NaN if there is none.

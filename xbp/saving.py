@@ -8,21 +8,27 @@ from typing import Any
 
 from xbp.errors import CheckpointError, SettingError, XbpError
 from xbp.files import open_regular, write_file
+from xbp.layers import Rescale
 from xbp.namespace import cast_like, dtype_name
 from xbp.networks import Network
 from xbp.tensors import TensorFile, storable_dtype, to_bytes
 
 # Of names and sizes in a model's header: far more than xbp writes, and no burden to read.
-_HEADER, _HEADER_PER_PARAMETER = 2**20, 2**10
+_HEADER, _HEADER_PER_NAME = 2**20, 2**10
 
-# How many arrays a message tells of.
-_MOST_DESCRIBED = 20
+# The one entry of a model's metadata: with several their order would differ from file to file.
+_LAYERS = "xbp.layers"
+
+# How many arrays, and letters of the layers' kinds, a message tells of.
+_MOST_DESCRIBED, _MOST_LETTERS = 20, 500
 
 
 def save_parameters(network: Network, path: str | Path) -> None:
     """Write a network's parameters in the safetensors format, whole or not at all.
 
-    They come back bit by bit, whatever their layout in memory.
+    They come back bit by bit, whatever their layout in memory. The kinds of the layers are written
+    with them, in order: what else the network is, such as the settings of layers of your own, is
+    not.
 
     Raises
     ------
@@ -45,28 +51,33 @@ def to_safetensors(network: Network) -> bytes:
     _require_network(network)
     _needed(network)  # before NumPy is asked for a dtype that it lacks
     to_numpy = network.backend.to_numpy
-    return to_bytes({key: to_numpy(value) for key, value in network.params.items()})
+    arrays = {key: to_numpy(value) for key, value in network.params.items()}
+    return to_bytes(arrays, {_LAYERS: _kinds(network)})
 
 
 def load_parameters(network: Network, path: str | Path) -> None:
     """Replace a network's parameters by those in a file, all of them or none.
 
     The file may come from a network on another backend. Its header is compared with the network
-    and with the file's size before anything else is read.
+    and with the file's size before anything else is read: names, shapes and dtypes, and the kinds
+    of the layers where the file says them, as each does that `save_parameters` has written.
 
     Raises
     ------
     CheckpointError
-        If the file cannot be read, or its arrays have other names, shapes or dtypes.
+        If the file cannot be read, its arrays have other names, shapes or dtypes, or it is of a
+        network of other layers, of another loss, or with another divisor.
     DTypeError
         If a parameter of the network has a dtype that no file holds.
     """
     _require_network(network)
-    needed = _needed(network)
+    needed, kinds = _needed(network), _kinds(network)
+    names = len(needed) + len(network.layers)
     try:
         with open_regular(path) as file:
-            content = TensorFile(file, _HEADER + _HEADER_PER_PARAMETER * len(needed))
+            content = TensorFile(file, _HEADER + _HEADER_PER_NAME * names)
             found = {key: (tensor.shape, tensor.dtype) for key, tensor in content.tensors.items()}
+            saved = content.metadata.get(_LAYERS, kinds)
             arrays = content.read() if found == needed else {}
     except (XbpError, OSError, MemoryError) as error:
         raise CheckpointError(
@@ -76,6 +87,11 @@ def load_parameters(network: Network, path: str | Path) -> None:
         raise CheckpointError(
             f"{path}: holds {_described(found)}, but the network has {_described(needed)}: build "
             "it with the same sizes and dtype"
+        )
+    if saved != kinds:
+        raise CheckpointError(
+            f"{path}: is of a network of {saved:.{_MOST_LETTERS}}, but this one is of "
+            f"{kinds:.{_MOST_LETTERS}}: build it of the same layers, with the same loss and divisor"
         )
     asarray = network.backend.asarray
     # In the parameter's own byte order, which no file has.
@@ -90,6 +106,16 @@ def _needed(network: Network) -> dict[str, tuple[tuple[int, ...], str]]:
         key: (tuple(value.shape), storable_dtype(key, dtype_name(value.dtype)))
         for key, value in network.params.items()
     }
+
+
+def _kinds(network: Network) -> str:
+    """Return what a network's layers are, from the first to the loss."""
+    layers = (*network.layers.values(), network.last_layer)
+    return ", ".join(
+        # It has no parameter from which its divisor could be seen.
+        f"Rescale({layer.divisor!r})" if type(layer) is Rescale else type(layer).__name__
+        for layer in layers
+    )
 
 
 def save_result(result: Mapping[str, Any], path: str | Path) -> None:

@@ -59,7 +59,12 @@ def gradcheck(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Compare backpropagation with central differences, on the chapter's network.
+    """Compare backpropagation with central differences, on a network of two layers.
+
+    The largest relative error is that of one element: the difference over the larger of its two
+    values, or over the smallest value that a difference quotient can resolve. Of the compared
+    elements, kinks counts those beside a kink of the loss, as of ReLU at 0. Set aside, and not
+    compared, are elements of which no difference quotient tells anything.
 
     Exit status 1 if they disagree, or if most elements cannot be compared.
     """
@@ -118,7 +123,7 @@ def gradcheck(
 
 def _print_report(report: xbp.GradientReport, title: str, along_directions: bool) -> None:
     results = table(
-        *("parameter", "mean difference", "largest error"),
+        *("parameter", "mean difference", "largest relative error"),
         "directions" if along_directions else "compared",
         *("kinks", "aside", "verdict"),
         title=f"{title}: backpropagation and central differences in {report.dtype}",
@@ -132,7 +137,7 @@ def _print_report(report: xbp.GradientReport, title: str, along_directions: bool
             f"{check.kinks:,}",
             f"{check.set_aside:,}",
             {
-                "ok": styled("agree", "green"),
+                "ok": styled("ok", "green"),
                 "wrong": styled(f"{check.wrong:,} wrong", "red"),
                 "inconclusive": styled("inconclusive", "yellow"),
             }[check.verdict],

@@ -72,7 +72,7 @@ def graph(
 ) -> None:
     """Show a computational graph: what each node does forward, then backward.
 
-    The chapter's apple and fruit, a neuron, or a net of DEPTH affine layers WIDTH wide, with a
+    The tutorial's apple and fruit, a neuron, or a net of DEPTH affine layers WIDTH wide, with a
     batch of the embedded digits. To draw them needs pygraphviz, which comes with
     pip install '.[graph]'; Mermaid text does not.
     """

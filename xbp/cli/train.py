@@ -5,9 +5,9 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,10 @@ CHECKPOINTS = "checkpoints"
 
 # Characters.
 _WIDEST_CURVE = 80
+
+# Between these the largest feature is near enough to 1 to be learned from. Normally distributed
+# numbers of standard deviation 1 are, and so are shares of 1.
+_SMALL, _LARGE = 0.01, 20.0
 
 
 @click.command()
@@ -280,8 +284,8 @@ def _train(
             f"on {chosen.name}:{chosen.device}; a {understood.name}"
             f"{understood.reason and f', {understood.reason}: {understood.hint}'}"
         )
-    if understood.doubt:
-        echo(f"the targets {understood.doubt}: {understood.hint}", err=True)
+    for doubt in _doubts(understood, loaded):
+        echo(doubt, err=True)
     began = time.perf_counter()
     with TrainingProgress(steps, min(batch_size, len(x))) as progress, warnings.catch_warnings():
         # A loss that is not finite ends in an error that says more.
@@ -363,6 +367,22 @@ def _understood(source: str, data: Data, wanted: str | None) -> tuple[Task, Data
     task = task_of(t, source, wanted)
     test = (x_test, None if t_test is None else task.targets(t_test, source))
     return task, replace(data, train=(x, task.targets(t, source)), test=test)
+
+
+def _doubts(task: Task, data: Data) -> Iterator[str]:
+    """Yield what may be wrong with data that can be learned from."""
+    if task.doubt:
+        yield f"the targets {task.doubt}: {task.hint}"
+    x, _ = data.train
+    if data.divisor is None and x.dtype.kind in "iuf":
+        largest = max(float(x.max()), -float(x.min()))
+        # NaN and infinity are errors, which the training raises.
+        if isfinite(largest) and not _SMALL <= largest <= _LARGE:
+            yield (
+                f"the largest number in x_train is {largest:g}: features far from the size of 1 "
+                "are learned badly or not at all: subtract the mean of each and divide by its "
+                "standard deviation, both taken from x_train, in x_test too"
+            )
 
 
 def _figures(history: xbp.History) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def download(urls: Sequence[str], known_hash: str, size: int, folder: str) -> Pa
                 "XBP_DATA_DIR"
             ) from error
     raise DataError(
-        f"no mirror gave the file: {'; '.join(failures)}: try again, or put the files into a "
-        "folder and name it with --data-dir or XBP_DATA_DIR"
+        "no mirror gave the file: try again, or put the files into a folder and name it with "
+        f"--data-dir or XBP_DATA_DIR ({'; '.join(failures)})"
     )
 
 

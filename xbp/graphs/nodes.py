@@ -71,6 +71,14 @@ class Node:
             return Operation(ReciprocalLayer(), self)
         return Operation(DivLayer(), other, self)
 
+    def __pow__(self, other: object) -> "Operation":
+        raise SettingError(
+            "a graph has no powers: write t * t for a square, or Operation(layer, t) with a layer "
+            "of your own"
+        )
+
+    __rpow__ = __pow__
+
     def exp(self) -> "Operation":
         """Return the exponential of this node."""
         return Operation(ExpLayer(), self)
@@ -161,7 +169,8 @@ class Operation(Node):
     def __init__(self, layer: Layer, *inputs: "Node | Value", label: str | None = None) -> None:
         if not isinstance(layer, Layer):
             raise SettingError(
-                f"Operation: the layer is one of xbp.layers, not {without_base(layer, Layer)}"
+                "Operation: the layer is one of xbp.layers, or of your own, not "
+                f"{without_base(layer, Layer)}"
             )
         self.layer = layer
         self.inputs = tuple(x if isinstance(x, Node) else Constant(_operand(x)) for x in inputs)

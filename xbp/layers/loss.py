@@ -26,8 +26,8 @@ from xbp.namespace import (
 class LossLayer(Layer):
     """The last layer of a network: from outputs and targets to the loss.
 
-    Softmax goes with cross entropy, and identity with the sum of squares, because either pair sends
-    back the same: the difference of output and target.
+    Softmax goes with cross entropy, and identity with half the sum of squares, because either pair
+    sends back the same: the difference of output and target.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ class SoftmaxWithLoss(LossLayer):
 
 
 class IdentityWithLoss(LossLayer):
-    """The outputs as they are, and the sum-of-squares error: for regression."""
+    """The outputs as they are, and half the sum of squared errors: for regression."""
 
     classifies = False
     traceable = True

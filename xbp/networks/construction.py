@@ -1,7 +1,7 @@
 """What a network is made of: layers that are checked, named, and stacked."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -53,6 +53,11 @@ def check_kind(role: str, kind: Any, base: type[Layer], example: str) -> None:
 
 def checked_layers(layers: Any, loss: Any) -> list[Layer]:
     """Return layers as a list, or raise `SettingError` if they and the loss make no network."""
+    if isinstance(layers, Mapping):
+        raise SettingError(
+            "layers are given as a list, Network([...], loss), not as a dictionary: of another "
+            "network's take list(network.layers.values())"
+        )
     if isinstance(layers, Layer) or not isinstance(layers, Iterable):
         raise SettingError(
             f"layers are given as a list, Network([...], loss), also a single one, not {layers!r}"
@@ -65,7 +70,8 @@ def checked_layers(layers: Any, loss: Any) -> list[Layer]:
             )
         if not isinstance(layer, Layer):
             raise SettingError(
-                f"layer {number} is one of xbp.layers, not {without_base(layer, Layer)}"
+                f"layer {number} is one of xbp.layers, or of your own, not "
+                f"{without_base(layer, Layer)}"
             )
     if len({id(layer) for layer in checked}) < len(checked):
         raise SettingError("a layer stands twice in the network: make one for each place")

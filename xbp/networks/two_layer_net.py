@@ -1,4 +1,4 @@
-"""The chapter's network."""
+"""A network of two layers."""
 
 from xbp.backend import Backend
 from xbp.layers import Relu, SoftmaxWithLoss
@@ -8,7 +8,7 @@ from xbp.registry import get_backend
 
 
 class TwoLayerNet(Network):
-    """The chapter's network: affine, ReLU, affine, softmax with loss.
+    """A network of two layers: affine, ReLU, affine, softmax with loss.
 
     Parameters
     ----------

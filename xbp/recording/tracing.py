@@ -288,8 +288,9 @@ def untraceable(error: Exception) -> TracingError:
     return TracingError(
         f"{frame.filename}, line {frame.lineno}, in {frame.name}: cannot be traced ({reason}). "
         "Call functions of the array's namespace, xp = xbp.namespace.namespace_of(x), and ask for "
-        "no values. Or do not say that it can: traceable = False of a layer, state_names = None of "
-        "an optimizer"
+        "no values; of a number that is counted make another by arithmetic, 0.5 ** (steps // 100). "
+        "Or do not say that it can: traceable = False of a layer, state_names = None of an "
+        "optimizer"
     )
 
 

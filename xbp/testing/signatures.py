@@ -104,9 +104,15 @@ class Signature:
     def __post_init__(self) -> None:
         if not callable(self.make):
             raise SettingError(
-                f"make is a layer's class, or a function that returns a layer, not {self.make!r}: "
-                "each case makes a new one"
+                "a layer's class is needed, or a function that returns a layer, since each case "
+                f"makes a new one; not {self.make!r}"
             )
+        for role, shapes in (("inputs", self.inputs), ("params", self.params)):
+            if not isinstance(shapes, Mapping):
+                raise SettingError(
+                    f"{self.name}: {role} are shapes by name, such as {{'x': ('N', 'D')}}, not "
+                    f"{shapes!r}"
+                )
         for name, kind in {**self.inputs, **self.params, "output": self.output or ()}.items():
             _check_shape(f"{self.name}: {name}", getattr(kind, "shape", kind))
         if not self.differentiable:
