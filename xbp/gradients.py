@@ -130,7 +130,6 @@ def gradient_check(
                 if directions
                 else chance.sample(range(size), min(elements or size, size))
             )
-        lines = partial(_Directions, seed=seed) if directions else partial(_Elements, memory=memory)
         dtype = dtype_name(next(iter(params.values())).dtype)
         first = network.loss_and_gradient(params, x, t)
         if not isfinite(float(first[0])):
@@ -148,6 +147,11 @@ def gradient_check(
                 for key, numbers in chosen.items()
             }
             return GradientReport(nothing, dtype, h, what)
+        if directions:
+            lines: Callable[..., Lines] = partial(_Directions, seed=seed)
+        else:
+            moves_together = getattr(network.bound_to(params), "moves_together", lambda x, t: False)
+            lines = partial(_Elements, memory=memory, together=moves_together(x, t))
         here = _compare(network, params, x, t, first, chosen, h, lines)
         aside = {
             key: [i for i, comparison in found.items() if comparison.kink or not comparison.right]
@@ -273,15 +277,17 @@ class _Elements:
         loss: Callable[[Array], Array],
         gradient: Array,
         memory: float,
+        together: bool,
     ) -> None:
         self.network, self.x, self.t, self.key, self.memory = network, x, t, key, memory
+        self.together = together
         self.probe = Probe(loss, network.params[key])
         self.gradient = network.backend.to_numpy(gradient).ravel()
         self.values = network.backend.to_numpy(network.params[key]).copy().ravel()
         self.known: dict[tuple[int, float], float] = {}
 
     def prepare(self, numbers: Sequence[int], step: float) -> None:
-        if not getattr(self.network, "samplewise", False):
+        if not self.together:
             return
         for signed in (step, -step):
             found = self.network.perturbed_losses(  # type: ignore[attr-defined]
