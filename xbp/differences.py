@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from math import cbrt, inf, isfinite, prod
 from typing import Any
@@ -273,12 +273,18 @@ class Comparison:
         How far the quotient can be off, by rounding and truncation.
     kink : bool
         Whether there is no derivative: the slopes to the left and to the right differ.
+    certain : bool
+        Whether a claim differs from the slopes on either side by more than they differ.
+    contradicted : bool
+        Whether the claim differs at this very point, but not a step aside.
     """
 
     claimed: float
     numerical: float
     error: float
     kink: bool = False
+    certain: bool = field(default=False, compare=False)
+    contradicted: bool = False
 
     @property
     def difference(self) -> float:
@@ -329,13 +335,20 @@ def compare(
     numbers that are rounded on the way: it has no derivative either.
     """
     f = cache(f)
-    if not isfinite(claimed):
-        return Comparison(claimed, _quotient(f, h), error=0.0)
     has_kink = partial(_has_kink, f, h, noise, unit)
-    coarse, steepest, rises = inf, abs(claimed), False
+    if not isfinite(claimed):
+        coarse, fine = _quotient(f, h), _quotient(f, h / REFINEMENT)
+        # As of a square root at 0, whose slope is infinite.
+        is_steep = not abs(coarse - fine) <= max(abs(fine), 2 * REFINEMENT * noise / h) / 2
+        return Comparison(claimed, coarse, error=0.0, kink=is_steep or has_kink())
+    first, coarse, steepest, rises = h, inf, abs(claimed), False
     settled: Comparison | None = None
     for refinement in range(FINEST):
         slope = _quotient(f, h)
+        if not isfinite(slope):  # the step leaves what f is defined for
+            found = Comparison(claimed, slope, error=0.0)
+            h /= REFINEMENT
+            continue
         rounding = noise / h + unit * max(abs(claimed), abs(slope))
         found = Comparison(claimed, slope, error=2 * rounding)
         steepest = max(steepest, abs(slope))
@@ -355,8 +368,11 @@ def compare(
                 settled = found
         coarse = found.numerical
         h /= REFINEMENT
-    is_stair = rises and (settled or found).numerical == 0
-    return replace(settled or found, kink=is_stair or has_kink())
+    found = settled or found
+    is_stair = rises and found.numerical == 0
+    is_edge = not isfinite(found.numerical)  # of where there is a loss
+    certain = all(_excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))
+    return replace(found, kink=is_stair or is_edge or has_kink(), certain=certain)
 
 
 def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
@@ -379,6 +395,15 @@ def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
     forward-backward error) and 3.1 (a sum of n terms is off by n roundings at most).
     """
     return (ROUNDINGS + longest_sum) * epsilon / 2 * magnitude
+
+
+def _excludes(
+    claimed: float, f: Callable[[float], float], h: float, noise: float, unit: float
+) -> bool:
+    """Tell whether a claim is further from a quotient than a kink within the step explains."""
+    slope = _quotient(f, h)
+    gap = abs(f(h) - 2 * f(0.0) + f(-h)) / h
+    return abs(claimed - slope) > gap + 4 * (noise / h + unit * max(abs(claimed), abs(slope)))
 
 
 def _has_kink(f: Callable[[float], float], h: float, noise: float, unit: float) -> bool:
