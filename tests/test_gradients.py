@@ -216,13 +216,96 @@ def test_mistakes() -> None:
     for h in (0, -1e-4, float("nan")):
         with pytest.raises(SettingError, match="step h"):
             numerical_gradient(lambda x: x, arr(1.0), h=h)
+    with pytest.raises(SettingError, match="a step h of 1e\\+300 tells nothing of a slope"):
+        gradient_check(network(), *data(), h=1e300)
     numerical_gradient(lambda x: x * x, arr(1.0), h=2.0**-51)  # the smallest
+    numerical_gradient(lambda x: x * x, arr(1.0), h=1e3)  # the largest
     with pytest.raises(SettingError, match="elements"):
         gradient_check(network(), *data(), elements=0)
     with pytest.raises(SettingError, match="no parameters"):
         gradient_check(xbp.Network([Relu()], SoftmaxWithLoss(), backend=backend), *data())
     with pytest.raises(DataError, match=r"the loss is nan: .* a label is outside the classes"):
         gradient_check(network(), data()[0], data()[1] + 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", widest])
+def test_a_random_function_is_pointed_out(dtype: str) -> None:
+    chance = np.random.default_rng(0)
+    with pytest.warns(RuntimeWarning) as caught:
+        numerical_gradient(
+            lambda x: float(backend.xp.sum(x)) + chance.normal(), arr([1.0, 2.0], dtype)
+        )
+    (warning,) = caught
+    assert str(warning.message).startswith("numerical_gradient: two equal calls of the function ")
+    assert str(warning.message).endswith(
+        "so differences tell nothing: it is random, or changes what it reads"
+    )
+
+
+def test_a_random_network_is_pointed_out() -> None:
+    message = r"numerical_gradient: two equal calls of Noisy1.forward differ, so differences tell"
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        odd_network(Noisy).numerical_gradient(*data())
+    assert caught[0].filename == __file__
+
+    class Loss(SoftmaxWithLoss):
+        chance = np.random.default_rng(0)
+
+        def forward(self, x: Any, t: Any) -> Any:
+            return super().forward(x, t) * float(self.chance.uniform(0.9, 1.1))
+
+    random = xbp.Network([*network().layers.values()], Loss())
+    with pytest.warns(RuntimeWarning, match="two equal calls of loss differ"):
+        random.numerical_gradient(*data())
+
+
+@pytest.mark.parametrize("dtype", ["float32", widest])
+def test_an_even_function_reacts(dtype: str) -> None:
+    """Forth is as far as back; warnings are errors here."""
+    found = numerical_gradient(lambda x: backend.xp.sum(x * x), arr([0.0, 0.0], dtype))
+    np.testing.assert_array_equal(host(found), 0)
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="writes to memory through NumPy")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_x_is_restored_to_the_last_bit_of_a_nan() -> None:
+    bits = np.array([0x7FF0000000000001, 0x8000000000000000, 0x7FF8000000000123, 1], np.uint64)
+    x = bits.view(np.float64).copy()
+    with pytest.warns(RuntimeWarning, match="for each change of x"):
+        numerical_gradient(lambda _: 1.0, x)
+    np.testing.assert_array_equal(x.view(np.uint64), bits)
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="keeps a history of arrays")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_pytorch_differentiates_may_be_varied(dtype: str) -> None:
+    leaf = arr([1.0, 2.0], dtype).requires_grad_()
+    for x in (leaf, leaf * 1):
+        history = x.grad_fn
+        found = numerical_gradient(lambda x: backend.xp.sum(x * leaf), x)
+        np.testing.assert_allclose(found, [1, 2])
+        assert not found.requires_grad
+        assert x.grad_fn is history
+        np.testing.assert_array_equal(x.detach(), [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("result", "what"),
+    [("3", "text: '3'"), (b"3", "text: b'3'"), (1j, "complex"), ([1.0], "list")],
+)
+def test_f_returns_a_number(result: Any, what: str) -> None:
+    with pytest.raises(DTypeError, match=f"is to return a number or a 0-d array, not {what}"):
+        numerical_gradient(lambda _: result, arr([1.0], widest))
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="says nothing about a library")
+@pytest.mark.parametrize(
+    ("result", "what"),
+    [(np.complex128(1), "complex128"), (np.array("3"), "<U1"), (np.str_("3"), "text: ")],
+)
+def test_f_returns_a_real_number(result: Any, what: str) -> None:
+    with pytest.raises(DTypeError, match=f"a number or a 0-d array, not {what}"):
+        numerical_gradient(lambda _: result, np.ones(1))
 
 
 # The check ---------------------------------------------------------------------------------------
@@ -860,6 +943,23 @@ def test_integers_that_choose_stay_integers() -> None:
     W = np.random.default_rng(0).normal(size=(5, 3))
     net = xbp.Network([Rows(W)], SoftmaxWithLoss())
     x, t = np.array([[0], [2], [2], [4]]), np.array([0, 1, 2, 0])
+    assert gradient_check(net, x, t).passed
+    expected, found = net.gradient(x, t)["W1"], net.numerical_gradient(x, t)["W1"]
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="says nothing about a library")
+def test_integers_that_choose_stay_integers_behind_a_layer_that_passes_them_on() -> None:
+    class Shifted(Layer):
+        takes_integers = True
+
+        def forward(self, x: Any) -> Any:
+            return x + 1
+
+    net = xbp.Network(
+        [Shifted(), Rows(np.random.default_rng(0).normal(size=(5, 3)))], SoftmaxWithLoss()
+    )
+    x, t = np.array([[0], [2], [2], [3]]), np.array([0, 1, 2, 0])
     assert gradient_check(net, x, t).passed
     expected, found = net.gradient(x, t)["W1"], net.numerical_gradient(x, t)["W1"]
     np.testing.assert_allclose(found, expected, atol=1e-8)

@@ -527,10 +527,10 @@ def _relative_error(found: Comparison, resolved: float) -> float:
 
 
 def widened_samples(network: Any, x: Array) -> Array:
-    """Return samples to compute exactly with; integers that choose rows of a parameter stay so."""
+    """Return samples to compute exactly with; integers, which may choose rows, stay as they are."""
     first = next(iter(getattr(network, "layers", {}).values()), None)
-    chooses = first is not None and first.takes_integers and first.param_names
-    return x if chooses and kind_of(x) == "integral" else widened_copy(x)
+    takes_integers = first is not None and first.takes_integers
+    return x if takes_integers and kind_of(x) == "integral" else widened_copy(x)
 
 
 def widened_copy(x: Array) -> Array:

@@ -1,5 +1,6 @@
 """A network: layers run forward one after the other, and backward in the reverse order."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, Self
@@ -384,15 +385,33 @@ class Network:
             If x or t does not fit the network.
         SettingError
             If memory is not positive.
+
+        Warns
+        -----
+        RuntimeWarning
+            If the network is random, so that two equal losses differ.
         """
         positive_number("memory", memory)
         network = self.bound_to({key: widened_copy(value) for key, value in self.params.items()})
         x = widened_samples(self, x)
-        network.loss(x, t)  # raises where something does not fit
+        network._warn_if_random(x, t)
         if not network.moves_together(x, t):
             losses = losses_by_parameter(self, network.params, x, t)
             return {key: differences(losses[key], W, _STEP)[0] for key, W in network.params.items()}
         return {key: network._slopes(x, t, key, memory) for key in network.params}
+
+    def _warn_if_random(self, x: Array, t: Array) -> None:
+        """Compute a loss twice, which raises where something does not fit."""
+        once, again = (float(self.loss(x, t)) for _ in range(2))
+        rounding = share_of_step(next(iter(self.params.values()), x)) * (1 + abs(once))
+        if abs(once - again) > rounding:
+            name = self.unsteady_layer(x)
+            warnings.warn(
+                f"numerical_gradient: two equal calls of {f'{name}.forward' if name else 'loss'} "
+                "differ, so differences tell nothing: it is random, or changes what it reads",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _slopes(self, x: Array, t: Array, key: str, memory: float) -> Array:
         W = self.params[key]
