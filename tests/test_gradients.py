@@ -224,8 +224,12 @@ def test_mistakes() -> None:
         gradient_check(network(), *data(), elements=0)
     with pytest.raises(SettingError, match="no parameters"):
         gradient_check(xbp.Network([Relu()], SoftmaxWithLoss(), backend=backend), *data())
-    with pytest.raises(DataError, match=r"the loss is nan: .* a label is outside the classes"):
+    with pytest.raises(DataError, match=r"the loss is nan: a label is outside the classes, or"):
         gradient_check(network(), data()[0], data()[1] + 1)
+    net = network()
+    net.params["b2"] = arr([math.nan, 0, 0], widest)
+    with pytest.raises(DataError, match="the loss is nan: b2 holds NaN or infinity"):
+        gradient_check(net, *data())
 
 
 @pytest.mark.parametrize("dtype", ["float32", widest])
@@ -810,6 +814,70 @@ def test_a_random_backward_is_named() -> None:
     assert report.not_deterministic == "backward, for the gradient of W1,"
 
 
+def test_a_backward_that_adds_to_what_it_left_is_named() -> None:
+    class Adding(Affine):
+        def backward_params(self, dout: Any) -> None:
+            before = 0 if self.dW is None else self.dW
+            super().backward_params(dout)
+            self.dW = self.dW + before
+
+    params, (_, *rest) = network().params, network().layers.values()
+    net = xbp.Network([Adding(params["W1"], params["b1"]), *rest], SoftmaxWithLoss())
+    for _ in range(2):
+        report = gradient_check(net, *data())
+        assert report.not_deterministic == "backward, for the gradient of W1,"
+        net.gradient(*data())
+
+
+def test_a_gradient_that_training_would_trace_is_asked_for() -> None:
+    class Remembering(Odd):
+        traceable = True
+        factor = 1.0
+
+        def backward(self, dout: Any) -> Any:
+            if not isinstance(dout, original):
+                Remembering.factor = 2.0  # a trace hands over something else
+            return dout * self.factor
+
+    original = type(arr([1.0]))
+    report = gradient_check(odd_network(Remembering), *data())
+    if backend.name.startswith("array-api-strict"):  # nothing is traced
+        assert report.passed
+    else:
+        what = "backward, called and traced, for the gradient of W1,"
+        assert report.not_deterministic == what
+
+
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [
+        (0.5, "Leaving1: backward left no array in self.db, but float"),
+        ([0.0, 0.0], "Leaving1: backward left no array in self.db, but list"),
+        (arr([1, 2, 3, 4, 5]), "gradient_check, the gradient of b1: real floating-point numbers"),
+    ],
+    ids=["number", "list", "integers"],
+)
+def test_a_gradient_is_an_array_of_real_numbers(gradient: Any, message: str) -> None:
+    class Leaving(Affine):
+        def backward_params(self, dout: Any) -> None:
+            super().backward_params(dout)
+            self.db = gradient
+
+    params, (_, *rest) = network().params, network().layers.values()
+    net = xbp.Network([Leaving(params["W1"], params["b1"]), *rest], SoftmaxWithLoss())
+    with pytest.raises(DTypeError, match=message):
+        gradient_check(net, *data())
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_what_is_not_finite_is_named_among_others(odd: float) -> None:
+    slopes = arr([1.0, 2.0, 3.0], widest)
+    claims = slopes + arr([0.0, odd, 0.0], widest)
+    found = Claimed(np.ones(3), lambda W: backend.xp.sum(W * slopes), lambda _: claims).check()
+    assert (found.verdict, found.wrong, found.worst) == ("wrong", 1, (1,))
+    assert f"at (1,) backpropagation says {odd}, differences say 2" in str(found)
+
+
 def test_a_random_loss_is_named() -> None:
     class Loss(SoftmaxWithLoss):
         chance = np.random.default_rng(0)
@@ -835,7 +903,7 @@ def test_what_is_random_but_says_that_it_is_traceable_is_not_taken_for_right() -
 
         def odd(self, x: Any) -> Any:
             Lying.calls += 1
-            return x * (1.0 if Lying.calls <= 2 else 2.0)
+            return x * (1.0 if Lying.calls <= 3 else 2.0)
 
     report = gradient_check(odd_network(Lying), *data())
     assert report.not_deterministic == "the loss, called and traced,"

@@ -14,7 +14,7 @@ from xbp.differences import (
     share_of_step,
     step_for,
 )
-from xbp.errors import MixedBackendError, SettingError, ShapeError, UndefinedOutputError
+from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError, UndefinedOutputError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy, widened_samples
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
@@ -512,6 +512,11 @@ def _gradient_left_by(layer: Layer, attribute: str) -> Array:
     gradient = getattr(layer, f"d{attribute}", None)
     if gradient is None:
         raise SettingError(f"{layer.name}: backward left no gradient in self.d{attribute}")
+    if not hasattr(gradient, "shape"):
+        raise DTypeError(
+            f"{layer.name}: backward left no array in self.d{attribute}, but "
+            f"{type(gradient).__name__}"
+        )
     shape = getattr(layer, attribute).shape
     if gradient.shape != shape:
         raise ShapeError(
