@@ -4,7 +4,7 @@ Steps and roundings are powers of two, so that most results are exact.
 """
 
 from collections.abc import Callable
-from math import cbrt, copysign, exp, inf, sin
+from math import cbrt, copysign, exp, inf, log, nan, sin
 
 import numpy as np
 import pytest
@@ -129,6 +129,35 @@ def test_a_claim_that_is_not_finite_is_never_right(claimed: float) -> None:
 
 def test_what_is_flat_and_not_rounded_is_no_staircase() -> None:
     assert compare(1.0, lambda x: 2.0, STEP, noise=0.0) == Comparison(1.0, 0.0, error=0.0)
+
+
+def test_what_a_kink_within_the_step_explains_is_not_certain() -> None:
+    assert check(0.5, line).certain
+    assert not check(1.0, lambda x: abs(x) + x).certain
+    # The kink is finer than the finest step; the slope to its left is claimed.
+    assert not compare(0.0, lambda x: kinked(x - 2.0**-34), STEP, 2.0**-30).certain
+
+
+@pytest.mark.parametrize(("f", "smooth"), [(line, True), (abs, False), (cbrt, False)])
+def test_a_claim_that_is_not_finite_may_stand_on_a_kink(
+    f: Callable[[float], float], smooth: bool
+) -> None:
+    assert compare(inf, f, STEP, NOISE).kink != smooth
+
+
+@pytest.mark.parametrize(("claimed", "f"), [(5e3, log), (1.0, lambda x: x - 2e-4), (0.0, log)])
+def test_a_step_that_leaves_what_f_is_defined_for_is_refined(
+    claimed: float, f: Callable[[float], float]
+) -> None:
+    found = compare(claimed, lambda x: f(x + 2e-4) if x > -2e-4 else nan, STEP, NOISE)
+    assert found.right == (claimed > 0)
+    assert not found.kink
+    assert found.error < 1
+
+
+def test_at_the_edge_of_what_f_is_defined_for_there_is_no_derivative() -> None:
+    found = compare(1.0, lambda x: x if x >= 0 else nan, STEP, NOISE)
+    assert found.kink
 
 
 # Kinks -------------------------------------------------------------------------------------------

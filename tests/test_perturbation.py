@@ -11,7 +11,7 @@ from support import arr, backend, except_slow, host, precise, widest
 import xbp
 from xbp.differences import moved
 from xbp.layers import Affine, IdentityWithLoss, Layer, LossLayer, Relu, SoftmaxWithLoss
-from xbp.namespace import Array
+from xbp.namespace import Array, namespace_of
 from xbp.testing import NetworkCase, network_cases
 
 
@@ -72,9 +72,9 @@ def test_the_layers_behind_run_once_for_many_elements(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Relu, "forward", counting)
     net().numerical_gradient(*data())
-    # For each of four parameters, to either side: 53 elements are moved 106 times. And once before,
-    # to see that all fits.
-    assert calls <= 9
+    # For each of four parameters, to either side: 53 elements are moved 106 times. And four times
+    # before, to see that all fits, and that many may be moved at once.
+    assert calls <= 12
     calls = 0
     net().numerical_gradient(*data(), memory=1)
     assert calls >= 2 * (6 * 5 + 5)
@@ -173,6 +173,103 @@ def test_what_is_not_samplewise_is_moved_one_element_at_a_time(layers: Any, loss
             host(numerical[key]), host(value), rtol=precise(1e-6, 0.05), atol=precise(1e-8, 0.1)
         )
     assert xbp.gradient_check(network, x, t).passed
+
+
+class Half(IdentityWithLoss):
+    """Another loss than that whose `losses` it inherits; backward is not told of it."""
+
+    samplewise = True
+
+    def forward(self, x: Array, t: Array) -> Array:
+        self.loss = super().forward(x, t) * 0.5
+        return self.loss
+
+
+class HalfAll(Half):
+    """Its `losses` are not those of its forward either."""
+
+    samplewise = True
+
+    def losses(self, x: Array, t: Array) -> Array:
+        return super().losses(x, t)
+
+
+class HalfRight(Half):
+    samplewise = True
+
+    def losses(self, x: Array, t: Array) -> Array:
+        return super().losses(x, t) * 0.5
+
+    def slope(self) -> Array:
+        return super().slope() * 0.5
+
+
+class Penalized(xbp.Network):
+    """A network with a loss of its own, that does not get its share of the gradient."""
+
+    def loss(self, x: Array, t: Array) -> Array:
+        W = self.params["W1"]
+        return super().loss(x, t) + 0.1 * namespace_of(W).sum(W * W)
+
+
+class Lying(Centred):
+    samplewise = True
+
+
+def alone(network: xbp.Network, x: Array, t: Array) -> dict[str, Array]:
+    """Return the numerical gradient of a network that is asked for one loss at a time."""
+    params = dict(network.params)
+
+    def by(key: str) -> Array:
+        return xbp.numerical_gradient(
+            lambda W: network.bound_to({**params, key: W}).loss(x, t), params[key]
+        )
+
+    return {key: by(key) for key in params}
+
+
+@except_slow
+@pytest.mark.filterwarnings("ignore:numerical_gradient. the function gives the same number")
+@pytest.mark.parametrize(
+    ("loss", "network_type", "layers", "verdict"),
+    [
+        (Half, xbp.Network, [], "wrong"),
+        (HalfAll, xbp.Network, [], "wrong"),
+        (HalfRight, xbp.Network, [], "ok"),
+        (IdentityWithLoss, Penalized, [], "wrong"),
+        (IdentityWithLoss, xbp.Network, [Lying()], "ok"),
+    ],
+    ids=["half", "losses", "right", "network", "layer"],
+)
+def test_the_loss_is_that_of_the_network(
+    loss: Any, network_type: Any, layers: Any, verdict: str
+) -> None:
+    network = network_type([*net().layers.values(), *layers], loss())
+    x, t = data()[0], arr([[1.0, 0.0, 0.5], [0.0, 2.0, 1.0]], widest)
+    for key, expected in alone(network, x, t).items():
+        found = host(network.numerical_gradient(x, t)[key])
+        np.testing.assert_allclose(found, host(expected), atol=precise(1e-8, 1e-2))
+    assert xbp.gradient_check(network, x, t).verdict == verdict
+
+
+def test_what_a_class_gives_for_many_elements_is_not_inherited() -> None:
+    class Scaled(Doubled):
+        samplewise = True
+
+        def forward(self, x: Array) -> Array:
+            return super().forward(x) * 3
+
+    class Fast(Affine):
+        samplewise = True
+
+        def perturbed_outputs(self, x: Array, name: str, elements: Any, step: float) -> Array:
+            return super().perturbed_outputs(x, name, elements, step)
+
+    assert Scaled.perturbed_outputs is Doubled.perturbed_outputs is Layer.perturbed_outputs
+    assert Fast.perturbed_outputs is not Layer.perturbed_outputs
+    assert not OwnLoss.samplewise
+    assert not Half.samplewise
+    assert HalfAll.samplewise
 
 
 def test_no_backward_is_involved(monkeypatch: pytest.MonkeyPatch) -> None:

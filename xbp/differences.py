@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from math import cbrt, inf, isfinite, prod
+from math import cbrt, inf, isfinite, isnan, prod
 from typing import Any
 
 from xbp.errors import DTypeError, SettingError
@@ -41,6 +41,12 @@ RESOLUTION = 1e-3
 # Of float64: twice the machine epsilon.
 _SMALLEST_STEP = 2.0**-51
 
+# A longer one leaves float32, or what a loss is defined for.
+_LARGEST_STEP = 1e3
+
+# The kinds of numbers that can be told from one another by their size.
+_REAL = ("bool", "integral", "real floating")
+
 # How many bytes are taken, about, to move many elements at once, unless somebody says otherwise.
 MEMORY = 2.0**26
 
@@ -48,7 +54,7 @@ MEMORY = 2.0**26
 def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
     """Return the gradient of f at x by central differences, ``(f(x + h) - f(x - h)) / 2h``.
 
-    It evaluates f twice for each element of x.
+    It evaluates f twice for each element of x, and once more to see whether it gives the same.
 
     Parameters
     ----------
@@ -80,7 +86,8 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     -----
     RuntimeWarning
         If f gives the same number each time: it may read another array than the one that it is
-        given. And if it reads x itself, which is then varied in its own precision.
+        given. And if it reads x itself, which is then varied in its own precision; or if f is
+        random, so that two equal calls differ.
 
     Notes
     -----
@@ -90,11 +97,21 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
     if not callable(f):
         raise SettingError(f"numerical_gradient: first a function of an array, not {f!r}")
     namespace_of(x, where="numerical_gradient")
-    gradient, reacts = differences(f, x, h)
+    gradient, probe = differences(f, x, h)
+    if (found := probe.unequal()) is not None:
+        warnings.warn(
+            f"numerical_gradient: two equal calls of the function gave {found[0]:g} and "
+            f"{found[1]:g}, so differences tell nothing: it is random, or changes what it reads",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return gradient
+    reacts = probe.reacts()
     advice = "let it compute with its argument, or call network.numerical_gradient(x, t)"
     if not reacts and gradient.dtype != x.dtype and is_floating(x) and _can_be_written(x):
-        exact, gradient = gradient.dtype, differences(f, x, h, x.dtype)[0]
-        reacts = bool(namespace_of(x).any(gradient != 0))
+        exact = gradient.dtype
+        gradient, probe = differences(f, x, h, x.dtype)
+        reacts = probe.reacts()
         if reacts:
             warnings.warn(
                 "numerical_gradient: the function reads x itself, not the array of "
@@ -116,10 +133,10 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
 
 def differences(
     f: Callable[[Array], Any], x: Array, h: float, dtype: DType | None = None
-) -> tuple[Array, bool]:
-    """Return the gradient as `numerical_gradient`, and whether f ever gave another number.
+) -> tuple[Array, "Probe"]:
+    """Return the gradient as `numerical_gradient`, and what f was asked by.
 
-    It is computed in the dtype; None is the widest. Of no element at all, f reacts.
+    It is computed in the dtype; None is the widest.
     """
     xp, probe = namespace_of(x), Probe(f, x, dtype)
     step, count = step_for(probe.x, h), prod(x.shape)
@@ -128,7 +145,7 @@ def differences(
     else:
         slopes = [_quotient(probe.along(i), step) for i in range(count)]
     flat = xp.asarray(slopes, dtype=probe.x.dtype, device=device_of(x))
-    return xp.reshape(flat, x.shape), probe.reacts or not count
+    return xp.reshape(flat, x.shape), probe
 
 
 def _quotient(f: Callable[[float], float], h: float) -> float:
@@ -136,13 +153,7 @@ def _quotient(f: Callable[[float], float], h: float) -> float:
 
 
 class Probe:
-    """Evaluates f with one element of x moved by a step.
-
-    Attributes
-    ----------
-    reacts : bool
-        Whether f gave different numbers.
-    """
+    """Evaluates f with one element of x moved by a step."""
 
     def __init__(self, f: Callable[[Array], Any], x: Array, dtype: DType | None = None) -> None:
         if (kind := kind_of(x)) == "complex floating":
@@ -151,14 +162,32 @@ class Probe:
             raise DTypeError(f"numerical_gradient: x holds no numbers, but {dtype_name(x.dtype)}")
         dtype = dtype or widest_float(x)
         self.f = f
-        self.x = x if x.dtype == dtype else namespace_of(x).astype(x, dtype)
-        self._at = self._in_place if _can_be_written(self.x) else self._on_a_copy
-        self._first: float | None = None
-        self.reacts = False
+        x = x if x.dtype == dtype else _detached(namespace_of(x).astype(x, dtype))
+        self._at = self._in_place if _can_be_written(x) else self._on_a_copy
+        self.x = _detached(x)
+        self._first: tuple[int, float, float] | None = None
+        self._varies = False
 
     def along(self, i: int) -> Callable[[float], float]:
         """Return f as a function of the step that the i-th element is moved by."""
-        return lambda step: self._noted(self._at(i, step))
+        return lambda step: self._noted(i, step, self._at(i, step))
+
+    def reacts(self) -> bool:
+        """Tell whether f gave different numbers; of no element at all, it does."""
+        if self._varies or self._first is None:
+            return True
+        # An even function does not tell forth from back.
+        return _as_number(self.f(self.x)) != self._first[2]
+
+    def unequal(self) -> tuple[float, float] | None:
+        """Return what two equal calls of f gave, if that differs by more than rounding."""
+        if self._first is None:
+            return None
+        i, step, once = self._first
+        again = self._at(i, step)
+        is_same = once == again or (isnan(once) and isnan(again))
+        rounding = share_of_step(self.x) * max(abs(once), abs(again))
+        return None if is_same or abs(once - again) <= rounding else (once, again)
 
     def slope(self, i: int, h: float) -> float:
         """Return the quotient for the i-th element, by a step that moves it however large it is.
@@ -172,15 +201,15 @@ class Probe:
         step = max(h, share_of_step(self.x) * abs(float(element)))
         return (f(step) - f(-step)) / float((element + step) - (element - step))
 
-    def _noted(self, result: float) -> float:
+    def _noted(self, i: int, step: float, result: float) -> float:
         if self._first is None:
-            self._first = result
-        self.reacts = self.reacts or result != self._first
+            self._first = i, step, result
+        self._varies = self._varies or result != self._first[2]
         return result
 
     def _in_place(self, i: int, step: float) -> float:
         index = unravel(i, self.x.shape)
-        kept = self.x[index] * 1  # a copy, not a view
+        kept = namespace_of(self.x).asarray(self.x[index], copy=True)  # bit by bit, and no view
         try:
             self.x[index] = kept + step
             return _as_number(self.f(self.x))
@@ -192,13 +221,22 @@ class Probe:
 
 
 def _as_number(result: Any) -> float:
+    if isinstance(result, float):
+        return float(result)  # NumPy's is one, too
+    wanted = "numerical_gradient: the function is to return a number or a 0-d array, not"
+    if isinstance(result, str | bytes | bytearray):
+        raise DTypeError(f"{wanted} text: {result!r}")
+    if hasattr(result, "dtype") and kind_of(result) not in _REAL:
+        raise DTypeError(f"{wanted} {dtype_name(result.dtype)}")
     try:
-        return float(result)
+        return float(_detached(result))
     except (TypeError, ValueError) as error:
-        raise DTypeError(
-            "numerical_gradient: the function is to return a number or a 0-d array, not "
-            f"{type(result).__name__} ({error})"
-        ) from error
+        raise DTypeError(f"{wanted} {type(result).__name__} ({error})") from error
+
+
+def _detached(x: Any) -> Any:
+    """Return x without the history that PyTorch keeps for its own derivatives."""
+    return x.detach() if hasattr(x, "detach") else x
 
 
 def moved(x: Array, i: int, step: float) -> Array:
@@ -214,6 +252,8 @@ def require_step(h: float) -> None:
         raise SettingError(f"the step h is a positive number, not {h!r}")
     if h < _SMALLEST_STEP:
         raise SettingError(f"a step h of {h:g} changes no number of size 1: 1e-4 is usual")
+    if h > _LARGEST_STEP:
+        raise SettingError(f"a step h of {h:g} tells nothing of a slope: 1e-4 is usual")
 
 
 def step_for(x: Array, h: float) -> float:
@@ -238,7 +278,10 @@ def longest_step(x: Array, h: float) -> float:
 
 def _can_be_written(x: Array) -> bool:
     """Tell whether each element can be changed alone; those of an expanded tensor share memory."""
-    xp, before = namespace_of(x), x * 1
+    if getattr(x, "requires_grad", False):  # in place, that would become part of its history
+        return False
+    xp = namespace_of(x)
+    before = xp.asarray(x, copy=True)
     numbers = xp.reshape(xp.arange(prod(x.shape), dtype=x.dtype, device=device_of(x)), x.shape)
     try:
         try:
@@ -273,12 +316,18 @@ class Comparison:
         How far the quotient can be off, by rounding and truncation.
     kink : bool
         Whether there is no derivative: the slopes to the left and to the right differ.
+    certain : bool
+        Whether a claim differs from the slopes on either side by more than they differ.
+    contradicted : bool
+        Whether the claim differs at this very point, but not a step aside.
     """
 
     claimed: float
     numerical: float
     error: float
     kink: bool = False
+    certain: bool = field(default=False, compare=False)
+    contradicted: bool = False
 
     @property
     def difference(self) -> float:
@@ -329,13 +378,20 @@ def compare(
     numbers that are rounded on the way: it has no derivative either.
     """
     f = cache(f)
-    if not isfinite(claimed):
-        return Comparison(claimed, _quotient(f, h), error=0.0)
     has_kink = partial(_has_kink, f, h, noise, unit)
-    coarse, steepest, rises = inf, abs(claimed), False
+    if not isfinite(claimed):
+        coarse, fine = _quotient(f, h), _quotient(f, h / REFINEMENT)
+        # As of a square root at 0, whose slope is infinite.
+        is_steep = not abs(coarse - fine) <= max(abs(fine), 2 * REFINEMENT * noise / h) / 2
+        return Comparison(claimed, coarse, error=0.0, kink=is_steep or has_kink())
+    first, coarse, steepest, rises = h, inf, abs(claimed), False
     settled: Comparison | None = None
     for refinement in range(FINEST):
         slope = _quotient(f, h)
+        if not isfinite(slope):  # the step leaves what f is defined for
+            found = Comparison(claimed, slope, error=0.0)
+            h /= REFINEMENT
+            continue
         rounding = noise / h + unit * max(abs(claimed), abs(slope))
         found = Comparison(claimed, slope, error=2 * rounding)
         steepest = max(steepest, abs(slope))
@@ -355,8 +411,11 @@ def compare(
                 settled = found
         coarse = found.numerical
         h /= REFINEMENT
-    is_stair = rises and (settled or found).numerical == 0
-    return replace(settled or found, kink=is_stair or has_kink())
+    found = settled or found
+    is_stair = rises and found.numerical == 0
+    is_edge = not isfinite(found.numerical)  # of where there is a loss
+    certain = all(_excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))
+    return replace(found, kink=is_stair or is_edge or has_kink(), certain=certain)
 
 
 def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
@@ -379,6 +438,15 @@ def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
     forward-backward error) and 3.1 (a sum of n terms is off by n roundings at most).
     """
     return (ROUNDINGS + longest_sum) * epsilon / 2 * magnitude
+
+
+def _excludes(
+    claimed: float, f: Callable[[float], float], h: float, noise: float, unit: float
+) -> bool:
+    """Tell whether a claim is further from a quotient than a kink within the step explains."""
+    slope = _quotient(f, h)
+    gap = abs(f(h) - 2 * f(0.0) + f(-h)) / h
+    return abs(claimed - slope) > gap + 4 * (noise / h + unit * max(abs(claimed), abs(slope)))
 
 
 def _has_kink(f: Callable[[float], float], h: float, noise: float, unit: float) -> bool:

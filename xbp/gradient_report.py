@@ -30,6 +30,10 @@ class ParameterCheck:
     set_aside : int
         Number of elements that were not compared: beside them, too, the loss has no derivative, or
         the quotient is too rough to tell a right gradient from a wrong one.
+    contradicted : int
+        Number of elements where backpropagation is wrong at this very point, but right a step
+        aside: as of relu(x) - relu(-x) at 0, whose kinks cancel, or of a backward that divides by
+        what is 0.
     """
 
     size: int
@@ -42,6 +46,7 @@ class ParameterCheck:
     numerical: float | None
     wrong: int
     set_aside: int = 0
+    contradicted: int = 0
 
     @property
     def compared(self) -> int:
@@ -50,10 +55,14 @@ class ParameterCheck:
 
     @property
     def verdict(self) -> str:
-        """``"wrong"``; ``"inconclusive"`` if most elements were set aside; else ``"ok"``."""
+        """``"wrong"``, ``"inconclusive"`` or ``"ok"``.
+
+        Inconclusive is what is contradicted anywhere, or of which most elements were set aside.
+        """
         if self.wrong:
             return "wrong"
-        return "ok" if self.compared > self.set_aside else "inconclusive"
+        is_told = self.compared > self.set_aside and not self.contradicted
+        return "ok" if is_told else "inconclusive"
 
     @property
     def passed(self) -> bool:
@@ -67,7 +76,14 @@ class ParameterCheck:
         if self.set_aside:
             counts += f", {self.set_aside:,} set aside"
         story = self.verdict
-        if story == "inconclusive":
+        if story == "inconclusive" and self.contradicted:
+            story = (
+                f"INCONCLUSIVE: {self.contradicted:,} right a step aside only: at {self.worst} "
+                f"backpropagation says {self.backpropagation:.6g}, differences say "
+                f"{self.numerical:.6g} (kinks may cancel there, or backward is wrong at this very "
+                "number)"
+            )
+        elif story == "inconclusive":
             story = (
                 "INCONCLUSIVE: no difference quotient tells (the rounding is too coarse, as of a "
                 "large loss or a lower precision, or there is a kink everywhere)"

@@ -49,6 +49,8 @@ class Layer:
         cls.traceable = cls.__dict__.get("traceable", False)
         cls.samplewise = cls.__dict__.get("samplewise", False)
         cls.takes_integers = cls.__dict__.get("takes_integers", False)
+        if "perturbed_outputs" not in cls.__dict__:
+            cls.perturbed_outputs = Layer.perturbed_outputs  # type: ignore[method-assign]
         if isinstance(cls.param_names, str):
             raise SettingError(
                 f"{cls.__name__}: param_names is a tuple, ({cls.param_names!r},) with a comma"
@@ -92,6 +94,8 @@ class Layer:
 
     def perturbed_outputs(self, x: Array, name: str, elements: Sequence[int], step: float) -> Array:
         """Return what ``forward`` gives when one element of a parameter is moved, for each of some.
+
+        A class that knows a faster way writes its own, which is not inherited.
 
         Parameters
         ----------

@@ -47,6 +47,11 @@ class LossLayer(Layer):
     t: Array = None
     loss: Array = None
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # The losses of a base class need not be those that this class's forward is the mean of.
+        cls.samplewise = cls.samplewise and "losses" in cls.__dict__
+
     def backward(self, dout: Array | float = 1) -> Array:
         """Return `slope` over the batch size, times dout: a number, or an array of one, 0-d.
 
@@ -74,7 +79,10 @@ class LossLayer(Layer):
         return self.y - self.t
 
     def losses(self, x: Array, t: Array) -> Array:
-        """Return the loss of each sample of a batch, ``(N,)``, of which ``forward`` is the mean."""
+        """Return the loss of each sample of a batch, ``(N,)``, of which ``forward`` is the mean.
+
+        A class without `losses` of its own is not `samplewise`, whatever it says.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no losses")
 
     @staticmethod

@@ -1,12 +1,20 @@
 """A network: layers run forward one after the other, and backward in the reverse order."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, Self
 
 from xbp.backend import Backend
-from xbp.differences import MEMORY, differences, longest_step, step_for
-from xbp.errors import MixedBackendError, SettingError, ShapeError, UndefinedOutputError
+from xbp.differences import (
+    MEMORY,
+    differences,
+    longest_step,
+    moved,
+    share_of_step,
+    step_for,
+)
+from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError, UndefinedOutputError
 from xbp.functions import as_labels, batch_size_of
 from xbp.gradients import losses_by_parameter, widened_copy, widened_samples
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
@@ -19,6 +27,9 @@ from xbp.settings import positive_number
 
 # Of central differences.
 _STEP = 1e-4
+
+# How far an element is moved so that a batch of other losses is not the same.
+_FAR = 0.5
 
 
 class Network:
@@ -374,15 +385,33 @@ class Network:
             If x or t does not fit the network.
         SettingError
             If memory is not positive.
+
+        Warns
+        -----
+        RuntimeWarning
+            If the network is random, so that two equal losses differ.
         """
         positive_number("memory", memory)
         network = self.bound_to({key: widened_copy(value) for key, value in self.params.items()})
         x = widened_samples(self, x)
-        network.loss(x, t)  # raises where something does not fit
-        if not self.samplewise:
+        network._warn_if_random(x, t)
+        if not network.moves_together(x, t):
             losses = losses_by_parameter(self, network.params, x, t)
             return {key: differences(losses[key], W, _STEP)[0] for key, W in network.params.items()}
         return {key: network._slopes(x, t, key, memory) for key in network.params}
+
+    def _warn_if_random(self, x: Array, t: Array) -> None:
+        """Compute a loss twice, which raises where something does not fit."""
+        once, again = (float(self.loss(x, t)) for _ in range(2))
+        rounding = share_of_step(next(iter(self.params.values()), x)) * (1 + abs(once))
+        if abs(once - again) > rounding:
+            name = self.unsteady_layer(x)
+            warnings.warn(
+                f"numerical_gradient: two equal calls of {f'{name}.forward' if name else 'loss'} "
+                "differ, so differences tell nothing: it is random, or changes what it reads",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _slopes(self, x: Array, t: Array, key: str, memory: float) -> Array:
         W = self.params[key]
@@ -396,6 +425,21 @@ class Network:
             for step in (h, -h)
         )
         return xp.reshape((forth - back) / (2 * h), shape)
+
+    def moves_together(self, x: Array, t: Array) -> bool:
+        """Tell whether many elements may be moved at once, each to lose what it loses alone.
+
+        That is so of a network that is `samplewise`, but not if a layer says so that is not, or if
+        the network has a loss of its own: so the last of some losses is compared with that.
+        """
+        sizes = {key: prod(W.shape) for key, W in self.params.items()}
+        key = next((key for key, size in sizes.items() if size), None)
+        if not self.samplewise or key is None:
+            return False
+        W, last = self.params[key], sizes[key] - 1
+        *_, losses = self.perturbed_losses(x, t, key, [0, last], _FAR)
+        alone = float(self.bound_to({**self.params, key: moved(W, last, _FAR)}).loss(x, t))
+        return abs(float(losses[-1]) - alone) <= share_of_step(W) * (1 + abs(alone))
 
     def perturbed_losses(
         self,
@@ -468,6 +512,11 @@ def _gradient_left_by(layer: Layer, attribute: str) -> Array:
     gradient = getattr(layer, f"d{attribute}", None)
     if gradient is None:
         raise SettingError(f"{layer.name}: backward left no gradient in self.d{attribute}")
+    if not hasattr(gradient, "shape"):
+        raise DTypeError(
+            f"{layer.name}: backward left no array in self.d{attribute}, but "
+            f"{type(gradient).__name__}"
+        )
     shape = getattr(layer, attribute).shape
     if gradient.shape != shape:
         raise ShapeError(
