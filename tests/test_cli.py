@@ -257,6 +257,7 @@ def test_train_leaves_model_and_figures_in_a_folder(tmp_path: Path) -> None:
     assert found["versions"][backend.name] == backend.library.__version__
 
 
+@except_slow
 def test_gradcheck() -> None:
     found = results("gradcheck", "--elements", "40")
     assert found["passed"]
@@ -484,6 +485,7 @@ def test_ctrl_c_ends_a_benchmark() -> None:
     assert "Traceback" not in stderr
 
 
+@except_slow
 @pytest.mark.parametrize("work", ["forward", "step", "loop"])
 def test_all_contestants_compute_the_same(work: str) -> None:
     losses = {}

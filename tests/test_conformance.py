@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import settings
-from support import backend, needs_float64
+from support import backend, except_slow, needs_float64
 
 import xbp
 from xbp.cli import main
@@ -114,6 +114,7 @@ def failures(spec: str) -> dict[str, str]:
     return {name: check["failure"] for name, check in found["checks"].items() if check["failure"]}
 
 
+@except_slow
 @pytest.mark.usefixtures("_draft")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_backend_is_found(fault: str) -> None:

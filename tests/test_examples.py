@@ -27,6 +27,7 @@ def test_every_example_is_run() -> None:
     assert {path.name for path in (HOUSE / "examples").glob("*.py")} == PRINTED.keys()
 
 
+@except_slow
 @pytest.mark.parametrize("name", sorted(PRINTED))
 def test_example(name: str) -> None:
     arguments = []

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from support import arr, arrays, backend, host, numbers, precise, widest
+from support import arr, arrays, backend, except_slow, host, numbers, precise, widest
 
 import xbp
 from xbp.cli import main
@@ -524,6 +524,7 @@ def test_graph_as_json() -> None:
     }  # fmt: skip
 
 
+@except_slow
 def test_graph_of_a_net_is_drawn(tmp_path: Path) -> None:
     path = tmp_path / "net.svg"
     sizes = ("--depth=3", "--width=7", "--samples=5", "--activation=sigmoid")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support import arr, backend, widest
+from support import arr, backend, except_slow, widest
 
 import xbp
 from xbp import (
@@ -176,6 +176,7 @@ def test_a_call(row: dict[str, str]) -> None:
     assert_says(str(caught.value), row["message"])
 
 
+@except_slow
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row["line"])
 def test_a_command(row: dict[str, Any]) -> None:
     np.savez("odd.npz", x_train=np.ones((2, 2)), t_train=np.array([0.5, 1.5]))

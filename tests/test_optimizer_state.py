@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from support import arr, backend, dtype_of, host, other, widest
+from support import arr, backend, dtype_of, except_slow, host, other, widest
 
 import xbp
 from xbp import SGD, Adam, Momentum, Network, Optimizer, Trainer, TwoLayerNet
@@ -196,7 +196,15 @@ def test_a_dictionary_keeps_its_order() -> None:
     assert list(optimizer.rates.items()) == [("n", 0.5), (0, 0.25), (None, 0.125), ("b", 0.0625)]
 
 
-@pytest.mark.parametrize("kind", [HeavyBall, Late, Turns, InOrder])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        HeavyBall,
+        InOrder,
+        pytest.param(Late, marks=except_slow),
+        pytest.param(Turns, marks=except_slow),
+    ],
+)
 def test_arrays_that_an_optimizer_remembers_may_change_places(kind: type[Optimizer]) -> None:
     traced, plain = kind(), silent(kind)()
     assert plain.state is None
@@ -392,6 +400,7 @@ class RatedBySomething(Optimizer):
         lambda: deque([0.5, 0.25, 0.125]).popleft,
     ],
 )
+@except_slow
 def test_a_function_that_remembers_is_called_at_each_step(make: Any) -> None:
     optimizer = RatedBySomething(make())
     assert optimizer.unseen == ["rate"]

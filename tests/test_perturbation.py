@@ -15,6 +15,7 @@ from xbp.namespace import Array, namespace_of
 from xbp.testing import NetworkCase, network_cases
 
 
+@except_slow
 @given(network_cases(), st.sampled_from([1.0, 2.0**12]), st.sampled_from([0.5, -0.25]))
 def test_they_lose_what_each_of_them_loses_alone(
     case: NetworkCase, memory: float, step: float

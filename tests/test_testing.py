@@ -389,6 +389,7 @@ def test_layers_come_with_their_inputs(drawn: LayerTrial) -> None:
     assert drawn.layer.name in repr(drawn)
 
 
+@except_slow
 @given(networks(depth=3, backend=backend))
 @settings(max_examples=10)
 def test_networks_come_with_their_data(drawn: Any) -> None:

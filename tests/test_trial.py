@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, host, widest
+from support import arr, backend, except_slow, host, widest
 
 import xbp
 from xbp import Network, Optimizer, Trainer
@@ -263,6 +263,7 @@ class Lion(Optimizer):
             self.mean[key] = 0.99 * self.mean[key] + 0.01 * gradient
 
 
+@except_slow
 @pytest.mark.parametrize("seed", range(8))
 def test_what_is_right_is_traced(seed: int) -> None:
     net = Network.fully_connected([4, 30, 20, 3], seed=seed, weight_init_std="he")
@@ -332,6 +333,7 @@ def test_a_number_of_a_layer_that_has_changed_is_another(kind: Any) -> None:
     assert getattr(found, name) == 0.25
 
 
+@except_slow
 def test_a_number_of_a_loss_that_has_changed_is_another() -> None:
     one, other = network(loss=Lowered()), network(loss=plain(Lowered)())
     for net in (one, other):
@@ -346,6 +348,7 @@ def test_a_number_of_an_optimizer_that_has_changed_is_another() -> None:
     assert_same(one, other)
 
 
+@except_slow
 @pytest.mark.parametrize("kind", [np.float32, lambda value: arr(value, widest)])
 def test_a_number_may_become_one_of_another_kind(kind: Any) -> None:
     one, other = network(), network()
@@ -358,6 +361,7 @@ def test_a_number_may_become_one_of_another_kind(kind: Any) -> None:
     assert_same(one, other)
 
 
+@except_slow
 def test_a_layer_may_be_exchanged() -> None:
     one, other = network(), network()
     for net, optimizer in ((one, xbp.SGD(0.5)), (other, Adapter())):
