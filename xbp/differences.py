@@ -33,6 +33,9 @@ FINEST = 16
 # How many coarser steps are asked for a staircase.
 COARSEST = 5
 
+# Further off, a layer may be flat at another height for good reasons: no unit is as it was.
+_FARTHEST = 0.5
+
 # Where, in parts of a step.
 _PLACES = (0.0, 0.83, -0.71, 0.47, -0.39)
 
@@ -455,6 +458,8 @@ def is_staircase(f: Callable[[float], float], h: float, noise: float) -> bool:
     rose evenly. So are numbers that are rounded, or computed in a lower precision, on the way.
     """
     for length in (h * REFINEMENT**coarser for coarser in range(COARSEST)):
+        if length > max(h, _FARTHEST):
+            break
         rise = max(abs(f(length) - f(0.0)), abs(f(-length) - f(0.0)))
         if not 8 * noise < rise < inf:
             continue
