@@ -4,13 +4,13 @@ Steps and roundings are powers of two, so that most results are exact.
 """
 
 from collections.abc import Callable
-from math import cbrt, copysign, exp, inf, log, nan, sin
+from math import cbrt, copysign, exp, floor, inf, log, nan, sin
 
 import numpy as np
 import pytest
 from support import arr, needs_float64
 
-from xbp.differences import Comparison, compare, noise_of, step_for, unravel
+from xbp.differences import Comparison, compare, is_staircase, noise_of, step_for, unravel
 
 STEP, NOISE = 2.0**-10, 2.0**-40
 
@@ -255,6 +255,24 @@ def test_a_rounding_of_a_thousandth_of_the_slope_is_small_enough() -> None:
 def test_slopes_that_come_closer_by_half_meet() -> None:
     rises = {64.0: 2.0**-1, 8.0: 2.0**-5}
     assert not compare(1.0, lambda x: 1 + rises.get(abs(x), 0.0), 1.0, 2.0**-10).kink
+
+
+@pytest.mark.parametrize("width", [2.0**-30, 2.0**-14, 2.0**-10, 2.0**-6])
+@pytest.mark.parametrize("claimed", [0.0, 1.0])
+def test_a_staircase_has_no_derivative(claimed: float, width: float) -> None:
+    def stairs(x: float) -> float:
+        return width * floor((x + 0.3) / width)
+
+    assert is_staircase(stairs, STEP, NOISE)
+    found = compare(claimed, stairs, STEP, NOISE)
+    assert found.kink or found.right
+
+
+@pytest.mark.parametrize(
+    "f", [line, parabola, kinked, abs, between_two_kinks, lambda x: max(x - STEP, 0.0), cbrt]
+)
+def test_what_is_smooth_or_has_a_kink_is_no_staircase(f: Callable[[float], float]) -> None:
+    assert not is_staircase(f, STEP, NOISE)
 
 
 # The parts ---------------------------------------------------------------------------------------

@@ -964,6 +964,33 @@ def test_what_is_not_smooth_is_not_said_to_be_right(kind: type[Layer], settings:
     assert ("INCONCLUSIVE" in str(report)) or ("WRONG" in str(report))
 
 
+class Rounded(Odd):
+    """Rounded to so many decimals; its backward is right but for that, or 0."""
+
+    def __init__(self, decimals: int, factor: float) -> None:
+        self.size, self.factor = 10.0**decimals, factor
+
+    def odd(self, x: Any) -> Any:
+        return backend.xp.round(x * self.size) / self.size
+
+    def backward(self, dout: Any) -> Any:
+        return dout * self.factor
+
+
+@needs_float64
+@except_slow
+@pytest.mark.parametrize("factor", [0.0, 1.0])
+@pytest.mark.parametrize("decimals", [2, 3, 6, 9])
+@pytest.mark.parametrize("settings", [{}, {"directions": 3}])
+def test_what_is_rounded_on_the_way_is_neither_right_nor_wrong(
+    settings: Any, decimals: int, factor: float
+) -> None:
+    net = network()
+    layers = [net.layers["Affine1"], Rounded(decimals, factor), net.layers["Affine2"]]
+    report = gradient_check(xbp.Network(layers, SoftmaxWithLoss()), *data(), **settings)
+    assert report.verdict == "inconclusive", str(report)
+
+
 @except_slow
 def test_numbers_rounded_on_the_way_make_no_right_derivative_wrong() -> None:
     class Right(Narrow):

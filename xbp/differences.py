@@ -30,6 +30,15 @@ ROUNDINGS = 8
 REFINEMENT = 8
 FINEST = 16
 
+# How many coarser steps are asked for a staircase.
+COARSEST = 5
+
+# Further off, a layer may be flat at another height for good reasons: no unit is as it was.
+_FARTHEST = 0.5
+
+# Where, in parts of a step.
+_PLACES = (0.0, 0.83, -0.71, 0.47, -0.39)
+
 # How many finer steps have to bear a quotient out before it tells against a claim.
 DOUBTS = 3
 
@@ -406,13 +415,15 @@ def compare(
         if settled is None:
             if found.right:
                 is_sharp = refinement == 0 or found.error <= RESOLUTION * steepest
+                if rises and slope == 0 and is_staircase(f, first, noise):
+                    return replace(found, kink=True)
                 return found if is_sharp else replace(found, kink=has_kink())
             if abs(coarse - found.numerical) <= found.error:
                 settled = found
         coarse = found.numerical
         h /= REFINEMENT
     found = settled or found
-    is_stair = rises and found.numerical == 0
+    is_stair = (rises and found.numerical == 0) or is_staircase(f, first, noise)
     is_edge = not isfinite(found.numerical)  # of where there is a loss
     certain = all(_excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))
     return replace(found, kink=is_stair or is_edge or has_kink(), certain=certain)
@@ -438,6 +449,32 @@ def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
     forward-backward error) and 3.1 (a sum of n terms is off by n roundings at most).
     """
     return (ROUNDINGS + longest_sum) * epsilon / 2 * magnitude
+
+
+def is_staircase(f: Callable[[float], float], h: float, noise: float) -> bool:
+    """Tell whether f is flat around almost each of some places, yet not at one height.
+
+    Flat is what rises less between two places beside each other than rounding would hide, if it
+    rose evenly. So are numbers that are rounded, or computed in a lower precision, on the way.
+    """
+    for length in (h * REFINEMENT**coarser for coarser in range(COARSEST)):
+        if length > max(h, _FARTHEST):
+            break
+        rise = max(abs(f(length) - f(0.0)), abs(f(-length) - f(0.0)))
+        if not 8 * noise < rise < inf:
+            continue
+        heights = [f(place * length) for place in _PLACES]
+        beside = length * noise / rise
+        flat = [
+            height
+            for place, height in zip(_PLACES, heights, strict=True)
+            if f(place * length - beside) == height == f(place * length + beside)
+        ]
+        if len(flat) < len(_PLACES) - 1:
+            break
+        if len(set(flat)) > 1:
+            return True
+    return False
 
 
 def _excludes(
