@@ -118,12 +118,10 @@ def test_counts_and_numbers_in_dictionaries_and_lists_are_changed() -> None:
 
 
 class HeavyBall(Optimizer):
-    """Remembers the parameters of the step before (Polyak 1964)."""
+    """Remembers the parameters of the step before (Polyak 1964); makes room in prepare alone."""
 
     state_names = ("old",)
-
-    def __init__(self) -> None:
-        self.old: dict[str, Array] = {}
+    old: dict[str, Array]
 
     def prepare(self, params: Any) -> None:
         self.old = dict(params)
@@ -224,6 +222,31 @@ class Cyclic(SGD):
         super().update(params, grads)
         self.steps = self.steps + 1
         self.lr = self.lr * 0.5 ** (self.steps % 3 == 0)
+
+
+class Restarting(SGD):
+    """Counts on, and begins again, in place."""
+
+    state_names = ("lr", "steps", "others")
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.steps = 0
+        self.others = [7]
+
+    def update(self, params: Any, grads: Any) -> None:
+        self.steps += 1
+        self.steps %= 3
+        self.others[0] &= 7
+        self.others[0] //= 1
+        self.lr = 0.5**self.steps
+        super().update(params, grads)
+
+
+def test_a_counter_that_begins_again_in_place() -> None:
+    optimizer = Restarting()
+    assert_same(fit(optimizer, 7), by_hand([0.5, 0.25, 1.0] * 2 + [0.5]), rtol=TOLERANCE)
+    assert (optimizer.steps, optimizer.others) == (1, [7])
 
 
 def test_a_schedule_by_a_remainder() -> None:

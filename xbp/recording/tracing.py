@@ -264,7 +264,7 @@ class Trace:
     ) -> Traced:
         """Change an array in place where the library does; else return another. Note which."""
         result = function(x.value, values(other))
-        if result is x.value:
+        if is_array(result) and result is x.value:
             return self._noted(Note(name, function, (x, other), {}, x, in_place=True))
         return self._noted(Note("", function, (x, other), {}, self.traced(result, x.owners)))
 

@@ -38,7 +38,8 @@ class Learner:
         self.network = network
         self.optimizer = optimizer
         self.check_finite = check_finite
-        self._look_at_memory()
+        self._numbers: dict[str, Any] = {}
+        self._traceable = network.traceable and not check_finite
 
     def _look_at_memory(self) -> None:
         network, optimizer = self.network, self.optimizer

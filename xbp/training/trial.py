@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from xbp.backend import Backend
 from xbp.errors import TracingError
 from xbp.layers import Layer
 from xbp.namespace import Array, epsilon_of, is_floating, kind_of, namespace_of, widest_float
 from xbp.networks import Network
 from xbp.recording import flatten, is_array
-from xbp.registry import backend_of
 from xbp.tensors import HostArray
 from xbp.training.learner import Learner, copied
 
@@ -36,12 +36,13 @@ def try_out(learner: Learner, x: Array, t: Array) -> None:
     strange = _strange_layers(learner.network)
     if learner.state is None or not (strange or learner.is_strange):
         return
+    backend = learner.network.backend
     before = random.getstate(), np.random.get_state()
     try:
         _require_steady_layers(learner, strange, x, t)
         if learner.is_strange:
             _require_steady_update(learner)
-        if not _is_same(before, (random.getstate(), np.random.get_state())):
+        if not _is_same(before, (random.getstate(), np.random.get_state()), backend):
             raise TracingError(
                 f"{_names(learner, strange)} draws random numbers, so it cannot be traced: say "
                 "traceable = False of a layer, state_names = None of an optimizer"
@@ -95,12 +96,12 @@ def _require_steady_layers(
     network.backward()
     for name, layer in layers.items():
         for attribute, value in vars(layer).items():
-            if not _is_same(kept[name].get(attribute), value):
+            if not _is_same(kept[name].get(attribute), value, network.backend):
                 raise TracingError(
                     f"{name} changes self.{attribute} from one equal call to the next, and a trace "
                     "does not: it does not say traceable = True"
                 )
-    if not _is_same(first, second):
+    if not _is_same(first, second, network.backend):
         raise TracingError(
             f"two equal calls of {network.last_layer.name}.forward differ, so it cannot be traced: "
             "it does not say traceable = True"
@@ -109,7 +110,7 @@ def _require_steady_layers(
 
 def _require_steady_update(learner: Learner) -> None:
     first, second = (learner.updated().state for _ in range(2))
-    if not _is_same(first, second):
+    if not _is_same(first, second, learner.network.backend):
         raise TracingError(
             f"two equal calls of {type(learner.optimizer).__name__}.update differ: it depends on "
             "what state_names does not name, such as a global variable, an attribute of the class, "
@@ -117,28 +118,33 @@ def _require_steady_update(learner: Learner) -> None:
         )
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: Any, other: Any, backend: Backend) -> bool:
     """Tell whether two values are equal, as far as that can be told; NaN is itself."""
     leaves, others = flatten(one)[0], flatten(other)[0]
-    return len(leaves) == len(others) and all(map(_is_same_leaf, leaves, others))
+    pairs = zip(leaves, others, strict=False)
+    return len(leaves) == len(others) and all(_is_same_leaf(*pair, backend) for pair in pairs)
 
 
-def _is_same_leaf(one: Any, other: Any) -> bool:
+def _is_same_leaf(one: Any, other: Any, backend: Backend) -> bool:
     if isinstance(one, np.random.Generator) and isinstance(other, np.random.Generator):
-        return _is_same(one.bit_generator.state, other.bit_generator.state)
-    if is_array(one) and is_array(other):
-        return np.array_equal(_on_host(one), _on_host(other), equal_nan=True)
+        return _is_same(one.bit_generator.state, other.bit_generator.state, backend)
+    if _is_comparable(one, backend) and _is_comparable(other, backend):
+        return np.array_equal(_on_host(one, backend), _on_host(other, backend), equal_nan=True)
     if isinstance(one, int | float | complex | str | bytes):
         return type(one) is type(other) and (one == other or one != one)  # noqa: PLR0124
     return type(one) is type(other)
 
 
-def _on_host(x: Any) -> HostArray:
+def _is_comparable(x: Any, backend: Backend) -> bool:
+    return isinstance(x, np.ndarray) or backend.owns(x)
+
+
+def _on_host(x: Any, backend: Backend) -> HostArray:
     """Return a number or an array on the host, in a dtype that NumPy has."""
-    if is_array(x):
-        wide = namespace_of(x).astype(x, widest_float(x)) if is_floating(x) else x
-        return np.asarray(backend_of(x).to_numpy(wide))
-    return np.asarray(x)
+    if not backend.owns(x):
+        return np.asarray(x)
+    wide = namespace_of(x).astype(x, widest_float(x)) if is_floating(x) else x
+    return np.asarray(backend.to_numpy(wide))
 
 
 # The same when traced ----------------------------------------------------------------------------
@@ -180,11 +186,11 @@ def _differing(learner: Learner, x: Array, t: Array, apart: float) -> str | None
         states[0] = states[1]
     for name, before, value, value_moved, value_traced in zip(names, *states, strict=True):
         if _is_integral(value):
-            if not _is_same(value, value_traced):
+            if not _is_same(value, value_traced, backend):
                 return str(name)
             continue
         size, change, rounding, difference = (
-            _norm(value, other) for other in (0, before, value_moved, value_traced)
+            _norm(value, other, backend) for other in (0, before, value_moved, value_traced)
         )
         bound = 100 * unit * size + 30 * rounding + 1e-4 * change
         if isfinite(bound) and not difference <= bound:
@@ -203,9 +209,10 @@ def _move(learner: Learner, by: float) -> None:
             params[key] = W + part * xp.where(W == 0, xp.ones_like(W), W)
 
 
-def _norm(value: Any, other: Any) -> float:
+def _norm(value: Any, other: Any, backend: Backend) -> float:
     with np.errstate(all="ignore"):
-        return float(np.linalg.norm(np.ravel(_on_host(value) - np.float64(_on_host(other)))))
+        difference = _on_host(value, backend) - np.float64(_on_host(other, backend))
+        return float(np.linalg.norm(np.ravel(difference)))
 
 
 def _is_integral(value: Any) -> bool:
