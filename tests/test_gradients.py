@@ -1335,7 +1335,7 @@ def _no_element_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return loss
 
-    monkeypatch.setattr("xbp.gradients.Probe.along", refuse)
+    monkeypatch.setattr("xbp.differences.Probe.along", refuse)
 
 
 @except_slow

@@ -4,28 +4,34 @@ Nothing here knows how a network is built: its gradient is checked from outside.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from math import cbrt, inf, isfinite, isnan, nan, prod, sqrt
-from typing import Any, Protocol, Self, TypeAlias
+from math import cbrt, inf, isfinite, isnan, nan, prod
+from typing import TypeAlias
 
+from xbp.checkable import (
+    Checkable,
+    Outcome,
+    losses_by_parameter,
+    rounding_of_loss,
+    unit_of_loss,
+    widened_copy,
+    widened_samples,
+)
+from xbp.determinism import not_deterministic
 from xbp.differences import (
     MEMORY,
     Comparison,
-    Probe,
     compare,
     is_staircase,
-    longest_step,
-    noise_of,
     require_step,
-    share_of_step,
     step_for,
     unravel,
 )
 from xbp.errors import DataError, SettingError
 from xbp.gradient_report import GradientReport, ParameterCheck
-from xbp.initialization import random_generator
+from xbp.lines import Directions, Elements, Lines
 from xbp.namespace import (
     Array,
     cast_like,
@@ -33,10 +39,8 @@ from xbp.namespace import (
     dtype_name,
     epsilon_of,
     is_floating,
-    kind_of,
     namespace_of,
     require_floating,
-    widest_float,
 )
 from xbp.settings import positive_integer, positive_number, seed_integer
 
@@ -48,20 +52,6 @@ FLAT = 3
 
 # A quotient whose error is a larger part of the largest gradient of its parameter tells nothing.
 RESOLVED = 0.1
-
-
-class Checkable(Protocol):
-    """What `gradient_check` asks of a network."""
-
-    @property
-    def params(self) -> Mapping[str, Array]: ...  # noqa: D102
-    @property
-    def backend(self) -> Any: ...  # noqa: D102
-    def bound_to(self, params: Mapping[str, Array]) -> Self: ...  # noqa: D102
-    def loss(self, x: Array, t: Array) -> Array: ...  # noqa: D102
-    def loss_and_gradient(  # noqa: D102
-        self, params: Mapping[str, Array], x: Array, t: Array
-    ) -> tuple[Array, Mapping[str, Array]]: ...
 
 
 def gradient_check(
@@ -141,13 +131,13 @@ def gradient_check(
         dtype = dtype_name(next(iter(params.values())).dtype)
         first = network.loss_and_gradient(params, x, t)
         _require_numbers(first, params, x, t)
-        if what := _not_deterministic(network, params, x, t, first):
+        if what := not_deterministic(network, params, x, t, first):
             return GradientReport(_nothing_compared(params, chosen), dtype, h, what)
         if directions:
-            lines: Callable[..., Lines] = partial(_Directions, seed=seed)
+            lines: Callable[..., Lines] = partial(Directions, seed=seed)
         else:
             moves_together = getattr(network.bound_to(params), "moves_together", lambda x, t: False)
-            lines = partial(_Elements, memory=memory, together=moves_together(x, t))
+            lines = partial(Elements, memory=memory, together=moves_together(x, t))
         here = _compare(network, params, x, t, first, chosen, h, lines)
         aside = {
             key: [i for i, comparison in found.items() if comparison.kink or not comparison.right]
@@ -169,7 +159,7 @@ def gradient_check(
     largest = max(sizes.values())
     # Backpropagation rounds, too: what is smaller beside the others is 0, for all that is known. In
     # float32 the bounds of rounding are too coarse to tell one parameter from the others.
-    negligible = _unit_of_loss(params, x) * largest if dtype == "float64" else largest
+    negligible = unit_of_loss(params, x) * largest if dtype == "float64" else largest
     checks = {
         key: _summary(
             found,
@@ -183,9 +173,6 @@ def gradient_check(
     }
     return GradientReport(checks, dtype, h)
 
-
-# A loss, and its gradient by the key of each parameter.
-Outcome: TypeAlias = tuple[Array, Mapping[str, Array]]
 
 # The comparison of each element, or direction, of each parameter.
 Found: TypeAlias = dict[str, dict[int, Comparison]]
@@ -216,55 +203,6 @@ def _is_finite(x: Array) -> bool:
     return bool(xp.all(xp.isfinite(x)))
 
 
-def _not_deterministic(
-    network: Checkable, params: Mapping[str, Array], x: Array, t: Array, first: Outcome
-) -> str | None:
-    """Return what differs between two equal calls by more than rounding; None if nothing does."""
-    bound: Any = network.bound_to(params)
-    if hasattr(bound, "gradient"):
-        # One that was asked before is to give the same: no backward adds to what it has left.
-        bound.gradient(x, t)
-        again = bound.loss(x, t), bound.backward()
-    else:
-        again = network.loss_and_gradient(params, x, t)
-    noise, unit = _noise(first, params, x), _unit_of_loss(params, x)
-    if abs(float(first[0]) - float(again[0])) > noise:
-        name: str | None = getattr(network.bound_to(params), "unsteady_layer", lambda _: None)(x)
-        return f"{name}.forward" if name else "the loss"
-    if key := _other_gradient(first[1], again[1], unit):
-        return f"backward, for the gradient of {key},"
-    # What is compiled is to give what it gives each time.
-    key, traced = next(iter(losses_by_parameter(network, params, x, t).items()))
-    if abs(float(traced(params[key])) - float(first[0])) > noise:
-        return "the loss, called and traced,"
-    if getattr(network, "traceable", False) and not _is_built_in(network):
-        compiled = network.backend.compile(network.loss_and_gradient)
-        for _ in range(2):  # traced, and replayed
-            if key := _other_gradient(first[1], compiled(params, x, t)[1], unit):
-                return f"backward, called and traced, for the gradient of {key},"
-    return None
-
-
-def _other_gradient(
-    gradient: Mapping[str, Array], other: Mapping[str, Array], unit: float
-) -> str | None:
-    """Return the key of the first gradient that differs from another by more than rounding."""
-    for key, value in gradient.items():
-        xp = namespace_of(value)
-        # Where a value is not finite there is no difference to take.
-        once, again = _finite(value), _finite(other[key])
-        is_same = bool(xp.all(xp.isfinite(value) == xp.isfinite(other[key])))
-        if not is_same or _largest(once - again) > unit * _largest(once):
-            return key
-    return None
-
-
-def _is_built_in(network: Any) -> bool:
-    """Tell whether a network and its layers are xbp's own, whose traces have been proven."""
-    parts = [network, *network.layers.values(), network.last_layer]
-    return all(type(part).__module__.startswith("xbp.") for part in parts)
-
-
 def _what_changes(
     network: Checkable,
     params: Mapping[str, Array],
@@ -273,7 +211,7 @@ def _what_changes(
     outcome: Outcome,
     found: "Found",
     h: float,
-    lines: Callable[..., "Lines"],
+    lines: Callable[..., Lines],
 ) -> str | None:
     """Return what differs when all is asked again that tells against backpropagation, or None.
 
@@ -290,7 +228,7 @@ def _what_changes(
         key: [max(numbers, key=lambda i: found[key][i].difference)] if numbers else []
         for key, numbers in against.items()
     }
-    if what := _not_deterministic(network, params, x, t, outcome):
+    if what := not_deterministic(network, params, x, t, outcome):
         return what
     again = _compare(network, params, x, t, outcome, worst, h, lines)
     is_same = all(c.agrees_with(found[key][i]) for key in again for i, c in again[key].items())
@@ -322,17 +260,6 @@ def _nothing_compared(
     }
 
 
-def _noise(outcome: Outcome, params: Mapping[str, Array], x: Array) -> float:
-    """Return how far a loss can be off by rounding."""
-    loss, gradient = outcome
-    return _unit_of_loss(params, x) * _magnitude_of_loss(abs(float(loss)), params, gradient)
-
-
-def _largest(x: Array) -> float:
-    xp = namespace_of(x)
-    return float(xp.max(xp.abs(x))) if prod(x.shape) else 0.0
-
-
 def _compare(
     network: Checkable,
     params: Mapping[str, Array],
@@ -341,12 +268,12 @@ def _compare(
     outcome: Outcome,
     chosen: Mapping[str, list[int]],
     h: float,
-    lines: Callable[..., "Lines"],
+    lines: Callable[..., Lines],
 ) -> "Found":
     """Return the comparison of each chosen element, or direction, of each parameter."""
     losses = losses_by_parameter(network, params, x, t)
     gradient = outcome[1]
-    unit, noise = _unit_of_loss(params, x), _noise(outcome, params, x)
+    unit, noise = unit_of_loss(params, x), rounding_of_loss(outcome, params, x)
     comparisons = {}
     for key, parameter in params.items():
         line = lines(network.bound_to(params), x, t, key, losses[key], gradient[key])
@@ -366,130 +293,6 @@ def _compare(
             found |= {i: replace(found[i], kink=True) for i in flat}
         comparisons[key] = found
     return comparisons
-
-
-class Lines(Protocol):
-    """The lines along which a parameter is moved, numbered."""
-
-    def prepare(self, numbers: Sequence[int], step: float) -> None:
-        """Compute at once what is asked for first, the losses a step forth and back."""
-
-    def least_step(self, i: int) -> float:
-        """Return the step below which a line's own numbers are rounded away."""
-
-    def claimed(self, i: int) -> float:
-        """Return what backpropagation says of the derivative along a line."""
-
-    def along(self, i: int) -> Callable[[float], float]:
-        """Return the loss as a function of the step along a line."""
-
-
-class _Elements:
-    """Each element by itself."""
-
-    def __init__(
-        self,
-        network: Checkable,
-        x: Array,
-        t: Array,
-        key: str,
-        loss: Callable[[Array], Array],
-        gradient: Array,
-        memory: float,
-        together: bool,
-    ) -> None:
-        self.network, self.x, self.t, self.key, self.memory = network, x, t, key, memory
-        self.together = together
-        self.probe = Probe(loss, network.params[key])
-        self.gradient = network.backend.to_numpy(gradient).ravel()
-        self.values = network.backend.to_numpy(network.params[key]).copy().ravel()
-        self.known: dict[tuple[int, float], float] = {}
-
-    def prepare(self, numbers: Sequence[int], step: float) -> None:
-        if not self.together:
-            return
-        for signed in (step, -step):
-            found = self.network.perturbed_losses(  # type: ignore[attr-defined]
-                self.x, self.t, self.key, numbers, signed, self.memory
-            )
-            to_numpy = self.network.backend.to_numpy
-            losses = [loss for some in found for loss in to_numpy(some).tolist()]
-            self.known |= {(i, signed): losses[n] for n, i in enumerate(numbers)}
-
-    def least_step(self, i: int) -> float:
-        value = abs(float(self.values[i]))
-        return share_of_step(self.probe.x) * value if isfinite(value) else 0.0
-
-    def claimed(self, i: int) -> float:
-        return float(self.gradient[i])
-
-    def along(self, i: int) -> Callable[[float], float]:
-        alone = self.probe.along(i)
-
-        def loss(step: float) -> float:
-            return self.known[i, step] if (i, step) in self.known else alone(step)
-
-        return loss
-
-
-class _Directions:
-    """Random directions of length 1."""
-
-    def __init__(
-        self,
-        network: Checkable,
-        x: Array,
-        t: Array,
-        key: str,
-        loss: Callable[[Array], Array],
-        gradient: Array,
-        seed: int,
-    ) -> None:
-        self.parameter, self.loss, self.gradient = network.params[key], loss, gradient
-        self.backend, self.seed = network.backend, [seed, *key.encode()]
-
-    def prepare(self, numbers: Sequence[int], step: float) -> None:
-        pass
-
-    def least_step(self, i: int) -> float:
-        return longest_step(self.parameter, 0.0)
-
-    def _direction(self, i: int) -> Array:
-        drawn = random_generator([*self.seed, i]).normal(size=tuple(self.parameter.shape))
-        drawn /= sqrt((drawn * drawn).sum())
-        return cast_like(self.backend.asarray(drawn), like=self.parameter)
-
-    def claimed(self, i: int) -> float:
-        return float(namespace_of(self.gradient).sum(self.gradient * self._direction(i)))
-
-    def along(self, i: int) -> Callable[[float], float]:
-        direction = self._direction(i)
-        return lambda step: float(self.loss(self.parameter + step * direction))
-
-
-def _unit_of_loss(params: Mapping[str, Array], x: Array) -> float:
-    """Return how far a number of size 1 in the loss can be off by rounding."""
-    longest = max(length for array in (x, *params.values()) for length in array.shape)
-    return noise_of(epsilon_of(next(iter(params.values()))), longest, 1.0)
-
-
-def _magnitude_of_loss(
-    loss: float, params: Mapping[str, Array], gradient: Mapping[str, Array]
-) -> float:
-    """Return the size of what is added up in the loss."""
-    sums = (_sum_of_sizes(_finite(params[key]) * _finite(gradient[key])) for key in params)
-    return 1 + loss + sum(sums)
-
-
-def _sum_of_sizes(x: Array) -> float:
-    """Return the sum of sizes, but for what is not finite: that is wrong, and tells no size."""
-    xp = namespace_of(x)
-    return float(xp.sum(xp.abs(_finite(x))))
-
-
-def _finite(x: Array) -> Array:
-    xp = namespace_of(x)
-    return xp.where(xp.isfinite(x), x, 0.0)
 
 
 def _beside(
@@ -516,23 +319,6 @@ def _jittered(x: Array, h: float, share: float, chance: random.Random) -> Array:
     moves = xp.reshape(cast_like(xp.asarray(drawn, device=device_of(x)), like=x), x.shape)
     size, largest = xp.abs(x), 2 * JITTER * step_for(x, h)
     return x + moves * xp.where((size == 0) | (size > largest), largest, size)
-
-
-def losses_by_parameter(
-    network: Checkable, params: Mapping[str, Array], x: Array, t: Array
-) -> dict[str, Callable[[Array], Array]]:
-    """Return for each parameter the loss as a function of it alone, the others staying as given."""
-
-    def loss(params: Mapping[str, Array], x: Array, t: Array) -> Array:
-        return network.bound_to(params).loss(x, t)
-
-    if getattr(network, "traceable", False):
-        loss = network.backend.compile(loss)
-
-    def by(key: str) -> Callable[[Array], Array]:
-        return lambda W: loss({**params, key: W}, x, t)
-
-    return {key: by(key) for key in params}
 
 
 def _largest_size(found: Mapping[int, Comparison]) -> float:
@@ -585,15 +371,3 @@ def _is_resolved(found: Comparison, resolved: float, negligible: float) -> bool:
 def _relative_error(found: Comparison, resolved: float) -> float:
     relative = found.difference / max(found.size, found.error / resolved)
     return inf if isnan(relative) else relative  # a NaN that is claimed is as wrong as can be
-
-
-def widened_samples(network: Any, x: Array) -> Array:
-    """Return samples to compute exactly with; integers, which may choose rows, stay as they are."""
-    first = next(iter(getattr(network, "layers", {}).values()), None)
-    takes_integers = first is not None and first.takes_integers
-    return x if takes_integers and kind_of(x) == "integral" else widened_copy(x)
-
-
-def widened_copy(x: Array) -> Array:
-    """Return a copy to compute exactly with: in float64 where the device has it."""
-    return namespace_of(x).astype(x, widest_float(x))

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any, Self
 
 from xbp.backend import Backend
+from xbp.checkable import losses_by_parameter, widened_copy, widened_samples
 from xbp.differences import (
     MEMORY,
     differences,
@@ -16,7 +17,6 @@ from xbp.differences import (
 )
 from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError, UndefinedOutputError
 from xbp.functions import as_labels, batch_size_of
-from xbp.gradients import losses_by_parameter, widened_copy, widened_samples
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
 from xbp.layers.layer import returned
 from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of

@@ -1,0 +1,86 @@
+"""What a gradient check asks of a network, and how far rounding makes its loss uncertain."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self, TypeAlias
+
+from xbp.differences import noise_of
+from xbp.namespace import Array, epsilon_of, kind_of, namespace_of, widest_float
+
+
+class Checkable(Protocol):
+    """What `gradient_check` asks of a network."""
+
+    @property
+    def params(self) -> Mapping[str, Array]: ...  # noqa: D102
+    @property
+    def backend(self) -> Any: ...  # noqa: D102
+    def bound_to(self, params: Mapping[str, Array]) -> Self: ...  # noqa: D102
+    def loss(self, x: Array, t: Array) -> Array: ...  # noqa: D102
+    def loss_and_gradient(  # noqa: D102
+        self, params: Mapping[str, Array], x: Array, t: Array
+    ) -> tuple[Array, Mapping[str, Array]]: ...
+
+
+# A loss, and its gradient by the key of each parameter.
+Outcome: TypeAlias = tuple[Array, Mapping[str, Array]]
+
+
+def losses_by_parameter(
+    network: Checkable, params: Mapping[str, Array], x: Array, t: Array
+) -> dict[str, Callable[[Array], Array]]:
+    """Return for each parameter the loss as a function of it alone, the others staying as given."""
+
+    def loss(params: Mapping[str, Array], x: Array, t: Array) -> Array:
+        return network.bound_to(params).loss(x, t)
+
+    if getattr(network, "traceable", False):
+        loss = network.backend.compile(loss)
+
+    def by(key: str) -> Callable[[Array], Array]:
+        return lambda W: loss({**params, key: W}, x, t)
+
+    return {key: by(key) for key in params}
+
+
+def widened_samples(network: Any, x: Array) -> Array:
+    """Return samples to compute exactly with; integers, which may choose rows, stay as they are."""
+    first = next(iter(getattr(network, "layers", {}).values()), None)
+    takes_integers = first is not None and first.takes_integers
+    return x if takes_integers and kind_of(x) == "integral" else widened_copy(x)
+
+
+def widened_copy(x: Array) -> Array:
+    """Return a copy to compute exactly with: in float64 where the device has it."""
+    return namespace_of(x).astype(x, widest_float(x))
+
+
+def rounding_of_loss(outcome: Outcome, params: Mapping[str, Array], x: Array) -> float:
+    """Return how far a loss can be off by rounding."""
+    loss, gradient = outcome
+    return unit_of_loss(params, x) * _magnitude_of_loss(abs(float(loss)), params, gradient)
+
+
+def unit_of_loss(params: Mapping[str, Array], x: Array) -> float:
+    """Return how far a number of size 1 in the loss can be off by rounding."""
+    longest = max(length for array in (x, *params.values()) for length in array.shape)
+    return noise_of(epsilon_of(next(iter(params.values()))), longest, 1.0)
+
+
+def _magnitude_of_loss(
+    loss: float, params: Mapping[str, Array], gradient: Mapping[str, Array]
+) -> float:
+    """Return the size of what is added up in the loss."""
+    sums = (_sum_of_sizes(finite(params[key]) * finite(gradient[key])) for key in params)
+    return 1 + loss + sum(sums)
+
+
+def _sum_of_sizes(x: Array) -> float:
+    """Return the sum of sizes, but for what is not finite: that is wrong, and tells no size."""
+    xp = namespace_of(x)
+    return float(xp.sum(xp.abs(finite(x))))
+
+
+def finite(x: Array) -> Array:
+    """Return x with 0 in place of what is not finite."""
+    xp = namespace_of(x)
+    return xp.where(xp.isfinite(x), x, 0.0)

@@ -1,0 +1,69 @@
+"""Whether a network gives the same each time, but for rounding."""
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from xbp.checkable import (
+    Checkable,
+    Outcome,
+    finite,
+    losses_by_parameter,
+    rounding_of_loss,
+    unit_of_loss,
+)
+from xbp.namespace import Array, namespace_of
+
+
+def not_deterministic(
+    network: Checkable, params: Mapping[str, Array], x: Array, t: Array, first: Outcome
+) -> str | None:
+    """Return what differs between two equal calls by more than rounding; None if nothing does."""
+    bound: Any = network.bound_to(params)
+    if hasattr(bound, "gradient"):
+        # One that was asked before is to give the same: no backward adds to what it has left.
+        bound.gradient(x, t)
+        again = bound.loss(x, t), bound.backward()
+    else:
+        again = network.loss_and_gradient(params, x, t)
+    noise, unit = rounding_of_loss(first, params, x), unit_of_loss(params, x)
+    if abs(float(first[0]) - float(again[0])) > noise:
+        name: str | None = getattr(network.bound_to(params), "unsteady_layer", lambda _: None)(x)
+        return f"{name}.forward" if name else "the loss"
+    if key := _other_gradient(first[1], again[1], unit):
+        return f"backward, for the gradient of {key},"
+    # What is compiled is to give what it gives each time.
+    key, traced = next(iter(losses_by_parameter(network, params, x, t).items()))
+    if abs(float(traced(params[key])) - float(first[0])) > noise:
+        return "the loss, called and traced,"
+    if getattr(network, "traceable", False) and not _is_built_in(network):
+        compiled = network.backend.compile(network.loss_and_gradient)
+        for _ in range(2):  # traced, and replayed
+            if key := _other_gradient(first[1], compiled(params, x, t)[1], unit):
+                return f"backward, called and traced, for the gradient of {key},"
+    return None
+
+
+def _other_gradient(
+    gradient: Mapping[str, Array], other: Mapping[str, Array], unit: float
+) -> str | None:
+    """Return the key of the first gradient that differs from another by more than rounding."""
+    for key, value in gradient.items():
+        xp = namespace_of(value)
+        # Where a value is not finite there is no difference to take.
+        once, again = finite(value), finite(other[key])
+        is_same = bool(xp.all(xp.isfinite(value) == xp.isfinite(other[key])))
+        if not is_same or _largest(once - again) > unit * _largest(once):
+            return key
+    return None
+
+
+def _is_built_in(network: Any) -> bool:
+    """Tell whether a network and its layers are xbp's own, whose traces have been proven."""
+    parts = [network, *network.layers.values(), network.last_layer]
+    return all(type(part).__module__.startswith("xbp.") for part in parts)
+
+
+def _largest(x: Array) -> float:
+    xp = namespace_of(x)
+    return float(xp.max(xp.abs(x))) if prod(x.shape) else 0.0

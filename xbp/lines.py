@@ -1,0 +1,109 @@
+"""Lines along which a parameter is moved, and the loss along them."""
+
+from collections.abc import Callable, Sequence
+from math import isfinite, sqrt
+from typing import Protocol
+
+from xbp.checkable import Checkable
+from xbp.differences import Probe, longest_step, share_of_step
+from xbp.initialization import random_generator
+from xbp.namespace import Array, cast_like, namespace_of
+
+
+class Lines(Protocol):
+    """The lines along which a parameter is moved, numbered."""
+
+    def prepare(self, numbers: Sequence[int], step: float) -> None:
+        """Compute at once what is asked for first, the losses a step forth and back."""
+
+    def least_step(self, i: int) -> float:
+        """Return the step below which a line's own numbers are rounded away."""
+
+    def claimed(self, i: int) -> float:
+        """Return what backpropagation says of the derivative along a line."""
+
+    def along(self, i: int) -> Callable[[float], float]:
+        """Return the loss as a function of the step along a line."""
+
+
+class Elements:
+    """Each element by itself."""
+
+    def __init__(
+        self,
+        network: Checkable,
+        x: Array,
+        t: Array,
+        key: str,
+        loss: Callable[[Array], Array],
+        gradient: Array,
+        memory: float,
+        together: bool,
+    ) -> None:
+        self.network, self.x, self.t, self.key, self.memory = network, x, t, key, memory
+        self.together = together
+        self.probe = Probe(loss, network.params[key])
+        self.gradient = network.backend.to_numpy(gradient).ravel()
+        self.values = network.backend.to_numpy(network.params[key]).copy().ravel()
+        self.known: dict[tuple[int, float], float] = {}
+
+    def prepare(self, numbers: Sequence[int], step: float) -> None:  # noqa: D102
+        if not self.together:
+            return
+        for signed in (step, -step):
+            found = self.network.perturbed_losses(  # type: ignore[attr-defined]
+                self.x, self.t, self.key, numbers, signed, self.memory
+            )
+            to_numpy = self.network.backend.to_numpy
+            losses = [loss for some in found for loss in to_numpy(some).tolist()]
+            self.known |= {(i, signed): losses[n] for n, i in enumerate(numbers)}
+
+    def least_step(self, i: int) -> float:  # noqa: D102
+        value = abs(float(self.values[i]))
+        return share_of_step(self.probe.x) * value if isfinite(value) else 0.0
+
+    def claimed(self, i: int) -> float:  # noqa: D102
+        return float(self.gradient[i])
+
+    def along(self, i: int) -> Callable[[float], float]:  # noqa: D102
+        alone = self.probe.along(i)
+
+        def loss(step: float) -> float:
+            return self.known[i, step] if (i, step) in self.known else alone(step)
+
+        return loss
+
+
+class Directions:
+    """Random directions of length 1."""
+
+    def __init__(
+        self,
+        network: Checkable,
+        x: Array,
+        t: Array,
+        key: str,
+        loss: Callable[[Array], Array],
+        gradient: Array,
+        seed: int,
+    ) -> None:
+        self.parameter, self.loss, self.gradient = network.params[key], loss, gradient
+        self.backend, self.seed = network.backend, [seed, *key.encode()]
+
+    def prepare(self, numbers: Sequence[int], step: float) -> None:  # noqa: D102
+        pass
+
+    def least_step(self, i: int) -> float:  # noqa: D102
+        return longest_step(self.parameter, 0.0)
+
+    def _direction(self, i: int) -> Array:
+        drawn = random_generator([*self.seed, i]).normal(size=tuple(self.parameter.shape))
+        drawn /= sqrt((drawn * drawn).sum())
+        return cast_like(self.backend.asarray(drawn), like=self.parameter)
+
+    def claimed(self, i: int) -> float:  # noqa: D102
+        return float(namespace_of(self.gradient).sum(self.gradient * self._direction(i)))
+
+    def along(self, i: int) -> Callable[[float], float]:  # noqa: D102
+        direction = self._direction(i)
+        return lambda step: float(self.loss(self.parameter + step * direction))
