@@ -69,8 +69,9 @@ def gradient_check(
 
     The report says ok only of what was compared: a loss that is rounded, or computed in a lower
     precision, has no difference quotient to compare with, and one that differs from call to call
-    has none either; what differs seldom may agree by chance. Where the device has no float64, rounding hides what is far smaller than the
-    largest gradient of the network: small ones are held against that.
+    has none either; what differs seldom may agree by chance. Where the device has no float64,
+    rounding hides what is far smaller than the largest gradient of the network: small ones are held
+    against that.
 
     Either element by element, or, for a large network, along a few random directions: a wrong
     element shows in almost every direction, but is not located; where there is no float64, its
