@@ -5,6 +5,7 @@ from copy import copy, deepcopy
 from typing import Any, Self
 
 from xbp.errors import DivergenceError, MixedBackendError, TracingError
+from xbp.layers import Layer
 from xbp.namespace import Array, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
@@ -39,7 +40,7 @@ class Learner:
         self.optimizer = optimizer
         self.check_finite = check_finite
         self._numbers: dict[str, Any] = {}
-        self._traceable = network.traceable and not check_finite
+        self._traceable = not check_finite
 
     def _look_at_memory(self) -> None:
         network, optimizer = self.network, self.optimizer
@@ -55,14 +56,13 @@ class Learner:
                     )
         # Text, or nothing at all, can be remembered, but is no part of what is computed.
         leaves = flatten(self._numbers)[0]
-        self._traceable = (
-            network.traceable and not self.check_finite and all(map(_can_be_traced, leaves))
-        )
+        self._traceable = not self.check_finite and all(map(_can_be_traced, leaves))
 
     @property
     def state(self) -> dict[str, Any] | None:  # noqa: D102
         memory = self.optimizer.state
-        if memory is None or not self._traceable:
+        is_traced = self._traceable and self.network.traceable
+        if memory is None or not is_traced:
             return None
         return {"params": dict(self.network.params), "memory": memory}
 
@@ -113,8 +113,8 @@ class Learner:
     def constants(self) -> list[Any] | None:
         """Return what a trace has for good, so that another of it asks for another trace.
 
-        Those are the layers themselves, and the numbers and texts that layers and optimizer keep
-        beside what a step changes. None if steps are not traced.
+        Those are the layers themselves, and what layers and optimizer hold beside what a step
+        changes. None if steps are not traced.
         """
         _take_numbers_of_python(self.optimizer)
         if self.state is None:
@@ -122,7 +122,7 @@ class Learner:
         layers = [*self.network.layers.values(), self.network.last_layer]
         return [
             self.optimizer.unnamed,
-            *((layer, _numbers_and_texts(vars(layer))) for layer in layers),
+            *((layer, _held_by(layer)) for layer in layers),
         ]
 
     def settle(self) -> None:
@@ -153,12 +153,36 @@ class Learner:
         return loss
 
 
-def _numbers_and_texts(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in attributes.items()
-        if value is None or isinstance(value, bool | int | float | str)
-    }
+def is_strange(layer: Layer) -> bool:
+    """Tell whether a layer is somebody else's than xbp's."""
+    return not type(layer).__module__.startswith("xbp.layers.")
+
+
+def _held_by(layer: Layer) -> dict[str, Any]:
+    """Return what can be compared of what a layer holds beside its parameters.
+
+    Of xbp's own those are numbers: their arrays are what the last forward pass has left.
+    """
+    others = {name: value for name, value in vars(layer).items() if name not in layer.param_names}
+    if is_strange(layer):
+        return {name: _held(value) for name, value in others.items()}
+    return {name: value for name, value in others.items() if isinstance(value, bool | int | float)}
+
+
+def _held(value: Any, within: tuple[int, ...] = ()) -> Any:
+    """Return numbers and texts, those in containers and objects too, and which arrays they are."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if id(value) in within:
+        return None
+    within = (*within, id(value))
+    if isinstance(value, dict):
+        return {name: _held(part, within) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_held(part, within) for part in value]
+    if hasattr(value, "__dict__") and not (callable(value) or is_array(value)):
+        return type(value), _held(vars(value), within)
+    return id(value), value
 
 
 def copied(tree: Any, known: dict[int, Any] | None = None) -> Any:

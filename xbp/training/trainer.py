@@ -182,8 +182,7 @@ class Trainer:
             copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
             params.update({key: backend.row_major(W) for key, W in copies.items()})
             learner.prepare()
-            some = slice(min(_TRIED, x.shape[0]))
-            try_out(learner, x[some, ...], t[some, ...])
+            try_out(learner, x[:_TRIED, ...], t[:_TRIED, ...])
             history, step = History(), 0
             if checkpoints:
                 self._require_memory(learner)
@@ -213,6 +212,7 @@ class Trainer:
         with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
                 if (now := watch.learner.constants()) != constants:
+                    try_out(watch.learner, x[:_TRIED, ...], t[:_TRIED, ...])
                     learn, constants = backend.loop(watch.learner), now
                 try:
                     losses = learn(batches, x, t)
