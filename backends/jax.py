@@ -93,7 +93,7 @@ class JaxBackend(Backend):
         def call(*args: Any) -> Any:
             try:
                 return _plain(compiled(*map(_ordered, args)))
-            except (XbpError, jax.errors.JaxRuntimeError):
+            except (XbpError, OverflowError, jax.errors.JaxRuntimeError):
                 raise
             except Exception as error:
                 if isinstance(error, TypeError) and "carry" in str(error):

@@ -879,11 +879,13 @@ class Shift(Layer):
         return dout
 
 
-def test_arrays_without_dimensions_stay_arrays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_traced", [True, False])
+def test_arrays_without_dimensions_stay_arrays(is_traced: bool, tmp_path: Path) -> None:
     def network() -> Network:
         chance = np.random.default_rng(0)
         W, b = arr(chance.normal(size=(5, 3)), widest), arr(chance.normal(size=3), widest)
-        return Network([Shift(), Affine(W, b)], SoftmaxWithLoss())
+        shift = Shift() if is_traced else type("Plain", (Shift,), {})()
+        return Network([shift, Affine(W, b)], SoftmaxWithLoss())
 
     expected = fit(Resting(), 4, network())
     fit(Resting(), 2, network(), checkpoints=Checkpoints(tmp_path, resume=True))

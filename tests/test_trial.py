@@ -190,9 +190,6 @@ class Seldom(Scale):
 def test_a_layer_that_remembers_is_named(kind: Callable[[], Layer], attribute: str) -> None:
     net = network(kind())
     before = {key: host(W) for key, W in net.params.items()}
-    if not traces:
-        fit(net)
-        return
     with pytest.raises(TracingError, match=rf"{kind.__name__}1: {attribute} depends on the calls"):
         fit(net)
     for key, W in net.params.items():
@@ -458,6 +455,8 @@ def test_a_number_of_an_optimizer_that_has_changed_is_another() -> None:
 @except_slow
 @pytest.mark.parametrize("kind", [np.float32, lambda value: arr(value, widest)])
 def test_a_number_may_become_one_of_another_kind(kind: Any) -> None:
+    if kind is np.float32 and backend.name == "array-api-strict":
+        pytest.skip("knows no numbers of NumPy")
     one, other = network(), network()
     for net, optimizer in ((one, Unnamed()), (other, xbp.SGD(0.5))):
         fit(

@@ -439,7 +439,8 @@ class Network:
         W, last = self.params[key], sizes[key] - 1
         *_, losses = self.perturbed_losses(x, t, key, [0, last], _FAR)
         alone = float(self.bound_to({**self.params, key: moved(W, last, _FAR)}).loss(x, t))
-        return abs(float(losses[-1]) - alone) <= share_of_step(W) * (1 + abs(alone))
+        # Where there is no loss, none is another's.
+        return not abs(float(losses[-1]) - alone) > share_of_step(W) * (1 + abs(alone))
 
     def perturbed_losses(
         self,

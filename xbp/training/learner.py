@@ -45,7 +45,9 @@ class Learner:
     def _look_at_memory(self) -> None:
         network, optimizer = self.network, self.optimizer
         _take_numbers_of_python(optimizer)
-        self._numbers = optimizer.state or {}
+        # In containers of their own: an update may write into those of the optimizer.
+        known, rebuild = flatten(optimizer.state or {})
+        self._numbers = rebuild(known)
         for name, value in self._numbers.items():
             for leaf in flatten(value)[0]:
                 if is_array(leaf) and not network.backend.owns(leaf):

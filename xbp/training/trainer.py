@@ -182,10 +182,11 @@ class Trainer:
             copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
             params.update({key: backend.row_major(W) for key, W in copies.items()})
             learner.prepare()
+            if checkpoints:
+                self._require_memory(learner)
             try_out(learner, x[:_TRIED, ...], t[:_TRIED, ...])
             history, step = History(), 0
             if checkpoints:
-                self._require_memory(learner)
                 history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
             watch = Watch(learner, x, t, step, learner.snapshot() if step else before)
             go_back = watch.go_back
