@@ -54,7 +54,7 @@ def _matmul(x: Array, y: Array, *, out: Array) -> Call:
     return partial(numpy.matmul, x, y, out)
 
 
-def _take(x: Array, indices: Array, *, axis: int, out: Array) -> Call:
+def _take(x: Array, indices: Array, *, axis: int | None = None, out: Array) -> Call:
     # In its mode "raise" NumPy would buffer the result, in case that it has to raise.
     return partial(numpy.take, x, indices, axis, out, "wrap")
 

@@ -88,7 +88,7 @@ def _transposed(use: Callable[[Array], object], x: Array, W: Array, memory: Arra
     return use(torch.mm(W.T, x.T, out=memory).T)
 
 
-def _take(x: Array, indices: Array, *, axis: int, out: Array) -> Call:
+def _take(x: Array, indices: Array, *, axis: int = 0, out: Array) -> Call:
     return partial(torch.index_select, x, axis, indices, out=out)
 
 

@@ -649,6 +649,13 @@ def test_what_gives_back_its_argument_is_traced() -> None:
         np.testing.assert_array_equal(host(found), host(function(arr([first, 2.0], "float32"))))
 
 
+def test_rows_of_one_dimension_need_no_axis() -> None:
+    compiled: Any = backend.compile(lambda x, i: namespace_of(x).take(x, i))
+    for first in (0, 1, 2):
+        x, indices = arr([5.0, 6.0, 7.0]), backend.asarray([first, 2])
+        np.testing.assert_array_equal(host(compiled(x, indices)), [5.0 + first, 7.0])
+
+
 def test_functions_of_linear_algebra_are_traced() -> None:
     def function(x: Array) -> Array:
         xp = namespace_of(x)

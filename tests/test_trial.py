@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from xbp import Network, Optimizer, Trainer
 from xbp.errors import SettingError, TracingError
 from xbp.layers import Affine, Layer, Rescale, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
+from xbp.training import Checkpoints
 from xbp.training.learner import Learner
 from xbp.training.trial import try_out
 
@@ -264,6 +266,34 @@ class TwoNames(Optimizer):
             params[key] = params[key] - 0.1 * self.same[key]
 
 
+class Averaging(Optimizer):
+    """Keeps a running mean of the parameters, and forgets to begin with copies."""
+
+    state_names = ("mean",)
+
+    def __init__(self) -> None:
+        self.mean: dict[str, Array] = {}
+
+    def prepare(self, params: Any) -> None:
+        self.mean = dict(params)
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key, gradient in grads.items():
+            self.mean[key] *= 0.9
+            self.mean[key] += 0.1 * params[key]
+            params[key] -= 0.1 * gradient
+
+
+@pytest.mark.skipif(not backend.writers, reason="changes no array in place")
+def test_an_array_that_is_two_is_not_changed_in_place() -> None:
+    net = network()
+    before = {key: host(W) for key, W in net.params.items()}
+    with pytest.raises(TracingError, match=r"are one array, .* begin with a copy|lead to another"):
+        fit(net, Averaging())
+    for key, W in net.params.items():
+        np.testing.assert_array_equal(host(W), before[key])
+
+
 class Conf(Optimizer):
     """Keeps its settings in a dictionary, and looks them up where they are asked for."""
 
@@ -453,6 +483,17 @@ def test_a_number_of_an_optimizer_that_has_changed_is_another() -> None:
 
 
 @except_slow
+def test_a_number_that_has_changed_and_is_not_named_is_not_saved(tmp_path: Path) -> None:
+    optimizer = Unnamed()
+    with pytest.raises(SettingError, match=r"self\.lr has changed from 0\.5 to 0\.25, and state_n"):
+        fit(
+            network(),
+            optimizer,
+            progress=Each(halve(optimizer, "lr")),
+            checkpoints=Checkpoints(tmp_path, every_steps=1),
+        )
+
+
 @pytest.mark.parametrize("kind", [np.float32, lambda value: arr(value, widest)])
 def test_a_number_may_become_one_of_another_kind(kind: Any) -> None:
     if kind is np.float32 and backend.name == "array-api-strict":

@@ -1,12 +1,12 @@
 """One recording: a function's calls on arguments of given shapes."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from math import inf
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from xbp.errors import XbpError
+from xbp.errors import TracingError, XbpError
 from xbp.namespace import Array, Namespace
 from xbp.recording.nested import flatten
 from xbp.recording.rewriting import Fuse, fused, with_early_updates
@@ -96,6 +96,12 @@ class Recording(Generic[Result]):
             function(*rebuild([self._copy(place) for place in places]))
             raise untraceable(error) from error
         trace.is_running = False
+        if _changes_one_of_two(trace.notes, self.inputs, leaves):
+            _restore(places, before)
+            raise TracingError(
+                "two of what a step is given are one array, and it changes one of them in place: "
+                "begin with a copy, xp.asarray(x, copy=True)"
+            )
         self.outputs, self._rebuild_result = flatten(result)
         # What is found at the same place by every replay.
         given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
@@ -255,6 +261,18 @@ class Recording(Generic[Result]):
             and len(self.outputs) == number + 1
             and all(map(_is_same, self.inputs[:number], self.outputs[:number]))
         )
+
+
+def _changes_one_of_two(
+    notes: Sequence[Note], inputs: Sequence[Any], leaves: Sequence[Any]
+) -> bool:
+    """Tell whether an argument is changed in place that is another argument, too."""
+    changed = {owner for note in notes if note.in_place for owner in note.output.owners}
+    often = Counter(id(leaf) for leaf in leaves if is_array(leaf))
+    return any(
+        isinstance(given, Traced) and given in changed and often[id(leaf)] > 1
+        for given, leaf in zip(inputs, leaves, strict=True)
+    )
 
 
 def _restore(places: Sequence[Any], before: Mapping[int, Array]) -> None:

@@ -231,7 +231,7 @@ def _take_numbers_of_python(optimizer: Optimizer) -> None:
     """Let NumPy's numbers be Python's: no library but NumPy computes with those."""
     for name, value in (optimizer.state or {}).items():
         leaves, rebuild = flatten(value)
-        is_numpys = [hasattr(leaf, "dtype") and not is_array(leaf) for leaf in leaves]
+        is_numpys = [type(leaf).__module__ == "numpy" and not is_array(leaf) for leaf in leaves]
         if any(is_numpys):
             pairs = zip(leaves, is_numpys, strict=True)
             optimizer.remember({name: rebuild([x.item() if found else x for x, found in pairs])})

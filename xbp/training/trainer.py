@@ -33,9 +33,6 @@ from xbp.training.trial import try_out
 # How many times the first loss the last one is when a training has surely gone astray.
 _FAR = 1_000
 
-# How many samples what is not xbp's is tried on, before it is traced.
-_TRIED = 8
-
 
 class Trainer:
     """Trains a network by stochastic gradient descent or its kin.
@@ -184,7 +181,7 @@ class Trainer:
             learner.prepare()
             if checkpoints:
                 self._require_memory(learner)
-            try_out(learner, x[:_TRIED, ...], t[:_TRIED, ...])
+            try_out(learner, x, t)
             history, step = History(), 0
             if checkpoints:
                 history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
@@ -213,7 +210,7 @@ class Trainer:
         with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
                 if (now := watch.learner.constants()) != constants:
-                    try_out(watch.learner, x[:_TRIED, ...], t[:_TRIED, ...])
+                    try_out(watch.learner, x, t)
                     learn, constants = backend.loop(watch.learner), now
                 try:
                     losses = learn(batches, x, t)
@@ -272,6 +269,13 @@ class Trainer:
             "given": self._memory.numbers,
             "settings": checkpoints.settings,
         }
+        now = self.optimizer.unnamed
+        for name, value in self._unnamed.items():
+            if now.get(name) is not value and now.get(name) != value:
+                raise SettingError(
+                    f"{self.optimizer!r} cannot be saved: self.{name} has changed from {value!r} "
+                    f"to {now.get(name)!r}, and state_names does not name it"
+                )
         checkpoint = pack(self.network, self.optimizer, vars(history), position)
         self._require_resumable(Memory.saved_in(checkpoint))
         return checkpoint
@@ -285,6 +289,7 @@ class Trainer:
                 + (f", {', '.join(unseen)} too" if self.optimizer.state_names else "")
             )
         self._memory = Memory.of(self.network, self.optimizer)
+        self._unnamed = self.optimizer.unnamed
         if learner.is_strange:
             updated = learner.updated()
             self._require_resumable(Memory.of(updated.network, updated.optimizer))

@@ -20,12 +20,12 @@ from xbp.recording import flatten, is_array
 from xbp.tensors import HostArray
 from xbp.training.learner import Learner, copied, is_strange
 
-# A replay is made from the third on.
-STEPS = 5
+SAMPLES = 8
+STEPS = 5  # a replay is made from the third on
 
 
 def try_out(learner: Learner, x: Array, t: Array) -> None:
-    """See on some samples that what is somebody's own may be traced. This waits for the device.
+    """See on the first samples that what is somebody's own may be traced: it waits for the device.
 
     Raises
     ------
@@ -36,6 +36,7 @@ def try_out(learner: Learner, x: Array, t: Array) -> None:
     strange = _strange_layers(learner.network)
     if learner.state is None or not (strange or learner.is_strange):
         return
+    x, t = (array[: min(SAMPLES, array.shape[0]), ...] for array in (x, t))
     backend = learner.network.backend
     before = random.getstate(), np.random.get_state()
     try:
@@ -216,7 +217,9 @@ def _differing(learner: Learner, x: Array, t: Array, apart: float) -> str | None
         states[0] = states[1]
     for name, before, value, value_moved, value_traced in zip(names, *states, strict=True):
         if _is_integral(value):
-            if not _is_same(value, value_traced, backend):
+            # Signs of what is 0 but for rounding are as rounding will have it.
+            is_certain = _is_same(value, value_moved, backend)
+            if is_certain and not _is_same(value, value_traced, backend):
                 return str(name)
             continue
         size, change, rounding, difference = (
@@ -240,9 +243,15 @@ def _move(learner: Learner, by: float) -> None:
 
 
 def _norm(value: Any, other: Any, backend: Backend) -> float:
+    """Return the Euclidean norm of a difference."""
+    if not backend.owns(value):
+        return abs(float(value) - float(other))
+    xp, dtype = namespace_of(value), widest_float(value)
     with np.errstate(all="ignore"):
-        difference = _on_host(value, backend) - np.float64(_on_host(other, backend))
-        return float(np.linalg.norm(np.ravel(difference)))
+        difference = xp.astype(value, dtype) - (
+            xp.astype(other, dtype) if is_array(other) else other
+        )
+        return float(xp.sqrt(xp.sum(difference * difference)))
 
 
 def _is_integral(value: Any) -> bool:
