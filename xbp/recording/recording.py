@@ -88,6 +88,8 @@ class Recording(Generic[Result]):
         before = {i: self._copy(places[i]) for i in donated if is_array(places[i])}
         try:
             result = function(*rebuild(self.inputs))
+            trace.is_running = False
+            _require_apart(trace.notes, self.inputs, leaves)
         except Exception as error:
             _restore(places, before)
             if isinstance(error, XbpError):
@@ -95,13 +97,6 @@ class Recording(Generic[Result]):
             # What fails untraced, too, has another reason: that error is raised here.
             function(*rebuild([self._copy(place) for place in places]))
             raise untraceable(error) from error
-        trace.is_running = False
-        if _changes_one_of_two(trace.notes, self.inputs, leaves):
-            _restore(places, before)
-            raise TracingError(
-                "two of what a step is given are one array, and it changes one of them in place: "
-                "begin with a copy, xp.asarray(x, copy=True)"
-            )
         self.outputs, self._rebuild_result = flatten(result)
         # What is found at the same place by every replay.
         given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
@@ -263,16 +258,16 @@ class Recording(Generic[Result]):
         )
 
 
-def _changes_one_of_two(
-    notes: Sequence[Note], inputs: Sequence[Any], leaves: Sequence[Any]
-) -> bool:
-    """Tell whether an argument is changed in place that is another argument, too."""
+def _require_apart(notes: Sequence[Note], inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
+    """Raise `TracingError` if an argument is changed in place that is another argument, too."""
     changed = {owner for note in notes if note.in_place for owner in note.output.owners}
     often = Counter(id(leaf) for leaf in leaves if is_array(leaf))
-    return any(
-        isinstance(given, Traced) and given in changed and often[id(leaf)] > 1
-        for given, leaf in zip(inputs, leaves, strict=True)
-    )
+    for given, leaf in zip(inputs, leaves, strict=True):
+        if isinstance(given, Traced) and given in changed and often[id(leaf)] > 1:
+            raise TracingError(
+                "two of what a step is given are one array, and it changes one of them in place: "
+                "begin with a copy, xp.asarray(x, copy=True)"
+            )
 
 
 def _restore(places: Sequence[Any], before: Mapping[int, Array]) -> None:
