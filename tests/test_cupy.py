@@ -39,9 +39,9 @@ def test_cupy_has_each_function_with_its_arguments(calls: list[Call]) -> None:
     for name, count, keywords, *_ in calls:
         function = getattr(xp, name)
         if isinstance(function, cupy.ufunc):
-            # It has no signature, and xbp names none of its arguments.
+            # It has no signature. What a test says in vain to a trace, out, it does take.
             assert count == function.nin, name
-            assert not keywords, name
+            assert set(keywords) <= {"out"}, name
         else:
             arguments: list[Any] = [None] * count
             inspect.signature(function).bind(*arguments, **dict.fromkeys(keywords))
