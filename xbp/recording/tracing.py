@@ -242,7 +242,7 @@ class Trace:
             # Of a number that says nothing: 5 % 7 is the same object as 5.
             if is_array(result) and result is traced.value:
                 return traced
-        if name in self.fresh and hasattr(result, "dtype"):
+        if name in self.fresh and hasattr(result, "dtype") and (arrays or is_array(result)):
             if not is_array(result):
                 result = self.xp.asarray(result)  # NumPy's scalars cannot be written to
             return self._noted(Note(name, function, args, kwargs, self.traced(result)))
