@@ -305,21 +305,36 @@ def _beside(
     chance: random.Random,
 ) -> tuple[dict[str, Array], Outcome] | None:
     """Return parameters a random step aside, and the outcome there; None if there is no loss."""
-    for share in (1 / 2, 1 / 16, 1 / 128):  # the first is too far for the logarithm of 1 - x, say
-        beside = {key: _jittered(W, h, share, chance) for key, W in params.items()}
+    makes: list[Callable[[Array], Array]] = [
+        partial(_jittered, h=h, chance=chance),
+        # The logarithm of x or of 1 - x, say, has no value that far.
+        *(partial(_jittered_little, h=h, share=1 / n, chance=chance) for n in (2, 16, 128)),
+    ]
+    for make in makes:
+        beside = {key: make(W) for key, W in params.items()}
         outcome = network.loss_and_gradient(beside, x, t)
         if isfinite(float(outcome[0])):
             return beside, outcome
     return None
 
 
-def _jittered(x: Array, h: float, share: float, chance: random.Random) -> Array:
-    """Return x with every element moved by a little, yet by many steps; no sign changes."""
+def _jittered(x: Array, h: float, chance: random.Random) -> Array:
+    """Return x with every element moved by a little, yet by many steps."""
+    return x + JITTER * step_for(x, h) * _drawn(x, 1.0, chance)
+
+
+def _jittered_little(x: Array, h: float, share: float, chance: random.Random) -> Array:
+    """Return x with every element moved by a share of it, or of many steps; no sign changes."""
     xp = namespace_of(x)
-    drawn = [chance.uniform(-share, share) for _ in range(prod(x.shape))]
-    moves = xp.reshape(cast_like(xp.asarray(drawn, device=device_of(x)), like=x), x.shape)
     size, largest = xp.abs(x), 2 * JITTER * step_for(x, h)
+    moves = _drawn(x, share, chance)
     return x + moves * xp.where((size == 0) | (size > largest), largest, size)
+
+
+def _drawn(x: Array, largest: float, chance: random.Random) -> Array:
+    xp = namespace_of(x)
+    drawn = [chance.uniform(-largest, largest) for _ in range(prod(x.shape))]
+    return xp.reshape(cast_like(xp.asarray(drawn, device=device_of(x)), like=x), x.shape)
 
 
 def _largest_size(found: Mapping[int, Comparison]) -> float:
