@@ -50,8 +50,8 @@ class Optimizer:
         """
         if self.state_names is None or self.unseen:
             return None
-        own = {*vars(self), *dir(type(self))}
-        if missing := [name for name in self.state_names if name not in own]:
+        own, kind = vars(self), type(self)
+        if missing := [n for n in self.state_names if n not in own and not hasattr(kind, n)]:
             raise SettingError(
                 f"{type(self).__name__}: state_names names {missing[0]!r}, and there is no such "
                 "attribute"
