@@ -20,6 +20,7 @@ from xbp.errors import (
     TracingError,
     XbpError,
 )
+from xbp.immutability import is_immutable
 from xbp.layers import Affine, Layer, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
 from xbp.training import Checkpoints
@@ -455,6 +456,52 @@ def recursive() -> Any:
 )
 def test_a_function_that_remembers_nothing_is_traced(make: Any) -> None:
     assert RatedBySomething(make()).unseen == []
+
+
+class Labelled(tuple[Any, ...]):
+    """A tuple with attributes of its own."""
+
+
+def forgetting() -> Any:
+    calls = 0
+
+    def rate() -> float:
+        nonlocal calls
+        del calls
+        return 0.5
+
+    return rate
+
+
+def within_a_tuple() -> Any:
+    def rate() -> float:
+        return 0.5 if others else 1.0
+
+    others = (rate, 0.5)
+    return rate
+
+
+def within_a_method() -> Any:
+    def rate() -> float:
+        return 0.5 if count(rate) else 1.0
+
+    count = (rate,).count
+    return rate
+
+
+@pytest.mark.parametrize(
+    ("value", "is_constant"),
+    [
+        (within_a_tuple(), True),
+        (within_a_method(), True),
+        ((0.5, (1, "a")), True),
+        ((0.5, [1]), False),
+        (Labelled((0.5,)), False),
+        (forgetting(), False),
+    ],
+)
+def test_what_may_change_unseen_is_looked_for_everywhere(value: Any, is_constant: bool) -> None:
+    assert is_immutable(value) == is_constant
 
 
 def test_a_variable_without_a_value_is_no_constant() -> None:
