@@ -9,7 +9,7 @@ import array_api_compat.numpy
 import numpy
 
 from xbp.backend import Backend
-from xbp.namespace import Array, DType
+from xbp.namespace import Array, DType, namespace_of
 from xbp.recording import ELEMENTWISE, Writer, values
 
 Call = Callable[[], object]
@@ -54,13 +54,15 @@ def _matmul(x: Array, y: Array, *, out: Array) -> Call:
     return partial(numpy.matmul, x, y, out)
 
 
-def _take(x: Array, indices: Array, *, axis: int | None = None, out: Array) -> Call:
-    # In its mode "raise" NumPy would buffer the result, in case that it has to raise.
-    return partial(numpy.take, x, indices, axis, out, "wrap")
+def _take(
+    x: Array, indices: Array, *, axis: int | None = None, mode: str = "raise", out: Array
+) -> Call:
+    return partial(numpy.take, x, indices, axis, out, mode)
 
 
 def _where(condition: Array, x: Any, y: Any, *, out: Array) -> Call:
     is_mask = type(y) in (int, float) and y == 0 and getattr(x, "shape", None) == out.shape
+    is_mask = is_mask and condition.dtype == bool
     if is_mask and x.dtype == out.dtype and out.itemsize in _INTEGERS:
         # A choice between numbers and 0 is a product of their bits with 1 and 0, which is faster.
         integer = _INTEGERS[out.itemsize]
@@ -115,7 +117,11 @@ class NumpyBackend(Backend):
 
     def rows(self, x: Array, numbers: Array) -> Array:
         """Return samples; of an array that is not in row-major order, take would copy it whole."""
-        return super().rows(x, numbers) if values(x).flags.c_contiguous else x[numbers]
+        if not values(x).flags.c_contiguous:
+            return x[numbers]
+        # These are all there. In its mode "raise" NumPy would buffer the result, in case that it
+        # has to raise.
+        return namespace_of(x, numbers, where="rows").take(x, numbers, axis=0, mode="wrap")
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Return the array itself: it is on the host already."""

@@ -154,7 +154,7 @@ def fuse(first: Note, second: Note) -> Note | None:
 def _product_fits(y: Any, x: Traced, W: Traced) -> bool:
     """Tell whether torch.addmm adds a product to y, without conversions, and into y's memory."""
     return (
-        isinstance(y, Traced)
+        all(isinstance(operand, Traced) for operand in (y, x, W))
         and x.ndim == W.ndim == 2  # noqa: PLR2004
         and y.dtype == x.dtype == W.dtype
         and y.owners.isdisjoint(x.owners | W.owners)
@@ -164,7 +164,7 @@ def _product_fits(y: Any, x: Traced, W: Traced) -> bool:
 def _multiple_fits(y: Any, a: Any, x: Any) -> bool:
     """Tell whether torch.sub subtracts a number times x from y, in y's dtype."""
     return (
-        isinstance(values(a), int | float)
+        type(values(a)) in (int, float)
         and isinstance(y, Traced)
         and isinstance(x, Traced)
         and y.dtype == x.dtype

@@ -108,8 +108,8 @@ DURABILITY = {
     ),
     "a loop is traced once for all": Change(
         "xbp/training/trainer.py",
-        "constants()) != constants:",
-        "constants()) is learn:",
+        "constants() != constants:",
+        "constants() is learn:",
         "test_trial.py::test_a_number_of_an_optimizer_that_has_changed_is_another",
     ),
     "traced steps are not compared": Change(
@@ -186,8 +186,8 @@ RECORDED = {
     ),
     "the first result is made twice": Change(
         "xbp/recording/recording.py",
-        "        _restore(places, before)\n        for call",
-        "        for call",
+        "        _restore(places, before)\n        self.calls",
+        "        self.calls",
         "test_recording.py::test_any_program_computes_the_same",
     ),
     "what cannot be recorded is half done": Change(

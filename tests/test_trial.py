@@ -1,8 +1,11 @@
 """What is somebody's own is tried out before it is traced, and traced anew when it has changed."""
 
+import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +18,9 @@ from support import arr, backend, except_slow, host, widest
 import xbp
 from xbp import Network, Optimizer, Trainer
 from xbp.errors import SettingError, TracingError
-from xbp.layers import Affine, Layer, Rescale, SoftmaxWithLoss
+from xbp.layers import Affine, Layer, Relu, Rescale, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
+from xbp.recording import Traced
 from xbp.training import Checkpoints
 from xbp.training.learner import Learner
 from xbp.training.trial import try_out
@@ -412,7 +416,19 @@ def test_a_number_of_a_layer_that_has_changed_is_another(kind: Any) -> None:
     assert getattr(found, name) == 0.25
 
 
-@except_slow
+@dataclass(slots=True)
+class Slots:
+    a: float
+
+
+class Call:
+    def __init__(self, a: float) -> None:
+        self.a = a
+
+    def __call__(self) -> float:
+        return self.a
+
+
 class Held(Scale):
     """Holds its factor somewhere else."""
 
@@ -440,8 +456,17 @@ class Held(Scale):
             lambda held: held["a"],
             lambda held: held.update(a=arr(0.5, widest)),
         ),
+        (np.asarray([1.0]), lambda held: float(held[0]), lambda held: held.__imul__(0.5)),
+        ({1}, lambda held: 1.0 / len(held), lambda held: held.add(len(held) + 1)),
+        (deque([1.0]), lambda held: held[0], lambda held: held.appendleft(held[0] / 2)),
+        (Slots(1.0), lambda held: held.a, lambda held: setattr(held, "a", 0.5)),
+        (Call(1.0), lambda held: held(), lambda held: setattr(held, "a", 0.5)),
+        (partial(sum, [1.0]), lambda held: held(), lambda held: held.args[0].append(-0.2)),
     ],
-    ids=["dictionary", "list", "object", "layer", "array"],
+    ids=[
+        *("dictionary", "list", "object", "layer", "array", "array in place", "set", "deque"),
+        *("slots", "call", "arguments of a function"),
+    ],
 )
 def test_what_a_layer_holds_may_change(held: Any, read: Any, change: Any) -> None:
     nets = []
@@ -521,3 +546,266 @@ class Adapter(Optimizer):
 
     def update(self, params: Any, grads: Any) -> None:
         xbp.SGD(0.5).update(params, grads)
+
+
+@pytest.mark.skipif(not traces or backend.name == "jax", reason="arrays cannot be changed")
+def test_a_mask_may_be_changed_in_place() -> None:
+    class Masked(Scale):
+        traceable = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.mask = arr(np.ones(5, bool))
+
+        def forward(self, x: Array) -> Array:
+            self.factor = namespace_of(x).astype(self.mask, x.dtype)
+            self.output_shape = x.shape
+            return x * self.factor  # dpnp's arrays know nothing that is traced
+
+        def backward(self, dout: Array) -> Array:
+            return dout * self.factor
+
+    def prune(layer: Any) -> None:
+        layer.mask[int(host(layer.mask).argmax())] = False
+
+    nets = []
+    for kind in (Masked, plain(Masked)):
+        layer = kind()
+        nets.append(fit(network(layer), progress=Each(partial(prune, layer))))
+        assert host(layer.mask).sum() == 2
+    assert_same(*nets)
+
+
+# What a layer keeps of a pass --------------------------------------------------------------------
+
+
+class Cached(Scale):
+    """Keeps what backward needs in a container of its own."""
+
+    traceable = True
+
+    def __init__(self, cache: Any) -> None:
+        super().__init__()
+        self.cache = cache
+
+    def forward(self, x: Array) -> Array:
+        self.cache["x"] = x
+        return super().forward(x)
+
+    def backward(self, dout: Array) -> Array:
+        return super().backward(dout) + 0 * self.cache["x"]
+
+
+class Block(Scale):
+    """Has layers within it."""
+
+    traceable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = [Relu(), Sigmoid()]
+
+    def forward(self, x: Array) -> Array:
+        y = x
+        for layer in self.inner:
+            y = layer.forward(y)
+        return super().forward(x + y)
+
+    def backward(self, dout: Array) -> Array:
+        dout = super().backward(dout)
+        dy = dout
+        for layer in reversed(self.inner):
+            dy = layer.backward(dy)
+        return dout + dy
+
+
+class Constants(Scale):
+    """Makes an array once for each size of a batch."""
+
+    traceable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ones: dict[int, Array] = {}
+
+    def forward(self, x: Array) -> Array:
+        if x.shape[0] not in self.ones:
+            self.ones[x.shape[0]] = namespace_of(x).zeros_like(x) + 1
+        return super().forward(x + self.ones[x.shape[0]])
+
+
+class Furnished(Scale):
+    """Holds what is large, and leads in circles."""
+
+    traceable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = logging.getLogger(__name__)
+        self.backend, self.module = backend, np
+        shared: list[Any] = []
+        for _ in range(30):
+            shared = [shared, shared]
+        shared.append(shared)
+        self.shared = shared
+
+    def forward(self, x: Array) -> Array:
+        self.xp = namespace_of(x)
+        return super().forward(x)
+
+
+class Wrapping(SoftmaxWithLoss):
+    """Asks another loss."""
+
+    traceable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = SoftmaxWithLoss()
+
+    def forward(self, x: Array, t: Array) -> Array:
+        return self.inner.forward(x, t)
+
+    def backward(self, dout: Any = 1) -> Array:
+        return self.inner.backward(dout)
+
+
+def made_by(part: Any) -> Network:
+    return network(loss=part) if isinstance(part, SoftmaxWithLoss) else network(part)
+
+
+@pytest.mark.parametrize("kind", [partial(Cached, {}), Block, Constants, Furnished, Wrapping])
+def test_what_a_part_keeps_of_a_pass_is_its_own(kind: Any) -> None:
+    part = kind()
+    before = {key: host(W) for key, W in made_by(part).params.items()}
+    net = fit(made_by(part))
+    assert any(bool(np.any(host(W) != before[key])) for key, W in net.params.items())
+    own = getattr(part, "inner", [])
+    for layer in (part, *(own if isinstance(own, list) else [own])):
+        assert not any(isinstance(x, Traced) for x in vars(layer).values())
+    cache = getattr(part, "cache", {}) | getattr(part, "ones", {})
+    assert not any(isinstance(x, Traced) for x in cache.values())
+    other = type("Plain", (type(part),), {})
+    assert_same(net, fit(made_by(other({}) if isinstance(part, Cached) else other())))
+
+
+def test_what_a_pass_leaves_is_not_taken_for_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[Learner] = []
+
+    def counting(learner: Learner, x: Array, t: Array) -> None:
+        times.append(learner)
+        try_out(learner, x, t)
+
+    monkeypatch.setattr(xbp.training.trainer, "try_out", counting)
+    net = network(Scale())
+    fit(net, progress=Each(lambda: net.loss(arr(X, widest), arr(T))))
+    assert len(times) == 1
+
+
+# A network of one's own --------------------------------------------------------------------------
+
+
+class Decayed(Network):
+    """Has weight decay, as in the book: in the loss, and in the gradient."""
+
+    decay = 0.1
+
+    def loss(self, x: Array, t: Array) -> Array:
+        xp = namespace_of(x)
+        squares = sum(xp.sum(self.params[key] ** 2) for key in ("W1", "W2"))
+        return super().loss(x, t) + 0.5 * self.decay * squares
+
+    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        grads = super().gradient(x, t)
+        return grads | {key: grads[key] + self.decay * self.params[key] for key in ("W1", "W2")}
+
+
+def of_kind(kind: Any, **attributes: Any) -> Any:
+    layers = network().layers.values()
+    net = kind([*layers], SoftmaxWithLoss())
+    vars(net).update(attributes)
+    return net
+
+
+def test_a_network_learns_by_its_own_gradient() -> None:
+    net = of_kind(Decayed)
+    x, t = arr(X, widest), arr(T)
+    assert xbp.gradient_check(net, x[:4, ...], t[:4]).passed
+    W = {key: host(value) for key, value in net.params.items()}
+    grads = {key: host(value) for key, value in net.gradient(x, t).items()}
+    loss, found = net.loss_and_gradient(dict(net.params), x, t)
+    assert abs(float(loss) - float(net.loss(x, t))) < 1e-5
+    Trainer(net, xbp.SGD(0.5), batch_size=24).fit(X, T, steps=1)
+    for key, value in net.params.items():
+        np.testing.assert_allclose(host(found[key]), grads[key], rtol=1e-5, atol=1e-6)
+        expected = W[key] - 0.5 * grads[key]
+        np.testing.assert_allclose(host(value), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_network_holds_may_change() -> None:
+    untraced = type("Plain", (Decayed,), {"traceable": False})
+    nets = []
+    for kind in (Decayed, untraced):
+        net = of_kind(kind, decay=0.4)
+        nets.append(fit(net, progress=Each(halve(net, "decay"))))
+        assert net.decay == 0.05
+    assert_same(*nets)
+
+
+class CountingNetwork(Network):
+    calls = 0
+
+    def loss(self, x: Array, t: Array) -> Array:
+        self.calls += 1
+        return super().loss(x / self.calls, t)
+
+
+class NoisyNetwork(Network):
+    def loss(self, x: Array, t: Array) -> Array:
+        return super().loss(x * (1 + 1e-30 * random.random()), t)
+
+
+@pytest.mark.skipif(not traces, reason="traces nothing")
+def test_a_network_that_remembers_or_is_random_is_named() -> None:
+    with pytest.raises(TracingError, match=r"CountingNetwork: self\.calls depends on the calls"):
+        fit(of_kind(CountingNetwork))
+    with pytest.raises(TracingError, match="NoisyNetwork draws random numbers"):
+        fit(of_kind(NoisyNetwork))
+
+
+def test_a_network_that_says_so_is_not_traced() -> None:
+    net = of_kind(type("Plain", (CountingNetwork,), {"traceable": False}))
+    fit(net)
+    assert net.calls == 9
+
+
+def test_the_pure_function_of_a_network_follows_from_the_others() -> None:
+    with pytest.raises(SettingError, match="Wrong: loss_and_gradient gives the loss and the grad"):
+        type("Wrong", (Network,), {"loss_and_gradient": lambda *_: None})
+
+
+@pytest.mark.skipif(not traces, reason="traces nothing")
+def test_a_forward_that_was_set_on_a_layer_is_tried_too() -> None:
+    net = network(Relu())
+    relu: Any = net.layers["Relu1"]
+    calls = [0]
+
+    def forward(x: Array) -> Array:
+        calls[0] += 1
+        return type(relu).forward(relu, x) / calls[0]
+
+    relu.forward = forward
+    with pytest.raises(TracingError):
+        fit(net)
+
+
+def test_a_loss_of_ones_own_is_given_the_labels_as_they_are() -> None:
+    shapes = []
+
+    class Seen(SoftmaxWithLoss):
+        def forward(self, x: Array, t: Array) -> Array:
+            shapes.append(tuple(t.shape))
+            return super().forward(x, t)
+
+    fit(network(loss=Seen()))
+    assert all(len(shape) == 1 for shape in shapes)

@@ -20,10 +20,10 @@ def not_deterministic(
 ) -> str | None:
     """Return what differs between two equal calls by more than rounding; None if nothing does."""
     bound: Any = network.bound_to(params)
-    if hasattr(bound, "gradient"):
+    if hasattr(bound, "backpropagate"):
         # One that was asked before is to give the same: no backward adds to what it has left.
         bound.gradient(x, t)
-        again = bound.loss(x, t), bound.backward()
+        again = bound.backpropagate(x, t)
     else:
         again = network.loss_and_gradient(params, x, t)
     noise, unit = rounding_of_loss(first, params, x), unit_of_loss(params, x)

@@ -1,6 +1,7 @@
 """The base of all layers, and the mapping through which their parameters are read and written."""
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from inspect import isdatadescriptor
 from typing import Any, ClassVar, Self
 
 from xbp.differences import moved
@@ -55,6 +56,12 @@ class Layer:
             raise SettingError(
                 f"{cls.__name__}: param_names is a tuple, ({cls.param_names!r},) with a comma"
             )
+        for name in cls.param_names:
+            if isdatadescriptor(getattr(cls, name, None)):
+                raise SettingError(
+                    f"{cls.__name__}: param_names names {name!r}, a property: it names attributes, "
+                    "each of which holds an array"
+                )
 
     def __repr__(self) -> str:
         shapes = [

@@ -74,6 +74,14 @@ class Network:
     array([0.5, 0.5])
     """
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "loss_and_gradient" in cls.__dict__:
+            raise SettingError(
+                f"{cls.__name__}: loss_and_gradient gives the loss and the gradient of a copy of "
+                "the network: override loss, gradient or backward, and it follows"
+            )
+
     def __init__(
         self,
         layers: Sequence[Layer],
@@ -319,6 +327,15 @@ class Network:
         self.loss(x, t)
         return self.backward()
 
+    def backpropagate(self, x: Array, t: Array) -> tuple[Array, dict[str, Array]]:
+        """Return loss and gradient, each as the network's class computes it.
+
+        Errors are those of `gradient`.
+        """
+        loss = self.loss(x, t)
+        is_own = getattr(self.gradient, "__func__", None) is not Network.gradient
+        return loss, self.gradient(x, t) if is_own else self.backward()
+
     def backward(self) -> dict[str, Array]:
         """Return the gradient, after a `loss`, by sending derivatives back through the layers.
 
@@ -364,8 +381,7 @@ class Network:
         ShapeError, DTypeError, MixedBackendError
             If x or t does not fit the network.
         """
-        network = self.bound_to(params)
-        return network.loss(x, t), network.backward()
+        return self.bound_to(params).backpropagate(x, t)
 
     def numerical_gradient(self, x: Array, t: Array, *, memory: float = MEMORY) -> dict[str, Array]:
         """Return the gradient by central differences, which is independent of every ``backward``.

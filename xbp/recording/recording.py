@@ -106,15 +106,14 @@ class Recording(Generic[Result]):
         self._returnable = {
             id(place) for i, place in enumerate(places) if i in donated or i not in varying
         }
-        self.calls = list(self._calls(self._rewritten(trace.notes, given), given))
-        if library.capture and all(isinstance(call, partial) for call in self.calls):
-            # Each of them stays as it is from replay to replay.
-            self.calls = [library.capture(self.calls)]
+        calls = list(self._calls(self._rewritten(trace.notes, given), given))
         # The first result, too, comes of the calls: two that are made one round otherwise, and no
         # result should depend on whether it was the first.
         _restore(places, before)
-        for call in self.calls:
-            call()
+        self.calls = [_tried(note, call) for note, call in calls]
+        if library.capture and all(isinstance(call, partial) for call in self.calls):
+            # Each of them stays as it is from replay to replay.
+            self.calls = [library.capture(self.calls)]
 
     # From the notes to calls ---------------------------------------------------------------------
 
@@ -125,7 +124,9 @@ class Recording(Generic[Result]):
         results = frozenset().union(*(x.owners for x in traced_among(self.outputs)))
         return fused(notes, self.library.fuse, given | results)
 
-    def _calls(self, notes: Sequence[Note], given: set[Traced]) -> Iterator[Callable[[], object]]:
+    def _calls(
+        self, notes: Sequence[Note], given: set[Traced]
+    ) -> Iterator[tuple[Note, Callable[[], object]]]:
         """Yield the calls of a replay, each on the memory that it reads and writes."""
         last_use = self._last_uses(notes)
         free: dict[tuple[Any, ...], list[Array]] = defaultdict(list)
@@ -140,17 +141,17 @@ class Recording(Generic[Result]):
                 note.output.value = note.function(note.inputs[0].value)
                 self._lasting.add(note.output)
             elif note.name not in self.library.writers:
-                yield _plain(note, self._bound(note.function, note))
+                yield note, _plain(note, self._bound(note.function, note))
             else:
                 if not note.in_place:
                     self._lasting.add(note.output)
                     if last_use[note.output] < inf:
                         self._give_memory(note, dying, free)
-                writer = self.library.writers[note.name]
+                write = partial(_writing, self.library.writers[note.name], note)
                 if self._lasting.issuperset([*note.inputs, note.output]):
-                    yield writer(*values(note.args), **values(note.kwargs), out=note.output.value)
+                    yield note, write()
                 else:
-                    yield _writing_later(writer, note)
+                    yield note, _later(write)
             for owner in dying:
                 free[_kind(owner.value)].append(owner.value)
 
@@ -295,10 +296,37 @@ def _plain(note: Note, call: Callable[[], Any]) -> Callable[[], object]:
     return call_and_keep
 
 
-def _writing_later(writer: Writer, note: Note) -> Callable[[], object]:
+def _writing(writer: Writer, note: Note) -> Callable[[], object]:
+    """Return a call that leaves its result in the memory of a note's output."""
+    try:
+        return writer(*values(note.args), **values(note.kwargs), out=note.output.value)
+    except TypeError:  # it does not know all options of the standard
+        return _copying(note)
+
+
+def _later(write: Callable[[], Callable[[], object]]) -> Callable[[], object]:
     """Return a call on arrays of which some are others in each replay."""
 
     def call() -> object:
-        return writer(*values(note.args), **values(note.kwargs), out=note.output.value)()
+        return write()()
 
+    return call
+
+
+def _copying(note: Note) -> Callable[[], object]:
+    """Return a call of the function itself, whose result is copied."""
+
+    def call() -> None:
+        note.output.value[...] = note.function(*values(note.args), **values(note.kwargs))
+
+    return call
+
+
+def _tried(note: Note, call: Callable[[], object]) -> Callable[[], object]:
+    """Make a call, and return it; or another that does the same, where the library refuses it."""
+    try:
+        call()
+    except Exception:  # with an error of its own in each library
+        call = _copying(note)
+        call()
     return call

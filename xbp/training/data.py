@@ -7,6 +7,7 @@ from typing import Any
 from xbp.backend import Backend
 from xbp.errors import DataError, XbpError
 from xbp.functions import one_hot
+from xbp.layers import SoftmaxWithLoss
 from xbp.namespace import Array, dtype_name, is_floating, kind_of, namespace_of
 from xbp.networks import Network
 
@@ -68,7 +69,9 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         network.last_layer.check_targets(t, classes)
         if classifies:
             _warn_of_a_single_class(t, kind)
-            if t.ndim == 1 and classes <= prod(x.shape[1:]):
+            # Another loss may ask for the labels as they were given.
+            is_known = type(network.last_layer) is SoftmaxWithLoss
+            if is_known and t.ndim == 1 and classes <= prod(x.shape[1:]):
                 # One-hot once instead of at each step, where it is no larger than the samples.
                 t = one_hot(t, classes, like=outputs)
     except XbpError as error:

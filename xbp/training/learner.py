@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
-from typing import Any, Self
+from hashlib import blake2b
+from typing import Any, Self, TypeAlias
 
+from xbp.backend import Backend
 from xbp.errors import DivergenceError, MixedBackendError, TracingError
 from xbp.layers import Layer
 from xbp.namespace import Array, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.recording import flatten, is_array
+from xbp.training.contents import COMPARABLE, contents, on_host
 from xbp.training.finite import first_not_finite, parameter_not_finite
+
+Part: TypeAlias = Layer | Network
 
 # An integer from which on a library may have no room for it.
 _LARGE = 2**31
@@ -39,6 +44,8 @@ class Learner:
         self.network = network
         self.optimizer = optimizer
         self.check_finite = check_finite
+        # By the name of a part of the network: see `try_out`.
+        self.left_by_passes: dict[str, set[str]] = {}
         self._numbers: dict[str, Any] = {}
         self._traceable = not check_finite
 
@@ -79,6 +86,9 @@ class Learner:
         bound.check_finite = False
         bound.network = self.network.bound_to(state["params"])
         bound.optimizer = self.optimizer.bound_to(state["memory"])
+        for part in strange_parts(bound.network).values():
+            # What it writes into a container of its own is not left in that of the learner's.
+            vars(part).update(copied(attributes_of(part)))
         return bound
 
     def snapshot(self) -> dict[str, Any]:
@@ -121,11 +131,21 @@ class Learner:
         _take_numbers_of_python(self.optimizer)
         if self.state is None:
             return None
-        layers = [*self.network.layers.values(), self.network.last_layer]
+        network = self.network
+        strange = strange_parts(network)
+        known = [*network.layers.values(), network.last_layer]
         return [
             self.optimizer.unnamed,
-            *((layer, _held_by(layer)) for layer in layers),
+            *known,
+            *(_numbers_of(part) for part in known if part not in strange.values()),
+            *(self._held_by(name, part) for name, part in strange.items()),
         ]
+
+    def _held_by(self, name: str, part: Part) -> list[Any]:
+        """Return what can be compared of what a part holds, but for what each pass leaves anew."""
+        left = self.left_by_passes.get(name, set())
+        held = {key: value for key, value in attributes_of(part).items() if key not in left}
+        return [_comparable(value, self.network.backend) for value in contents(held)]
 
     def settle(self) -> None:
         """Let what was a Python number be one again: a compiled step makes arrays of numbers.
@@ -145,9 +165,9 @@ class Learner:
         """Learn from a mini-batch, and return its loss."""
         if self.check_finite and (where := first_not_finite(self.network, x, t)):
             raise DivergenceError(f"{where} gave NaN or infinity")
-        loss = self.network.loss(x, t)
+        loss, gradient = self.network.backpropagate(x, t)
         unnamed = None if self.optimizer.state is None else self.optimizer.unnamed
-        self.optimizer.update(self.network.params, self.network.backward())
+        self.optimizer.update(self.network.params, gradient)
         if unnamed is not None:
             _require_same(unnamed, self.optimizer)
         if self.check_finite and (where := parameter_not_finite(self.network)):
@@ -155,35 +175,41 @@ class Learner:
         return loss
 
 
-def is_strange(layer: Layer) -> bool:
-    """Tell whether a layer is somebody else's than xbp's."""
-    return not type(layer).__module__.startswith("xbp.layers.")
+def strange_parts(network: Network) -> dict[str, Part]:
+    """Return what of a network is somebody else's than xbp's: layers, the loss, the network."""
+    loss = network.last_layer
+    name = type(network).__name__
+    parts: dict[str, Part] = {**network.layers, loss.name: loss, name: network}
+    return {name: part for name, part in parts.items() if _is_strange(part)}
 
 
-def _held_by(layer: Layer) -> dict[str, Any]:
-    """Return what can be compared of what a layer holds beside its parameters.
-
-    Of xbp's own those are numbers: their arrays are what the last forward pass has left.
-    """
-    others = {name: value for name, value in vars(layer).items() if name not in layer.param_names}
-    if is_strange(layer):
-        return {name: _held(value) for name, value in others.items()}
-    return {name: value for name, value in others.items() if isinstance(value, bool | int | float)}
+def _is_strange(part: Part) -> bool:
+    kind = type(part)
+    return not kind.__module__.startswith(("xbp.layers.", "xbp.networks.")) or any(
+        callable(getattr(kind, name, None)) for name in vars(part)
+    )
 
 
-def _held(value: Any, within: tuple[int, ...] = ()) -> Any:
-    """Return numbers and texts, those in containers and objects too, and which arrays they are."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if id(value) in within:
-        return None
-    within = (*within, id(value))
-    if isinstance(value, dict):
-        return {name: _held(part, within) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_held(part, within) for part in value]
-    if hasattr(value, "__dict__") and not (callable(value) or is_array(value)):
-        return type(value), _held(vars(value), within)
+def attributes_of(part: Part) -> dict[str, Any]:
+    """Return what a part of a network holds beside parameters and other parts."""
+    others = part.param_names if isinstance(part, Layer) else _OF_A_NETWORK
+    return {name: value for name, value in vars(part).items() if name not in others}
+
+
+_OF_A_NETWORK = ("layers", "last_layer", "param_keys", "_params", "backend")
+
+
+def _numbers_of(layer: Layer) -> list[Any]:
+    """Return the settings of a layer of xbp's own: its arrays are what the last pass has left."""
+    return [pair for pair in vars(layer).items() if type(pair[1]) in (bool, int, float)]
+
+
+def _comparable(value: Any, backend: Backend) -> tuple[Any, ...]:
+    if isinstance(value, COMPARABLE):
+        return type(value), value
+    if is_array(value):
+        host = on_host(value, backend)
+        return host.dtype.str, host.shape, blake2b(host.tobytes()).digest()
     return id(value), value
 
 
@@ -200,16 +226,28 @@ def copied(tree: Any, known: dict[int, Any] | None = None) -> Any:
 
 def _copied(tree: Any, known: dict[int, Any]) -> Any:
     if type(tree) is dict:
-        return {name: copied(part, known) for name, part in tree.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)([copied(part, known) for part in tree])
+        known[id(tree)] = others = {}  # it may hold itself
+        others.update({name: copied(part, known) for name, part in tree.items()})
+        return others
+    if type(tree) is list:
+        known[id(tree)] = parts = list[Any]()
+        parts += [copied(part, known) for part in tree]
+        return parts
+    if type(tree) is tuple:
+        return tuple(copied(part, known) for part in tree)
     if is_array(tree):
         return namespace_of(tree).asarray(tree, copy=True)
     if isinstance(tree, Optimizer | Network):
         # What is learned of a network goes back by itself.
         return tree.bound_to(copied(vars(tree), known)) if isinstance(tree, Optimizer) else tree
+    if isinstance(tree, Layer):
+        layer = known[id(tree)] = tree.bound_to({})
+        vars(layer).update(copied(vars(tree), known))
+        return layer
+    # Not every library's arrays know how they are copied.
+    arrays = {id(part): copied(part, known) for part in contents(tree) if is_array(part)}
     try:
-        return deepcopy(tree)
+        return deepcopy(tree, arrays)
     except Exception:  # an iterator, a lock: nobody can tell how it was
         return tree
 

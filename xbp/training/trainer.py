@@ -209,9 +209,9 @@ class Trainer:
         learn, constants = backend.loop(watch.learner), watch.learner.constants()
         with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
-                if (now := watch.learner.constants()) != constants:
+                if progress and watch.learner.constants() != constants:
                     try_out(watch.learner, x, t)
-                    learn, constants = backend.loop(watch.learner), now
+                    learn, constants = backend.loop(watch.learner), watch.learner.constants()
                 try:
                     losses = learn(batches, x, t)
                 except DivergenceError as error:

@@ -13,12 +13,12 @@ import numpy as np
 
 from xbp.backend import Backend
 from xbp.errors import TracingError
-from xbp.layers import Layer
 from xbp.namespace import Array, epsilon_of, is_floating, kind_of, namespace_of, widest_float
 from xbp.networks import Network
 from xbp.recording import flatten, is_array
 from xbp.tensors import HostArray
-from xbp.training.learner import Learner, copied, is_strange
+from xbp.training.contents import COMPARABLE, contents, on_host
+from xbp.training.learner import Learner, attributes_of, copied, strange_parts
 
 SAMPLES = 8
 STEPS = 5  # a replay is made from the third on
@@ -33,8 +33,7 @@ def try_out(learner: Learner, x: Array, t: Array) -> None:
         If two equal passes through a layer or two equal updates differ, or if steps that are traced
         learn something else than steps that are done as they are written.
     """
-    strange = _strange_layers(learner.network)
-    if learner.state is None or not (strange or learner.is_strange):
+    if learner.state is None or not (strange_parts(learner.network) or learner.is_strange):
         return
     x, t = (array[: min(SAMPLES, array.shape[0]), ...] for array in (x, t))
     backend = learner.network.backend
@@ -45,32 +44,23 @@ def try_out(learner: Learner, x: Array, t: Array) -> None:
             _require_steady_update(learner)
         if not _is_same(before, (random.getstate(), np.random.get_state()), backend):
             raise TracingError(
-                f"{_names(learner, strange)} draws random numbers, so it cannot be traced: say "
+                f"{_names(learner)} draws random numbers, so it cannot be traced: say "
                 "traceable = False of a layer, state_names = None of an optimizer"
             )
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
-    _require_same_when_traced(learner, strange, x, t)
+    _require_same_when_traced(learner, x, t)
 
 
-def _strange_layers(network: Network) -> dict[str, Layer]:
-    layers = {**network.layers, network.last_layer.name: network.last_layer}
-    return {name: layer for name, layer in layers.items() if is_strange(layer)}
-
-
-def _names(learner: Learner, strange: Mapping[str, Layer]) -> str:
+def _names(learner: Learner) -> str:
     optimizer = [type(learner.optimizer).__name__] if learner.is_strange else []
-    return " or ".join([*strange, *optimizer])
+    return " or ".join([*strange_parts(learner.network), *optimizer])
 
 
 def _apart(learner: Learner) -> Learner:
     """Return a copy which changes nothing of the learner's, nor of its layers'."""
-    apart = learner.bound_to(copied(learner.state))
-    for layer in _strange_layers(apart.network).values():
-        others = {k: v for k, v in vars(layer).items() if k not in layer.param_names}
-        vars(layer).update(copied(others))
-    return apart
+    return learner.bound_to(copied(learner.state))
 
 
 # The same each time ------------------------------------------------------------------------------
@@ -80,41 +70,58 @@ def _require_steady_layers(learner: Learner, x: Array, t: Array) -> None:
     """See that what went through the network before changes nothing for what comes after."""
     if name := _apart(learner).network.unsteady_layer(x):
         raise TracingError(
-            f"two equal calls of {name}.forward differ, so it cannot be traced: it does not say "
-            "traceable = True"
+            f"two equal calls of {name}.forward differ, so it cannot be traced: say "
+            "traceable = False"
         )
     backend, count = learner.network.backend, x.shape[0]
-    first, last = slice((count + 1) // 2), slice(count // 2, count)
-    for before, after in ((first, first), (first, last), (last, first)):
-        alone, behind = (
-            _after(_apart(learner).network, x, t, batches) for batches in ([after], [before, after])
-        )
-        for name, (attributes, others) in _pairs(alone.layers, behind.layers).items():
+    batches = slice((count + 1) // 2), slice(count // 2, count)
+    each_alone = [_after(_apart(learner).network, x, t, [batch]) for batch in batches]
+    for first, second in ((0, 0), (0, 1), (1, 0)):
+        alone = each_alone[second]
+        behind = _after(_apart(learner).network, x, t, [batches[first], batches[second]])
+        for name, (attributes, others) in _pairs(alone.parts, behind.parts).items():
             for attribute, (one, other) in _pairs(attributes, others).items():
                 if not _is_same(one, other, backend):
                     raise TracingError(
                         f"{name}: self.{attribute} depends on the calls before, and a trace knows "
-                        "of none: it does not say traceable = True"
+                        "of none: say traceable = False"
                     )
-        if not _is_same(alone.loss, behind.loss, backend):
-            raise TracingError(
-                f"{learner.network.last_layer.name}.forward depends on the calls before, and a "
-                "trace knows of none: it does not say traceable = True"
-            )
+        for what in ("loss", "gradient"):
+            if not _is_same(getattr(alone, what), getattr(behind, what), backend):
+                raise TracingError(
+                    f"the {what} depends on the calls before, of which {_names(learner)} knows, "
+                    "and a trace does not: say traceable = False"
+                )
+    learner.left_by_passes = _left_by_passes(learner, *each_alone)
+
+
+def _left_by_passes(learner: Learner, one: "_After", other: "_After") -> dict[str, set[str]]:
+    """Return the attributes that a pass makes, or that are others after another batch."""
+    backend, parts = learner.network.backend, strange_parts(learner.network)
+    return {
+        name: {
+            attribute
+            for attribute, values in _pairs(one.parts[name], other.parts[name]).items()
+            if attribute not in vars(part) or not _is_same(*values, backend)
+        }
+        | learner.left_by_passes.get(name, set())
+        for name, part in parts.items()
+    }
 
 
 class _After(NamedTuple):
     """What some passes have left."""
 
     loss: Array
-    layers: dict[str, dict[str, Any]]
+    gradient: dict[str, Array]
+    parts: dict[str, dict[str, Any]]
 
 
 def _after(network: Network, x: Array, t: Array, batches: Sequence[slice]) -> _After:
     for batch in batches:
-        loss = network.loss(x[batch, ...], t[batch, ...])
-        network.backward()
-    return _After(loss, {name: vars(layer) for name, layer in _strange_layers(network).items()})
+        loss, gradient = network.backpropagate(x[batch, ...], t[batch, ...])
+    parts = strange_parts(network)
+    return _After(loss, gradient, {name: attributes_of(part) for name, part in parts.items()})
 
 
 def _pairs(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -133,26 +140,21 @@ def _require_steady_update(learner: Learner) -> None:
 
 def _is_same(one: Any, other: Any, backend: Backend) -> bool:
     """Tell whether two values are equal, as far as that can be told; NaN is itself."""
-    leaves, others = flatten(one)[0], flatten(other)[0]
-    pairs = zip(leaves, others, strict=False)
-    return len(leaves) == len(others) and all(_is_same_leaf(*pair, backend) for pair in pairs)
+    if one is other:
+        return True
+    parts, others = list(contents(one)), list(contents(other))
+    pairs = zip(parts, others, strict=False)
+    return len(parts) == len(others) and all(_is_same_part(*pair, backend) for pair in pairs)
 
 
-def _is_same_leaf(one: Any, other: Any, backend: Backend) -> bool:
+def _is_same_part(one: Any, other: Any, backend: Backend) -> bool:
     if type(one) is not type(other):
         return False
-    if backend.owns(one):
-        unit = epsilon_of(one) if is_floating(one) else 0.0
-        return _is_same_array(_on_host(one, backend), _on_host(other, backend), unit)
-    if one is None or isinstance(one, int | float | complex | str | bytes):
-        return bool(one == other or one != one)  # noqa: PLR0124  NaN is itself
-    if isinstance(one, np.random.Generator):
-        return _is_same(one.bit_generator.state, other.bit_generator.state, backend)
-    try:
-        states = one.__getstate__(), other.__getstate__()
-        return states[0] is one or _is_same(*states, backend)
-    except Exception:  # no two of them can be compared
-        return True
+    if is_array(one):
+        unit = epsilon_of(one) if backend.owns(one) and is_floating(one) else 0.0
+        return _is_same_array(on_host(one, backend), on_host(other, backend), unit)
+    # Of the rest no two can be compared.
+    return not isinstance(one, COMPARABLE) or bool(one == other or one != one)  # noqa: PLR0124
 
 
 def _is_same_array(one: HostArray, other: HostArray, unit: float) -> bool:
@@ -167,26 +169,16 @@ def _is_same_array(one: HostArray, other: HostArray, unit: float) -> bool:
         )
 
 
-def _on_host(x: Any, backend: Backend) -> HostArray:
-    """Return a number or an array on the host, in a dtype that NumPy has."""
-    if not backend.owns(x):
-        return np.asarray(x)
-    wide = namespace_of(x).astype(x, widest_float(x)) if is_floating(x) else x
-    return np.asarray(backend.to_numpy(wide))
-
-
 # The same when traced ----------------------------------------------------------------------------
 
 
-def _require_same_when_traced(
-    learner: Learner, strange: Mapping[str, Layer], x: Array, t: Array
-) -> None:
+def _require_same_when_traced(learner: Learner, x: Array, t: Array) -> None:
     # Twice, from parameters that are a little apart: where one is about to go over a kink, rounding
     # can lead to another gradient.
     if (_differing(learner, x, t, 0.0)) and (where := _differing(learner, x, t, 1e-3)):
         raise TracingError(
             f"steps that are traced lead to another {where} than steps that are done as they are "
-            f"written: {_names(learner, strange)} does what a trace does not see, such as to have "
+            f"written: {_names(learner)} does what a trace does not see, such as to have "
             "one array under two names and change it in place. Say traceable = False of a layer, "
             "state_names = None of an optimizer, or compute without changes in place"
         )

@@ -1,0 +1,91 @@
+"""All that a value holds, however nested: whether two are alike, or whether one has changed."""
+
+import warnings
+from collections.abc import Iterator
+from enum import Enum
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from xbp.backend import Backend
+from xbp.layers import Layer
+from xbp.namespace import is_floating, namespace_of, widest_float
+from xbp.networks import Network
+from xbp.optimizers import Optimizer
+from xbp.recording import Traced, is_array
+from xbp.tensors import HostArray
+
+# What can be compared as it is.
+COMPARABLE = (
+    *(bool, int, float, complex, str, bytes, frozenset, type(None)),
+    *(type, ModuleType, BuiltinFunctionType, CodeType, Enum),
+)
+
+# What it holds is looked at elsewhere.
+_WHOLE = (Traced, Backend, Network, Optimizer)
+
+
+def contents(value: Any) -> Iterator[Any]:
+    """Yield what a value holds, in an order that its structure gives, each object once.
+
+    Containers and other objects are yielded as their kind, and what is in them behind it. Of layers
+    that are within it the parameters and their gradients are left out: a step changes them.
+
+    Yields
+    ------
+    Any
+        Numbers, texts, arrays, kinds, and what cannot be looked into.
+    """
+    waiting, known = [value], dict[int, Any]()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, COMPARABLE + _WHOLE) or is_array(value):
+            yield value
+        elif id(value) not in known:
+            # Kept, so that nothing else is found at its place in memory.
+            known[id(value)] = value
+            try:
+                parts = _parts(value)
+            except Exception:  # a lock, a file, a generator: nobody can look into it
+                yield value
+            else:
+                yield type(value)
+                waiting += reversed(parts)
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, Layer):
+        steps = {*value.param_names, *(f"d{name}" for name in value.param_names)}
+        return [part for pair in vars(value).items() if pair[0] not in steps for part in pair]
+    if type(value) is dict:
+        return [part for pair in value.items() for part in pair]
+    if type(value) in (list, tuple):
+        return list(value)
+    if type(value) is set:
+        return [frozenset(value)]
+    return _parts_of_function(value) if isinstance(value, FunctionType) else _reduced(value)
+
+
+def _parts_of_function(value: FunctionType) -> list[Any]:
+    cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    return [value.__code__, *cells, value.__defaults__, value.__kwdefaults__, vars(value)]
+
+
+def _reduced(value: Any) -> list[Any]:
+    """Return what Python takes an object apart into, to copy it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what will not be copied so by a later Python
+        reduced: Any = value.__reduce_ex__(4)
+    if isinstance(reduced, str):  # found again by its name
+        return [reduced]
+    # Elements, and pairs of key and value, come as iterators.
+    return [list(part) if isinstance(part, Iterator) else part for part in reduced]
+
+
+def on_host(x: Any, backend: Backend) -> HostArray:
+    """Return a number or an array on the host, in a dtype that NumPy has."""
+    if not backend.owns(x):
+        return np.asarray(x)
+    wide = namespace_of(x).astype(x, widest_float(x)) if is_floating(x) else x
+    return np.asarray(backend.to_numpy(wide))
