@@ -5,12 +5,21 @@ Steps and roundings are powers of two, so that most results are exact.
 
 from collections.abc import Callable
 from math import cbrt, copysign, exp, floor, inf, log, nan, sin
+from typing import Any
 
 import numpy as np
 import pytest
 from support import arr, needs_float64
 
-from xbp.differences import Comparison, compare, is_staircase, noise_of, step_for, unravel
+from xbp.differences import (
+    Comparison,
+    compare,
+    excludes,
+    is_staircase,
+    noise_of,
+    step_for,
+    unravel,
+)
 
 STEP, NOISE = 2.0**-10, 2.0**-40
 
@@ -273,6 +282,86 @@ def test_a_staircase_has_no_derivative(claimed: float, width: float) -> None:
 )
 def test_what_is_smooth_or_has_a_kink_is_no_staircase(f: Callable[[float], float]) -> None:
     assert not is_staircase(f, STEP, NOISE)
+
+
+def test_where_the_finer_steps_are_flat_a_staircase_has_no_derivative() -> None:
+    def stairs(x: float) -> float:
+        return 2.0**-12 * floor(2.0**12 * x + 0.3)
+
+    assert compare(0.0, stairs, STEP, NOISE).kink
+
+
+def test_what_never_has_a_value_has_no_error() -> None:
+    found = compare(1.0, lambda x: inf if x > 0 else 0.0, STEP, NOISE)
+    assert found == Comparison(1.0, inf, error=0.0, kink=True)
+
+
+def clipped(x: float) -> float:
+    return min(max(x, -STEP), STEP)
+
+
+def test_a_slope_is_steep_if_it_grows_by_half_where_the_step_is_finer() -> None:
+    # It is not, however it goes on beyond the step.
+    assert not compare(inf, clipped, STEP, NOISE).kink
+    # By half of the finer slope just not, nor by what rounding may be.
+    assert not compare(inf, lambda x: x if abs(x) < STEP else 1.5 * x, STEP, NOISE).kink
+    noise = 2.0**-10 * STEP
+    for part, steep in ((1.0, False), (1.25, True)):
+        slope = part * 2.0**-7
+
+        def bent(x: float, slope: float = slope) -> float:
+            return 0.0 if abs(x) < STEP else copysign(slope * STEP, x)
+
+        assert compare(inf, bent, STEP, noise).kink == steep
+
+
+def test_a_kink_that_a_finer_step_shows_explains_a_claim() -> None:
+    assert not compare(1.0, lambda x: min(abs(x), STEP / 8), STEP, NOISE).certain
+
+
+def test_a_claim_is_excluded_beyond_the_rounding() -> None:
+    # Of 4 (2**-10 / 2**-4 + 2**-8 * 4), which is 1/8.
+    for claimed, excluded in ((3.875, False), (3.875 - 2.0**-20, True), (4.0, False)):
+        assert excludes(claimed, lambda x: 4 * x, 2.0**-4, 2.0**-10, 2.0**-8) == excluded
+
+
+def flat_at(places: list[float], left: bool = True, right: bool = True) -> Any:
+    """Return a line that is flat around some places, on the left of each and on the right."""
+    width = STEP / 32
+
+    def f(x: float) -> float:
+        for place in places:
+            if (left or x >= place) and (right or x <= place) and abs(x - place) < width:
+                return place
+        return x
+
+    return f
+
+
+PLACES = [STEP * part for part in (0.0, 0.83, -0.71, 0.47, -0.39)]
+
+
+@pytest.mark.parametrize(
+    ("f", "seen"),
+    [
+        (flat_at(PLACES), True),
+        (flat_at(PLACES[1:]), True),
+        (flat_at(PLACES[2:]), False),
+        (flat_at(PLACES, left=False), False),
+        (flat_at(PLACES, right=False), False),
+        (lambda x: 0.0 if x > -STEP / 2 else -1.0, True),
+        (lambda x: inf if x > 0 else 0.0, False),
+    ],
+)
+def test_a_staircase_is_flat_around_almost_each_place(
+    f: Callable[[float], float], seen: bool
+) -> None:
+    assert is_staircase(f, STEP, STEP / 64) == seen
+
+
+@pytest.mark.parametrize(("rise", "seen"), [(8.0, False), (8.5, True)])
+def test_a_step_of_a_staircase_stands_out_of_the_rounding(rise: float, seen: bool) -> None:
+    assert is_staircase(lambda x: rise * NOISE * (x > 0.6 * STEP), STEP, NOISE) == seen
 
 
 # The parts ---------------------------------------------------------------------------------------

@@ -249,7 +249,11 @@ def test_a_loss_of_each_sample_is_no_loss() -> None:
 def test_a_loss_is_an_array(loss: Any, name: str) -> None:
     kind = type("Own", (SoftmaxWithLoss,), {"forward": lambda *_: loss})
     network = xbp.Network([], kind(), backend=backend)
-    with pytest.raises(ShapeError, match=f"Own.forward returned {name}: a loss is an array witho"):
+    with pytest.raises(
+        ShapeError,
+        match=f"Own.forward returned {name}: a loss is an array without "
+        "dimensions, the mean over the batch$",
+    ):
         network.loss(arr([[1.0, 2.0]]), arr([0]))
 
 

@@ -1,8 +1,10 @@
 """The numerical gradient, and a check that finds planted faults and knows a kink."""
 
 import math
+import random
 from contextlib import nullcontext
 from copy import copy
+from dataclasses import replace
 from math import cbrt, isnan
 from typing import Any
 
@@ -23,9 +25,10 @@ from support import (
 
 import xbp
 from xbp import TwoLayerNet, gradient_check, numerical_gradient
-from xbp.differences import compare, noise_of, step_for
+from xbp.differences import Comparison, compare, noise_of, share_of_step, step_for
 from xbp.errors import DataError, DTypeError, SettingError
 from xbp.gradient_report import GradientReport, ParameterCheck
+from xbp.gradients import is_resolved, of_two, step_aside
 from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import epsilon_of, namespace_of
 
@@ -155,6 +158,9 @@ def test_a_warning_names_the_line_that_asked() -> None:
         with pytest.warns(RuntimeWarning) as caught:
             numerical_gradient(function, x)
         assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(RuntimeWarning) as caught:
+        odd_network(Noisy).numerical_gradient(*data())
+    assert caught[0].filename == __file__
 
 
 @needs_float64
@@ -248,9 +254,8 @@ def test_a_random_function_is_pointed_out(dtype: str) -> None:
 
 def test_a_random_network_is_pointed_out() -> None:
     message = r"numerical_gradient: two equal calls of Noisy1.forward differ, so differences tell"
-    with pytest.warns(RuntimeWarning, match=message) as caught:
+    with pytest.warns(RuntimeWarning, match=message):
         odd_network(Noisy).numerical_gradient(*data())
-    assert caught[0].filename == __file__
 
     class Loss(SoftmaxWithLoss):
         chance = np.random.default_rng(0)
@@ -258,9 +263,63 @@ def test_a_random_network_is_pointed_out() -> None:
         def forward(self, x: Any, t: Any) -> Any:
             return super().forward(x, t) * float(self.chance.uniform(0.9, 1.1))
 
-    random = xbp.Network([*network().layers.values()], Loss())
-    with pytest.warns(RuntimeWarning, match="two equal calls of loss differ"):
-        random.numerical_gradient(*data())
+    noisy = xbp.Network([*network().layers.values()], Loss())
+    message = (
+        "two equal calls of loss differ, so differences tell nothing: it is random, or changes "
+    )
+    with pytest.warns(RuntimeWarning, match=f"{message}what it reads$"):
+        noisy.numerical_gradient(*data())
+
+
+def counted(values: list[float]) -> Any:
+    """Return a function that gives these values, one at each call, and the last ever after."""
+    left = list(values)
+    return lambda x: left.pop(0) if len(left) > 1 else left[0]
+
+
+def test_what_differs_between_two_equal_calls_is_told() -> None:
+    with pytest.warns(RuntimeWarning, match="two equal calls of the function gave 1 and 3, so"):
+        numerical_gradient(counted([1.0, 2.0, 3.0]), arr([0.5], widest))
+    with pytest.warns(RuntimeWarning, match="two equal calls of the function gave 1 and nan, so"):
+        numerical_gradient(counted([1.0, 2.0, math.nan]), arr([0.5], widest))
+
+
+def test_two_calls_that_differ_by_rounding_are_equal() -> None:
+    part = share_of_step(arr([1.0], widest))
+    for size in (1.0, 1e3, 1e-3):
+        values = [size, 0.5 * size, size * (1 + part / 2)]
+        numerical_gradient(counted(values), arr([0.5], widest))
+    # NaN, too, is the same each time.
+    assert isnan(float(numerical_gradient(lambda x: math.nan, arr(0.5, widest))))
+
+
+def test_the_losses_of_a_network_may_differ_by_rounding() -> None:
+    part = share_of_step(arr([1.0], widest))
+
+    class Rounding(IdentityWithLoss):
+        def __init__(self, size: float) -> None:
+            super().__init__()
+            self.values = counted([size, size * (1 + part / 2)] if size else [0.0, part / 2])
+
+        def forward(self, x: Any, t: Any) -> Any:
+            return 0 * super().forward(x, t) + self.values(None)
+
+    for size in (1e3, 0.0, math.nan):
+        net = xbp.Network([Affine(arr([[1.0]], widest), arr([0.0], widest))], Rounding(size))
+        net.numerical_gradient(arr([[1.0]], widest), arr([[1.0]], widest))
+
+
+@needs_float64
+def test_of_what_no_step_moves_the_difference_is_0() -> None:
+    xp = backend.xp
+    x = arr([-math.inf, 1e13], "float64")
+    gradient = numerical_gradient(lambda x: xp.sum(xp.exp(x[:1])) + 3 * xp.sum(x[1:]), x)
+    np.testing.assert_allclose(host(gradient), [0, 3], rtol=1e-3)
+
+
+def test_a_network_without_parameters_has_no_gradient() -> None:
+    net = xbp.Network([Relu()], IdentityWithLoss(), backend=backend)
+    assert net.numerical_gradient(arr([[1.0]], widest), arr([[0.5]], widest)) == {}
 
 
 @pytest.mark.parametrize("dtype", ["float32", widest])
@@ -465,6 +524,7 @@ class Claimed:
         return self.f(self.params["W"])
 
     def loss_and_gradient(self, params: Any, x: Any, t: Any) -> Any:
+        assert x is not None is not t
         self.asked.append(params["W"] + 0.0)  # a copy: the check varies its own in place
         return self.f(params["W"]), {"W": self.claim(params["W"])}
 
@@ -1386,3 +1446,117 @@ def test_a_check_is_compiled_where_the_layers_allow_it(monkeypatch: pytest.Monke
         elements=1,
     )
     assert compiled == 0
+
+
+# The parts ---------------------------------------------------------------------------------------
+
+
+class Largest(random.Random):
+    """Draws the largest number that it may."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+@needs_float64
+def test_a_step_aside_becomes_shorter_until_there_is_a_loss() -> None:
+    never = Claimed([0.0, 1e-3, -1e-3, 1.0], lambda W: backend.xp.sum(W) * math.nan, lambda W: W)
+    x, W = arr([1.0], widest), host(never.params["W"])
+    assert step_aside(never, never.params, x, x, 1e-4, Largest()) is None
+    limits = np.array([0.02, 1e-3, 1e-3, 0.02])
+    steps = [np.full(4, 0.01), *(limits / n for n in (2, 16, 128))]
+    for asked, step in zip(never.asked, steps, strict=True):
+        np.testing.assert_allclose(host(asked), W + step, rtol=1e-12)
+
+
+def test_what_counts_of_two_comparisons() -> None:
+    uncertain = Comparison(0.0, 1.0, error=0.1)
+    right, wrong = Comparison(0.0, 0.0, error=0.1), Comparison(0.0, 2.0, error=0.1)
+    assert of_two(uncertain, right) == right
+    assert of_two(uncertain, wrong) == wrong
+    assert of_two(uncertain, None) == uncertain
+    certain = Comparison(0.0, 1.0, error=0.1, certain=True)
+    assert of_two(certain, right) == replace(certain, contradicted=True)
+    odd = Comparison(math.inf, 1.0, error=0.1, kink=True)
+    assert of_two(odd, right) == replace(odd, kink=False, contradicted=True)
+
+
+def test_a_quotient_is_resolved_up_to_its_bounds() -> None:
+    assert is_resolved(Comparison(0.25, -0.25, error=0.5), 0.5, 0.5)
+    assert not is_resolved(Comparison(0.5, -0.25, error=0.5), 0.5, 0.5)
+    assert not is_resolved(Comparison(0.25, -0.25, error=0.5), 0.49, 0.5)
+
+
+def test_a_claim_of_nan_is_as_wrong_as_can_be() -> None:
+    found = Claimed([1.0], backend.xp.sum, lambda W: W * math.nan).check()
+    assert found.largest_relative_error == math.inf
+
+
+def test_a_target_that_is_nan_is_named() -> None:
+    net = xbp.Network([Affine(arr([[1.0]], widest), arr([0.0], widest))], IdentityWithLoss())
+    with pytest.raises(DataError, match="the loss is nan: t holds NaN or infinity"):
+        gradient_check(net, arr([[1.0]], widest), arr([[math.nan]], widest))
+
+
+class Drifting(Claimed):
+    """Is another, once its gradient was asked for three times; aside there is no loss."""
+
+    def loss(self, x: Any, t: Any) -> Any:
+        return super().loss(x, t) + 0.1 * (len(self.asked) > 2)
+
+    def loss_and_gradient(self, params: Any, x: Any, t: Any) -> Any:
+        loss, gradient = super().loss_and_gradient(params, x, t)
+        return (loss * math.nan if len(self.asked) > 3 else loss), gradient
+
+
+def test_what_begins_to_drift_is_not_called_wrong() -> None:
+    x = arr([1.0], widest)
+    report = gradient_check(Drifting([1.0], backend.xp.sum, lambda W: 0 * W), x, x)
+    assert report.not_deterministic == "the loss, called and traced,"
+    assert (report.dtype, report.step, report.parameters["W"].checked) == (widest, 1e-4, 1)
+
+
+class Glitch(Claimed):
+    """Is steep in its first number, until the second was moved; the claim of the second is off."""
+
+    def __init__(self) -> None:
+        xp = backend.xp
+        super().__init__([1.0, 1.0], xp.sum, lambda W: xp.asarray([1.0, 3.0], dtype=W.dtype))
+        self.is_over = [False]
+
+    def loss(self, x: Any, t: Any) -> Any:
+        first, second = (float(number) for number in host(self.params["W"]))
+        self.is_over[0] |= second != 1
+        return super().loss(x, t) + (0 if self.is_over[0] else 8 * (first - 1))
+
+
+def test_what_is_furthest_off_is_asked_again_before_it_is_called_wrong() -> None:
+    x = arr([1.0], widest)
+    seed = next(s for s in range(9) if random.Random(s).sample(range(2), 2) == [0, 1])
+    assert gradient_check(Glitch(), x, x, seed=seed).not_deterministic == "the loss"
+
+
+class Two(Claimed):
+    """Has a second parameter, whose gradient is small."""
+
+    def __init__(self, size: float) -> None:
+        xp = backend.xp
+        super().__init__([1.0], xp.sum, xp.ones_like)
+        self.params["V"] = arr([1.0], widest)
+        self.size = size
+
+    def loss(self, x: Any, t: Any) -> Any:
+        return super().loss(x, t) + self.size * backend.xp.sum(self.params["V"])
+
+    def loss_and_gradient(self, params: Any, x: Any, t: Any) -> Any:
+        gradient = {"W": params["W"] * 0 + 1, "V": params["V"] * 0 + self.size}
+        return self.bound_to(params).loss(x, t), gradient
+
+
+@needs_float64
+def test_a_quotient_is_held_against_the_gradients_of_its_own_parameter() -> None:
+    x = arr([1.0], widest)
+    unit = noise_of(epsilon_of(x), 1, 1.0)
+    error = 2 * unit * 3 / 1e-4  # of a loss of 1, a product of 1, and 1
+    for size, set_aside in ((3 * error, 1), (30 * error, 0)):
+        assert gradient_check(Two(size), x, x).parameters["V"].set_aside == set_aside

@@ -637,3 +637,29 @@ def test_central_differences_of_parameters_beside_which_a_step_is_nothing() -> N
     x, t = backend.asarray([[1e-13, 2e-13]], "float64"), backend.asarray([[0.0, 3.0]], "float64")
     found, expected = network.numerical_gradient(x, t), network.gradient(x, t)
     np.testing.assert_allclose(host(found["W1"]), host(expected["W1"]), rtol=1e-3)
+
+
+def test_the_label_of_one_sample_may_be_a_number() -> None:
+    network = xbp.TwoLayerNet(2, 3, 2, backend=backend, seed=0)
+    x = arr([1.0, 2.0], network.dtype)
+    best = int(np.argmax(host(network.predict(x))))
+    assert network.accuracy(x, best) == 1
+    assert network.accuracy(x, 1 - best) == 0
+    assert network.accuracy(x, arr(np.eye(2)[best])) == 1
+
+
+def test_a_loss_says_for_itself_that_it_is_samplewise() -> None:
+    class Own(SoftmaxWithLoss):
+        samplewise = True
+
+    class Both(SoftmaxWithLoss):
+        samplewise = True
+
+        def losses(self, x: Any, t: Any) -> Any:
+            return super().losses(x, t)
+
+    class Silent(SoftmaxWithLoss):
+        def losses(self, x: Any, t: Any) -> Any:
+            return super().losses(x, t)
+
+    assert [kind.samplewise for kind in (Own, Both, Silent)] == [False, True, False]

@@ -924,7 +924,10 @@ def test_all_calls_may_be_captured_as_one(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_all_of_the_standard_can_be_recorded(function: Any) -> None:
-    compiled = backend.compile(lambda x: function(namespace_of(x), x))
+    def on_own_namespace(x: Array) -> Any:
+        return function(namespace_of(x), x)
+
+    compiled = backend.compile(on_own_namespace)
     # What the function makes for itself is made on the backend's device.
     with backend.scope():
         for factor in (1.0, 2.0, -3.0):

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from math import cbrt, inf, isfinite, isnan, prod
+from math import cbrt, inf, isclose, isfinite, isnan, prod
 from typing import Any
 
 from xbp.errors import DTypeError, SettingError
@@ -194,9 +194,8 @@ class Probe:
             return None
         i, step, once = self._first
         again = self._at(i, step)
-        is_same = once == again or (isnan(once) and isnan(again))
-        rounding = share_of_step(self.x) * max(abs(once), abs(again))
-        return None if is_same or abs(once - again) <= rounding else (once, again)
+        is_same = isclose(once, again, rel_tol=share_of_step(self.x))
+        return None if is_same or (isnan(once) and isnan(again)) else (once, again)
 
     def slope(self, i: int, h: float) -> float:
         """Return the quotient for the i-th element, by a step that moves it however large it is.
@@ -425,7 +424,7 @@ def compare(
     found = settled or found
     is_stair = (rises and found.numerical == 0) or is_staircase(f, first, noise)
     is_edge = not isfinite(found.numerical)  # of where there is a loss
-    certain = all(_excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))
+    certain = all(excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))
     return replace(found, kink=is_stair or is_edge or has_kink(), certain=certain)
 
 
@@ -459,7 +458,7 @@ def is_staircase(f: Callable[[float], float], h: float, noise: float) -> bool:
     """
     for length in (h * REFINEMENT**coarser for coarser in range(COARSEST)):
         if length > max(h, _FARTHEST):
-            break
+            return False
         rise = max(abs(f(length) - f(0.0)), abs(f(-length) - f(0.0)))
         if not 8 * noise < rise < inf:
             continue
@@ -471,13 +470,13 @@ def is_staircase(f: Callable[[float], float], h: float, noise: float) -> bool:
             if f(place * length - beside) == height == f(place * length + beside)
         ]
         if len(flat) < len(_PLACES) - 1:
-            break
+            return False
         if len(set(flat)) > 1:
             return True
     return False
 
 
-def _excludes(
+def excludes(
     claimed: float, f: Callable[[float], float], h: float, noise: float, unit: float
 ) -> bool:
     """Tell whether a claim is further from a quotient than a kink within the step explains."""

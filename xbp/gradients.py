@@ -149,13 +149,13 @@ def gradient_check(
             # where there is one, as of relu(x) - relu(-x) at 0. A step aside it must.
             there: Found = {key: {} for key in here}
             what = _what_changes(network, params, x, t, first, here, h, lines)
-            if not what and (beside := _beside(network, params, x, t, h, chance)):
+            if not what and (beside := step_aside(network, params, x, t, h, chance)):
                 there = _compare(network, beside[0], x, t, beside[1], aside, h, lines)
                 what = _what_changes(network, beside[0], x, t, beside[1], there, h, lines)
             if what:
                 return GradientReport(_nothing_compared(params, chosen), dtype, h, what)
             for key, numbers in aside.items():
-                here[key] |= {i: _of_two(here[key][i], there[key].get(i)) for i in numbers}
+                here[key] |= {i: of_two(here[key][i], there[key].get(i)) for i in numbers}
     sizes = {key: _largest_size(found) for key, found in here.items()}
     largest = max(sizes.values())
     # Backpropagation rounds, too: what is smaller beside the others is 0, for all that is known. In
@@ -236,7 +236,7 @@ def _what_changes(
     return None if is_same else "the loss"
 
 
-def _of_two(here: Comparison, beside: Comparison | None) -> Comparison:
+def of_two(here: Comparison, beside: Comparison | None) -> Comparison:
     """Return what counts of a comparison that was not right: the one a step aside, or None."""
     if isfinite(here.claimed) and here.kink:
         return beside or here
@@ -296,7 +296,7 @@ def _compare(
     return comparisons
 
 
-def _beside(
+def step_aside(
     network: Checkable,
     params: Mapping[str, Array],
     x: Array,
@@ -306,9 +306,9 @@ def _beside(
 ) -> tuple[dict[str, Array], Outcome] | None:
     """Return parameters a random step aside, and the outcome there; None if there is no loss."""
     makes: list[Callable[[Array], Array]] = [
-        partial(_jittered, h=h, chance=chance),
+        partial(jittered, h=h, chance=chance),
         # The logarithm of x or of 1 - x, say, has no value that far.
-        *(partial(_jittered_little, h=h, share=1 / n, chance=chance) for n in (2, 16, 128)),
+        *(partial(jittered_little, h=h, share=1 / n, chance=chance) for n in (2, 16, 128)),
     ]
     for make in makes:
         beside = {key: make(W) for key, W in params.items()}
@@ -318,12 +318,12 @@ def _beside(
     return None
 
 
-def _jittered(x: Array, h: float, chance: random.Random) -> Array:
+def jittered(x: Array, h: float, chance: random.Random) -> Array:
     """Return x with every element moved by a little, yet by many steps."""
     return x + JITTER * step_for(x, h) * _drawn(x, 1.0, chance)
 
 
-def _jittered_little(x: Array, h: float, share: float, chance: random.Random) -> Array:
+def jittered_little(x: Array, h: float, share: float, chance: random.Random) -> Array:
     """Return x with every element moved by a share of it, or of many steps; no sign changes."""
     xp = namespace_of(x)
     size, largest = xp.abs(x), 2 * JITTER * step_for(x, h)
@@ -356,7 +356,7 @@ def _summary(
     resolution = cbrt(epsilon_of(parameter))
     relative = {i: _relative_error(comparison, resolution) for i, comparison in smooth.items()}
     worst = max(relative, key=lambda i: relative[i], default=None)
-    rough = [c for c in smooth.values() if c.right and not _is_resolved(c, resolved, negligible)]
+    rough = [c for c in smooth.values() if c.right and not is_resolved(c, resolved, negligible)]
     return ParameterCheck(
         size=prod(parameter.shape),
         checked=len(found),
@@ -374,7 +374,7 @@ def _summary(
     )
 
 
-def _is_resolved(found: Comparison, resolved: float, negligible: float) -> bool:
+def is_resolved(found: Comparison, resolved: float, negligible: float) -> bool:
     """Tell whether a quotient is exact enough to tell a right gradient from a wrong one.
 
     Where nothing moves the loss, as beside a pixel that is always 0, it is 0 but for the rounding

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
+from math import isclose, isnan, prod
 from typing import Any, Self
 
 from xbp.backend import Backend
@@ -292,7 +292,9 @@ class Network:
         found = xp.argmax(y, axis=-1)
         labels = cast_like(labels, like=found)
         is_one_hot = getattr(t, "shape", None) == y.shape
-        targets = xp.reshape(t if is_one_hot else labels, (count, -1) if is_one_hot else (count,))
+        targets = xp.reshape(
+            t if is_one_hot else labels, (count, y.shape[-1]) if is_one_hot else (count,)
+        )
         self.last_layer.check_targets(targets, y.shape[-1])
         return int(xp.count_nonzero(found == labels)) / count
 
@@ -419,8 +421,9 @@ class Network:
     def _warn_if_random(self, x: Array, t: Array) -> None:
         """Compute a loss twice, which raises where something does not fit."""
         once, again = (float(self.loss(x, t)) for _ in range(2))
-        rounding = share_of_step(next(iter(self.params.values()), x)) * (1 + abs(once))
-        if abs(once - again) > rounding:
+        rounding = share_of_step(next(iter(self.params.values()), x))
+        is_same = isclose(once, again, rel_tol=rounding, abs_tol=rounding)
+        if not (is_same or (isnan(once) and isnan(again))):
             name = self.unsteady_layer(x)
             warnings.warn(
                 f"numerical_gradient: two equal calls of {f'{name}.forward' if name else 'loss'} "

@@ -1,6 +1,7 @@
 """One step of learning: mini-batch, gradient, update."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy, deepcopy
 from hashlib import blake2b
 from typing import Any, Self, TypeAlias
@@ -225,31 +226,35 @@ def copied(tree: Any, known: dict[int, Any] | None = None) -> Any:
 
 
 def _copied(tree: Any, known: dict[int, Any]) -> Any:
-    if type(tree) is dict:
-        known[id(tree)] = others = {}  # it may hold itself
-        others.update({name: copied(part, known) for name, part in tree.items()})
-        return others
-    if type(tree) is list:
-        known[id(tree)] = parts = list[Any]()
-        parts += [copied(part, known) for part in tree]
-        return parts
-    if type(tree) is tuple:
-        return tuple(copied(part, known) for part in tree)
+    if type(tree) in (dict, list, tuple):
+        return _copied_container(tree, known)
     if is_array(tree):
         return namespace_of(tree).asarray(tree, copy=True)
-    if isinstance(tree, Optimizer | Network):
-        # What is learned of a network goes back by itself.
-        return tree.bound_to(copied(vars(tree), known)) if isinstance(tree, Optimizer) else tree
+    if isinstance(tree, Network):
+        return tree  # what is learned of it goes back by itself
+    if isinstance(tree, Optimizer):
+        return tree.bound_to(copied(vars(tree), known))
     if isinstance(tree, Layer):
         layer = known[id(tree)] = tree.bound_to({})
         vars(layer).update(copied(vars(tree), known))
         return layer
     # Not every library's arrays know how they are copied.
     arrays = {id(part): copied(part, known) for part in contents(tree) if is_array(part)}
-    try:
-        return deepcopy(tree, arrays)
-    except Exception:  # an iterator, a lock: nobody can tell how it was
-        return tree
+    with suppress(Exception):  # an iterator, a lock: nobody can tell how it was
+        tree = deepcopy(tree, arrays)
+    return tree
+
+
+def _copied_container(tree: Any, known: dict[int, Any]) -> Any:
+    """Return a copy of a container, which may hold itself."""
+    if type(tree) is tuple:
+        return tuple(copied(part, known) for part in tree)
+    copy = known[id(tree)] = type(tree)()
+    if type(tree) is list:
+        copy += [copied(part, known) for part in tree]
+    else:
+        copy.update({name: copied(part, known) for name, part in tree.items()})
+    return copy
 
 
 def _put_back(optimizer: Optimizer, memory: Mapping[str, Any]) -> None:
