@@ -359,6 +359,10 @@ def test_a_staircase_is_flat_around_almost_each_place(
     assert is_staircase(f, STEP, STEP / 64) == seen
 
 
+def test_a_step_however_long_is_asked_for_a_staircase() -> None:
+    assert is_staircase(lambda x: float(x > -0.25), 0.5, NOISE)
+
+
 @pytest.mark.parametrize(("rise", "seen"), [(8.0, False), (8.5, True)])
 def test_a_step_of_a_staircase_stands_out_of_the_rounding(rise: float, seen: bool) -> None:
     assert is_staircase(lambda x: rise * NOISE * (x > 0.6 * STEP), STEP, NOISE) == seen
