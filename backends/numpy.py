@@ -9,8 +9,8 @@ import array_api_compat.numpy
 import numpy
 
 from xbp.backend import Backend
-from xbp.namespace import Array, DType, namespace_of
-from xbp.recording import ELEMENTWISE, Writer, values
+from xbp.namespace import Array, DType
+from xbp.recording import ELEMENTWISE, Writer, noted, values
 
 Call = Callable[[], object]
 
@@ -54,10 +54,14 @@ def _matmul(x: Array, y: Array, *, out: Array) -> Call:
     return partial(numpy.matmul, x, y, out)
 
 
-def _take(
-    x: Array, indices: Array, *, axis: int | None = None, mode: str = "raise", out: Array
-) -> Call:
-    return partial(numpy.take, x, indices, axis, out, mode)
+def _take(x: Array, indices: Array, *, axis: int | None = None, out: Array) -> Call:
+    return partial(numpy.take, x, indices, axis, out)
+
+
+def _rows(x: Array, numbers: Array, *, out: Array) -> Call:
+    # They are all there. In its mode "raise" NumPy would buffer the result, in case that it has to
+    # raise.
+    return partial(numpy.take, x, numbers, 0, out, "wrap")
 
 
 def _where(condition: Array, x: Any, y: Any, *, out: Array) -> Call:
@@ -98,6 +102,7 @@ WRITERS: dict[str, Writer] = {
     "min": _reduction(numpy.minimum.reduce),
     "matmul": _matmul,
     "take": _take,
+    "rows": _rows,
     "where": _where,
     "astype": _astype,
 }
@@ -119,9 +124,7 @@ class NumpyBackend(Backend):
         """Return samples; of an array that is not in row-major order, take would copy it whole."""
         if not values(x).flags.c_contiguous:
             return x[numbers]
-        # These are all there. In its mode "raise" NumPy would buffer the result, in case that it
-        # has to raise.
-        return namespace_of(x, numbers, where="rows").take(x, numbers, axis=0, mode="wrap")
+        return noted("rows", partial(numpy.take, axis=0), x, numbers)
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
         """Return the array itself: it is on the host already."""

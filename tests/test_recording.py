@@ -937,3 +937,15 @@ def test_all_of_the_standard_can_be_recorded(function: Any) -> None:
             except Exception:  # nor can it be called otherwise
                 return
             np.testing.assert_allclose(host(compiled(x)), expected, rtol=1e-6)
+
+
+@pytest.mark.skipif(backend.name not in ("numpy", "torch"), reason="the others do not look")
+def test_an_index_that_is_outside_is_an_error_in_a_replay_too() -> None:
+    def chosen(x: Array, numbers: Array) -> Any:
+        return namespace_of(x).take(x, numbers, axis=0)
+
+    compiled, x = backend.compile(chosen), arr(np.eye(3), "float32")
+    for number in (0, 1, 2):
+        np.testing.assert_array_equal(host(compiled(x, arr([number, 0]))), np.eye(3)[[number, 0]])
+    with pytest.raises(IndexError):
+        compiled(x, arr([3, 0]))

@@ -10,7 +10,15 @@ from xbp.recording.nested import flatten
 from xbp.recording.recorded import Recorded
 from xbp.recording.recording import Capture, Writer
 from xbp.recording.rewriting import FUSED, Fuse, fuse_elementwise
-from xbp.recording.tracing import ELEMENTWISE, Note, Traced, is_array, untraceable, values
+from xbp.recording.tracing import (
+    ELEMENTWISE,
+    Note,
+    Traced,
+    is_array,
+    noted,
+    untraceable,
+    values,
+)
 
 __all__ = [
     "ELEMENTWISE",
@@ -24,6 +32,7 @@ __all__ = [
     "flatten",
     "fuse_elementwise",
     "is_array",
+    "noted",
     "untraceable",
     "values",
 ]

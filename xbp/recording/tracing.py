@@ -310,6 +310,12 @@ def traced_among(arguments: Any) -> Iterator[Traced]:
         yield from traced_among(list(arguments.values()))
 
 
+def noted(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function that is none of a namespace's, and note it if an argument is traced."""
+    traced = next(traced_among(args), None)
+    return function(*args) if traced is None else traced.trace.call(name, function, args, {})
+
+
 def values(arguments: Any) -> Any:
     """Return nested arguments with its value for each that is traced."""
     if isinstance(arguments, Traced):
