@@ -284,6 +284,26 @@ def test_what_differs_between_two_equal_calls_is_told() -> None:
         numerical_gradient(counted([1.0, 2.0, math.nan]), arr([0.5], widest))
 
 
+@needs_float64
+def test_two_calls_that_differ_by_little_more_than_rounding_do() -> None:
+    little = 20 * share_of_step(arr([1.0], widest))
+    with pytest.warns(RuntimeWarning, match="two equal calls of the function"):
+        numerical_gradient(counted([1.0, 2.0, 1 + little]), arr([0.5], widest))
+
+    class Uneven(IdentityWithLoss):
+        def __init__(self, again: float) -> None:
+            super().__init__()
+            self.values = counted([1e3, again])
+
+        def forward(self, x: Any, t: Any) -> Any:
+            return 0 * super().forward(x, t) + self.values(None)
+
+    for again in (1e3 * (1 + little), math.nan):
+        net = xbp.Network([Affine(arr([[1.0]], widest), arr([0.0], widest))], Uneven(again))
+        with pytest.warns(RuntimeWarning, match="two equal calls of loss differ"):
+            net.numerical_gradient(arr([[1.0]], widest), arr([[1.0]], widest))
+
+
 def test_two_calls_that_differ_by_rounding_are_equal() -> None:
     part = share_of_step(arr([1.0], widest))
     for size in (1.0, 1e3, 1e-3):
@@ -1560,3 +1580,16 @@ def test_a_quotient_is_held_against_the_gradients_of_its_own_parameter() -> None
     error = 2 * unit * 3 / 1e-4  # of a loss of 1, a product of 1, and 1
     for size, set_aside in ((3 * error, 1), (30 * error, 0)):
         assert gradient_check(Two(size), x, x).parameters["V"].set_aside == set_aside
+
+
+@needs_float64
+@pytest.mark.parametrize(("flat", "set_aside"), [(2, 0), (3, 3)])
+def test_where_most_is_flat_it_may_be_a_staircase(flat: int, set_aside: int) -> None:
+    xp = backend.xp
+
+    def stairs(W: Any) -> Any:
+        return xp.sum(W[flat:]) + xp.sum(xp.floor(32 * W[:flat] + 0.3))
+
+    claims = arr([0.0] * flat + [1.0] * (4 - flat), widest)
+    found = Claimed([0.5] * 4, stairs, lambda W: claims).check()
+    assert (found.checked, found.set_aside, found.wrong) == (4, set_aside, 0)

@@ -663,3 +663,22 @@ def test_a_loss_says_for_itself_that_it_is_samplewise() -> None:
             return super().losses(x, t)
 
     assert [kind.samplewise for kind in (Own, Both, Silent)] == [False, True, False]
+
+
+def test_what_is_learned_from_is_the_gradient_that_a_network_has() -> None:
+    class Doubled(xbp.TwoLayerNet):
+        def gradient(self, x: Any, t: Any) -> Any:
+            return {key: 2 * value for key, value in super().gradient(x, t).items()}
+
+    x, t = arr([[1.0, 2.0]], widest), arr([1])
+    network = Doubled(2, 3, 2, backend=backend, dtype=widest, seed=0)
+    plain = xbp.TwoLayerNet(2, 3, 2, backend=backend, dtype=widest, seed=0)
+    loss, found = network.loss_and_gradient(dict(network.params), x, t)
+    assert float(loss) == float(plain.loss(x, t))
+    for key, value in plain.gradient(x, t).items():
+        np.testing.assert_array_equal(host(found[key]), 2 * host(value))
+    assert network.backpropagate(x, t)[1].keys() == found.keys()
+    # One that was set on a network, too.
+    own: Any = plain
+    own.gradient = lambda x, t: {"W1": x, "b1": t}
+    assert own.backpropagate(x, t)[1] == {"W1": x, "b1": t}

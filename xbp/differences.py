@@ -286,8 +286,11 @@ def longest_step(x: Array, h: float) -> float:
 
 def _can_be_written(x: Array) -> bool:
     """Tell whether each element can be changed alone; those of an expanded tensor share memory."""
-    if getattr(x, "requires_grad", False):  # in place, that would become part of its history
-        return False
+    # In place, a change would become part of its history.
+    return not getattr(x, "requires_grad", False) and _keeps_what_is_written(x)
+
+
+def _keeps_what_is_written(x: Array) -> bool:
     xp = namespace_of(x)
     before = xp.asarray(x, copy=True)
     numbers = xp.reshape(xp.arange(prod(x.shape), dtype=x.dtype, device=device_of(x)), x.shape)
