@@ -279,6 +279,7 @@ def test_gradcheck_of_every_element() -> None:
     assert [check["checked"] for check in found["parameters"].values()] == [64, 1, 10, 10]
 
 
+@except_slow
 def test_gradcheck_along_directions() -> None:
     found = results("gradcheck", "--directions", "2")
     assert found["directions"] == 2

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support import arr, backend, host
+from support import arr, backend, except_slow, host
 
 import xbp
 from xbp.cli import main
@@ -223,6 +223,7 @@ def test_a_single_class_is_pointed_out() -> None:
             trainer.fit(x, t, steps=1)
 
 
+@except_slow
 def test_the_command_ends_with_a_message(tmp_path: Path) -> None:
     arguments = ["train", "--lr=1e30", "--steps=30", f"--backend={SPEC}", f"--out={tmp_path}"]
     result = CliRunner().invoke(main, arguments)

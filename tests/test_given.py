@@ -67,6 +67,7 @@ def test_any_generator_is_a_seed_and_is_resumed(name: str, tmp_path: Path) -> No
     assert repr(before.bit_generator.state) == repr(state)
 
 
+@except_slow
 def test_seeds_of_every_kind() -> None:
     five = learned(5)
     for seed in (np.int64(5), np.uint8(5), np.random.SeedSequence(5), np.random.default_rng(5)):
@@ -77,6 +78,7 @@ def test_seeds_of_every_kind() -> None:
         random_generator("five")  # type: ignore[arg-type]
 
 
+@except_slow
 def test_numpys_integers_are_integers() -> None:
     one: Any = np.int64(1)
     two: Any = np.int8(2)

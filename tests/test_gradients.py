@@ -277,6 +277,7 @@ def counted(values: list[float]) -> Any:
     return lambda x: left.pop(0) if len(left) > 1 else left[0]
 
 
+@except_slow
 def test_what_differs_between_two_equal_calls_is_told() -> None:
     with pytest.warns(RuntimeWarning, match="two equal calls of the function gave 1 and 3, so"):
         numerical_gradient(counted([1.0, 2.0, 3.0]), arr([0.5], widest))
@@ -313,6 +314,7 @@ def test_two_calls_that_differ_by_rounding_are_equal() -> None:
     assert isnan(float(numerical_gradient(lambda x: math.nan, arr(0.5, widest))))
 
 
+@except_slow
 def test_the_losses_of_a_network_may_differ_by_rounding() -> None:
     part = share_of_step(arr([1.0], widest))
 
@@ -511,6 +513,7 @@ def test_a_kink_beside_the_point_is_not_taken_for_a_fault() -> None:
         assert report.parameters["b1"].kinks == 0
 
 
+@except_slow
 def test_steep_curvature_is_no_kink() -> None:
     W = arr([[300.0]], widest)
     layers = [
@@ -793,6 +796,7 @@ def test_arrays_stay_on_their_device() -> None:
     assert dtype_of(gradient) == "float64"
 
 
+@except_slow
 def test_two_layers_may_share_an_array() -> None:
     W, b = arr(np.random.default_rng(0).normal(size=(4, 4)), widest), arr(np.ones(4), widest)
     net = xbp.Network([Affine(W, b), Sigmoid(), Affine(W, b)], SoftmaxWithLoss())
@@ -1020,6 +1024,7 @@ def test_what_is_seldom_random_is_never_called_wrong(rate: float, settings: Any)
     assert "wrong" not in verdicts
 
 
+@except_slow
 def test_what_is_random_only_after_two_equal_calls_is_not_called_wrong() -> None:
     net = network()
     layers = [net.layers["Affine1"], Rarely(0.5, 0, calm=4), net.layers["Affine2"]]
@@ -1140,6 +1145,7 @@ def test_integers_that_choose_stay_integers_behind_a_layer_that_passes_them_on()
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
+@except_slow
 def test_the_label_of_one_sample_may_be_a_number() -> None:
     x, t = data()
     assert gradient_check(network(), x[0, ...], int(t[0])).passed
@@ -1244,6 +1250,7 @@ def test_a_zero_that_nothing_contradicts_is_not_said_to_be_right() -> None:
     assert (found.verdict, found.compared) == ("inconclusive", 0)
 
 
+@except_slow
 @pytest.mark.parametrize("settings", [{}, {"directions": 2}])
 def test_a_class_that_cannot_be_is_checked_too(settings: Any) -> None:
     W, b = arr(np.eye(4, 3), widest), arr([0.0, 0.5, -math.inf], widest)

@@ -310,6 +310,7 @@ def test_a_graph_of_a_network_follows_its_training() -> None:
     assert arrows(graph)["W1", "Affine1"] == ("4×3, norm 0", "")
 
 
+@except_slow
 def test_a_vanishing_gradient_is_seen() -> None:
     network, x, t = network_of(4, *[10] * 19, 3, activation=Sigmoid)
     picture = Graph.of_network(network, x, t).picture()
@@ -545,6 +546,7 @@ def test_graph_draws_each_step(tmp_path: Path) -> None:
     assert "165" in (tmp_path / "fruit-7.mmd").read_text()
 
 
+@except_slow
 def test_too_many_pictures_are_refused_before_one_is_drawn(tmp_path: Path) -> None:
     arguments = ["net", "--depth=60", "--width=1", "--samples=1", "--steps"]
     result = run(*arguments, f"--out={tmp_path / 'net.mmd'}")

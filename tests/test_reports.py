@@ -215,6 +215,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@except_slow
 def test_train_leaves_all_its_files(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == [
         "checkpoints", "curves.png", "curves.svg", "metrics.csv", "model.safetensors",
