@@ -227,6 +227,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def randomness(session: nox.Session) -> None:
+    """Hold the random numbers against the battery dieharder, which must be on this machine."""
+    install(session)
+    battery = ["dieharder", "-g", "200", *(session.posargs or ["-a"])]
+    session.run("python", "tests/random_stream.py", *battery)
+
+
+@nox.session(default=False)
 def mutants(session: nox.Session) -> None:
     """Change xbp in small ways, one at a time: some test must fail on each change."""
     install(session, "testing", "bench", "graph", more=dependencies("mutants"))

@@ -18,6 +18,7 @@ ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "dpnp", "array_api_strict"}
 WITHOUT_LIBRARIES = [
     *(
         "functions.py",
+        "randomness.py",
         "differences.py",
         "gradients.py",
         "lines.py",
