@@ -4,7 +4,7 @@ import math
 import sys
 import threading
 from copy import copy, deepcopy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,7 +22,17 @@ from xbp.errors import (
     ShapeError,
     UndefinedOutputError,
 )
-from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Rescale, Sigmoid, SoftmaxWithLoss
+from xbp.layers import (
+    Affine,
+    IdentityWithLoss,
+    Layer,
+    LossLayer,
+    Relu,
+    Rescale,
+    Sigmoid,
+    SoftmaxWithLoss,
+)
+from xbp.namespace import Array, namespace_of
 from xbp.networks.construction import numbered
 
 
@@ -682,3 +692,100 @@ def test_what_is_learned_from_is_the_gradient_that_a_network_has() -> None:
     own: Any = plain
     own.gradient = lambda x, t: {"W1": x, "b1": t}
     assert own.backpropagate(x, t)[1] == {"W1": x, "b1": t}
+
+
+# Layers that are put in, or exchanged ------------------------------------------------------------
+
+
+def affine(inputs: int, outputs: int, seed: int = 0) -> Affine:
+    W = np.random.default_rng(seed).normal(size=(inputs, outputs))
+    return Affine(arr(W, widest), arr(np.zeros(outputs), widest))
+
+
+def test_a_layer_that_is_put_in_is_part_of_the_network() -> None:
+    network = Network([affine(2, 3), Relu()], IdentityWithLoss())
+    assert list(network.params) == ["W1", "b1"]
+    last = affine(3, 1, seed=1)
+    network.layers["Affine2"] = last
+    assert list(network.params) == ["W1", "b1", "W2", "b2"]
+    assert network.param_keys["Affine2"] == {"W": "W2", "b": "b2"}
+    assert "Affine2           W2 (3, 1)  b2 (1,)   4\n" in repr(network)
+    assert last.name == "Affine2"
+    x, t = arr([[1.0, 2.0], [0.5, -1.0]], widest), arr([[1.0], [0.0]], widest)
+    assert list(network.gradient(x, t)) == list(network.params)
+    assert xbp.gradient_check(network, x, t).passed
+    before = host(last.W)
+    xbp.Trainer(network, xbp.Momentum(0.1), batch_size=2).fit(x, t, steps=3)
+    assert np.any(host(network.params["W2"]) != before)
+    assert network.params["W2"] is last.W
+
+
+def test_a_layer_may_take_the_place_of_another() -> None:
+    network = Network([affine(2, 3), Relu(), affine(3, 2)], IdentityWithLoss())
+    other = affine(3, 4, seed=1)
+    network.layers["Affine2"] = other
+    del network.layers["Relu1"]
+    assert network.params["W2"] is other.W
+    assert network.predict(arr([[1.0, 2.0]], widest)).shape == (1, 4)
+    with pytest.raises(SettingError, match=r"parameters W1, b1, W2, b2 are needed, got W1$"):
+        network.bound_to({"W1": other.W})
+
+
+def test_what_is_put_in_is_a_layer_of_the_networks_own() -> None:
+    network = Network([affine(2, 3)], IdentityWithLoss())
+    first, layers = network.layers["Affine1"], cast("dict[str, Any]", network.layers)
+    for wrong, error, message in (
+        (3, SettingError, "layer 2 is one of xbp.layers, or of your own, not 3"),
+        (first, SettingError, "a layer stands twice"),
+        (IdentityWithLoss(), SettingError, "layer 2 is <IdentityWithLoss>, a loss"),
+        (
+            Affine(other.asarray([[1.0]]), other.asarray([0.0])),
+            MixedBackendError,
+            r"params\['W2'\] is not on",
+        ),
+    ):
+        layers["Second"] = wrong
+        with pytest.raises(error, match=message):
+            network.params.keys()
+        with pytest.raises(error, match=message):
+            network.predict(arr([[1.0, 2.0]], widest))
+        del network.layers["Second"]
+        assert list(network.params) == ["W1", "b1"]
+
+
+class Growing:
+    """Puts a layer in after the first epoch."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def step(self, step: int, loss: Array) -> None:
+        pass
+
+    def evaluated(self, step: int, history: Any) -> None:
+        if "Affine2" not in self.network.layers:
+            self.network.layers["Affine2"] = affine(1, 1)
+
+
+def test_a_network_may_grow_while_it_is_trained() -> None:
+    network = Network([affine(2, 1)], IdentityWithLoss())
+    x, t = arr([[1.0, 2.0], [0.5, -1.0]], widest), arr([[1.0], [0.0]], widest)
+    trainer = xbp.Trainer(network, xbp.Momentum(0.05), batch_size=1, seed=0)
+    trainer.fit(x, t, epochs=3, progress=Growing(network))
+    assert np.any(host(network.params["W2"]) != host(affine(1, 1).W))
+
+
+def test_a_loss_without_a_slope_is_an_error() -> None:
+    class Absolute(LossLayer):
+        classifies = False
+
+        def forward(self, x: Any, t: Any) -> Any:
+            xp = namespace_of(x)
+            self.y, self.t = x, t
+            return xp.mean(xp.abs(x - t))
+
+    network = Network([affine(2, 1)], Absolute())
+    x, t = arr([[1.0, 2.0]], widest), arr([[1.0]], widest)
+    network.loss(x, t)
+    with pytest.raises(SettingError, match=r"Absolute has no slope: write slope\(self\), which"):
+        network.gradient(x, t)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from xbp.errors import DataError, ShapeError
+from xbp.errors import DataError, SettingError, ShapeError
 from xbp.functions import (
     as_one_hot,
     as_targets,
@@ -75,8 +75,11 @@ class LossLayer(Layer):
         return self.slope() * (scale / batch_size_of(self.y))
 
     def slope(self) -> Array:
-        """Return the derivative of each sample's loss with respect to its outputs: ``y - t``."""
-        return self.y - self.t
+        """Return the derivative of each sample's loss with respect to its outputs, ``(N, C)``."""
+        raise SettingError(
+            f"{self.name} has no slope: write slope(self), which returns the derivative of each "
+            "sample's loss with respect to its outputs, or a backward"
+        )
 
     def losses(self, x: Array, t: Array) -> Array:
         """Return the loss of each sample of a batch, ``(N,)``, of which ``forward`` is the mean.
@@ -178,6 +181,10 @@ class IdentityWithLoss(LossLayer):
         self.y = x
         self.loss = sum_squared_error(x, self.t)
         return self.loss
+
+    def slope(self) -> Array:
+        """Return ``y - t``."""
+        return self.y - self.t
 
     def losses(self, x: Array, t: Array) -> Array:
         """Return half the sum of squared differences of each sample."""

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 from xbp.backend import Backend
 from xbp.errors import DTypeError, SettingError, XbpError
 from xbp.initialization import initial_parameters
-from xbp.layers import Affine, Layer, LossLayer
+from xbp.layers import Affine, Layer, LossLayer, Parameters
 from xbp.settings import without_base
 
 
@@ -80,6 +80,28 @@ def checked_layers(layers: Any, loss: Any) -> list[Layer]:
             f"the loss is an xbp.layers.LossLayer, not {without_base(loss, LossLayer)}"
         )
     return checked
+
+
+class Structure(NamedTuple):
+    """What the layers of a network are called, and their parameters."""
+
+    layers: list[tuple[str, Layer]]
+    param_keys: dict[str, dict[str, str]]
+    params: Parameters
+
+
+def named_structure(layers: Mapping[str, Layer]) -> Structure:
+    """Call layers by their names, number their parameters, and return the structure."""
+    for name, layer in layers.items():
+        layer.name = name
+    keys = numbered(attr for layer in layers.values() for attr in layer.param_names)
+    param_keys = {
+        name: {attr: next(keys) for attr in layer.param_names} for name, layer in layers.items()
+    }
+    places = {
+        key: (layers[name], attr) for name, keys in param_keys.items() for attr, key in keys.items()
+    }
+    return Structure(list(layers.items()), param_keys, Parameters(places))
 
 
 def numbered(names: Iterable[str]) -> Iterator[str]:

@@ -20,7 +20,14 @@ from xbp.functions import as_labels, batch_size_of
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
 from xbp.layers.layer import returned
 from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
-from xbp.networks.construction import affine_stack, check_kind, checked_layers, numbered
+from xbp.networks.construction import (
+    Structure,
+    affine_stack,
+    check_kind,
+    checked_layers,
+    named_structure,
+    numbered,
+)
 from xbp.networks.perturbation import perturbed_losses
 from xbp.registry import backend_of, get_backend
 from xbp.settings import positive_number
@@ -47,7 +54,8 @@ class Network:
     Attributes
     ----------
     layers : dict of str to Layer
-        In order, named by kind and count: ``Affine1``, ``Relu1``, ``Affine2``.
+        In order, named by kind and count: ``Affine1``, ``Relu1``, ``Affine2``. One that is put in
+        later, or in another's place, is part of the network from then on.
     last_layer : LossLayer
     params : Parameters
         All trainable arrays, named by kind and count: ``W1``, ``b1``, ``W2``. Assigning to an item
@@ -92,24 +100,13 @@ class Network:
         layers = checked_layers(layers, loss)
         names = numbered(type(layer).__name__ for layer in layers)
         self.layers = {next(names): layer for layer in layers}
-        for name, layer in self.layers.items():
-            layer.name = name
         self.last_layer = loss
-        keys = numbered(attr for layer in layers for attr in layer.param_names)
-        self.param_keys = {
-            name: {attr: next(keys) for attr in layer.param_names}
-            for name, layer in self.layers.items()
-        }
-        self._params: Parameters | None = None
-        if backend is None and self.params:
-            backend = backend_of(next(iter(self.params.values())))
+        self._structure = named_structure(self.layers)
+        params = self._structure.params
+        if backend is None and params:
+            backend = backend_of(next(iter(params.values())))
         self.backend = get_backend(backend)
-        for key, parameter in self.params.items():
-            if not self.backend.owns(parameter):
-                raise MixedBackendError(
-                    f"params[{key!r}] is not on {self.backend!r}: move it there with "
-                    "backend.asarray(...), or name its own backend"
-                )
+        self._require_own(params)
 
     @classmethod
     def fully_connected(
@@ -160,15 +157,29 @@ class Network:
     @property
     def params(self) -> Parameters:
         """All trainable arrays by key: assign to items, ``params["W1"] = ...``."""
-        if self._params is None:
-            self._params = Parameters(
-                {
-                    key: (self.layers[name], attr)
-                    for name, keys in self.param_keys.items()
-                    for attr, key in keys.items()
-                }
-            )
-        return self._params
+        return self._up_to_date().params
+
+    @property
+    def param_keys(self) -> dict[str, dict[str, str]]:
+        """The key of each trainable array, by layer and attribute."""
+        return self._up_to_date().param_keys
+
+    def _up_to_date(self) -> Structure:
+        """Return the structure of the layers that the network has now."""
+        if list(self.layers.items()) != self._structure.layers:
+            checked_layers(self.layers.values(), self.last_layer)
+            structure = named_structure(self.layers)
+            self._require_own(structure.params)
+            self._structure = structure
+        return self._structure
+
+    def _require_own(self, params: Parameters) -> None:
+        for key, parameter in params.items():
+            if not self.backend.owns(parameter):
+                raise MixedBackendError(
+                    f"params[{key!r}] is not on {self.backend!r}: move it there with "
+                    "backend.asarray(...), or name its own backend"
+                )
 
     @property
     def dtype(self) -> str:
@@ -238,7 +249,7 @@ class Network:
         ShapeError, DTypeError, MixedBackendError
             If x does not fit the first layer.
         """
-        for layer in self.layers.values():
+        for _, layer in self._up_to_date().layers:
             x = returned(layer.bound_to({}).forward(x), layer, "forward")
         return x
 
@@ -247,7 +258,7 @@ class Network:
 
         The layers keep what `backward` needs.
         """
-        for layer in self.layers.values():
+        for _, layer in self._up_to_date().layers:
             x = returned(layer.forward(x), layer, "forward")
         loss = returned(self.last_layer.forward(x, t), self.last_layer, "forward")
         if getattr(loss, "shape", None) != ():
@@ -489,13 +500,12 @@ class Network:
         ShapeError, DTypeError
             If one is no array of the shape of the network's own.
         """
-        if not isinstance(params, Mapping) or params.keys() != self.params.keys():
-            raise SettingError(
-                f"parameters {', '.join(self.params)} are needed, got {_listed(params)}"
-            )
+        own = self.params
+        if not isinstance(params, Mapping) or params.keys() != own.keys():
+            raise SettingError(f"parameters {', '.join(own)} are needed, got {_listed(params)}")
         for key, value in params.items():
             namespace_of(value, where=f"params[{key!r}]")
-            shape = self.params[key].shape
+            shape = own[key].shape
             if value.shape != shape:
                 raise ShapeError(
                     f"params[{key!r}] has shape {tuple(shape)}, not {tuple(value.shape)}"
@@ -507,7 +517,7 @@ class Network:
             name: self.layers[name].bound_to({attr: params[key] for attr, key in keys.items()})
             for name, keys in self.param_keys.items()
         }
-        network._params = None
+        network._structure = named_structure(network.layers)
         return network
 
 

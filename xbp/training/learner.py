@@ -197,7 +197,7 @@ def attributes_of(part: Part) -> dict[str, Any]:
     return {name: value for name, value in vars(part).items() if name not in others}
 
 
-_OF_A_NETWORK = ("layers", "last_layer", "param_keys", "_params", "backend")
+_OF_A_NETWORK = ("layers", "last_layer", "_structure", "backend")
 
 
 def _numbers_of(layer: Layer) -> list[Any]:

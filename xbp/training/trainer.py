@@ -210,6 +210,7 @@ class Trainer:
         with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
                 if progress and watch.learner.constants() != constants:
+                    watch.learner.prepare()
                     try_out(watch.learner, x, t)
                     learn, constants = backend.loop(watch.learner), watch.learner.constants()
                 try:
