@@ -39,7 +39,7 @@ from xbp.layers import (
     SoftmaxWithLoss,
     SubLayer,
 )
-from xbp.namespace import Array, epsilon_of
+from xbp.namespace import Array, epsilon_of, namespace_of
 
 # The chapter's examples --------------------------------------------------------------------------
 
@@ -828,3 +828,112 @@ def test_functions_of_one_operand_name_themselves(kind: Any) -> None:
     layer.forward(1.5)
     with pytest.raises(ShapeError, match=f"^{kind.__name__}"):
         layer.backward(arr([1.0, 2.0]))
+
+
+# A loss by its two methods -----------------------------------------------------------------------
+
+
+class Huber(LossLayer):
+    classifies = False
+    traceable = True
+    samplewise = True
+
+    def losses(self, x: Array, t: Array) -> Array:
+        xp = namespace_of(x)
+        size = xp.abs(x - t)
+        near = xp.minimum(size, 1.0)
+        return xp.sum(near * (size - 0.5 * near), axis=1)
+
+    def slope(self) -> Array:
+        xp = namespace_of(self.y)
+        return xp.maximum(xp.minimum(self.y - self.t, 1.0), -1.0)
+
+
+class Brier(LossLayer):
+    """Half the squared distance from the one-hot target."""
+
+    classifies = True
+    traceable = True
+    samplewise = True
+
+    def losses(self, x: Array, t: Array) -> Array:
+        return 0.5 * namespace_of(x).sum((x - t) ** 2, axis=1)
+
+    def slope(self) -> Array:
+        return self.y - self.t
+
+
+def test_a_loss_is_the_mean_of_the_losses_of_its_samples() -> None:
+    x, t = np.array([[0.5, 3.0], [-2.0, 0.0]]), np.array([[0.0, 0.0], [0.0, 0.5]])
+    layer = Huber()
+    np.testing.assert_allclose(
+        float(layer.forward(arr(x, widest), arr(t, widest))), (0.125 + 2.5 + 1.5 + 0.125) / 2
+    )
+    slope = np.array([[0.5, 1.0], [-1.0, -0.5]])
+    np.testing.assert_allclose(host(layer.backward()), slope / 2)
+    np.testing.assert_allclose(host(layer.backward(3)), 3 * slope / 2)
+    # One sample alone is a batch of one.
+    for i in range(2):
+        loss = layer.forward(arr(x[i], widest), arr(t[i], widest))
+        assert loss.shape == ()
+        np.testing.assert_allclose(float(loss), [2.625, 1.625][i])
+        np.testing.assert_allclose(host(layer.backward()), slope[i])
+
+
+def test_a_loss_that_classifies_is_given_rows() -> None:
+    x = np.array([[0.5, 0.25], [-2.0, 0.0]])
+    layer = Brier()
+    for t in (arr([1, 0]), arr([[0, 1], [1, 0]]), arr([[0.0, 1.0], [1.0, 0.0]], widest)):
+        loss = layer.forward(arr(x, widest), t)
+        np.testing.assert_allclose(float(loss), (0.25 + 0.5625 + 9) / 4)
+        np.testing.assert_allclose(host(layer.backward()), [[0.25, -0.375], [-1.5, 0]])
+    for label in (1, arr(1)):
+        np.testing.assert_allclose(float(layer.forward(arr(x[0], widest), label)), 0.40625)
+
+
+@pytest.mark.parametrize("kind", [Huber, Brier])
+def test_a_network_learns_by_such_a_loss(kind: type[LossLayer]) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(12, 3))
+    t = np.arange(12) % 2 if kind is Brier else random.normal(size=(12, 2)) * 3
+    nets = []
+    for loss in (kind, type("Plain", (kind,), {})):
+        network = xbp.Network.fully_connected([3, 4, 2], loss=loss, dtype=widest, seed=0)
+        rows = arr(x[:5], widest), arr(t[:5], widest if kind is Huber else None)
+        assert xbp.gradient_check(network, *rows).passed
+        history = xbp.Trainer(network, xbp.SGD(0.1), batch_size=4, seed=0).fit(x, t, epochs=20)
+        assert sum(history.loss[-3:]) < sum(history.loss[:3])
+        nets.append(network)
+    for key, value in nets[0].params.items():
+        tolerance = precise(1e-12, 1e-5)
+        np.testing.assert_allclose(
+            host(value), host(nets[1].params[key]), rtol=tolerance, atol=tolerance
+        )
+
+
+def test_losses_and_slope_have_their_shapes() -> None:
+    class Summed(Huber):
+        def losses(self, x: Array, t: Array) -> Array:
+            return namespace_of(x).sum(super().losses(x, t))
+
+    class Nothing(Huber):
+        def losses(self, x: Array, t: Array) -> Array:
+            super().losses(x, t)
+
+    class Row(Huber):
+        def slope(self) -> Array:
+            return super().slope()[0, :]
+
+    x, t = arr([[0.5, 3.0], [-2.0, 0.0]], widest), arr([[0.0, 0.0], [0.0, 0.5]], widest)
+    with pytest.raises(ShapeError, match=r"Summed\.losses: a loss for each of 2 .* got \(\)$"):
+        Summed().forward(x, t)
+    with pytest.raises(ShapeError, match=r"Nothing\.losses: a loss for each of 2 .* got None$"):
+        Nothing().forward(x, t)
+    row = Row()
+    row.forward(x, t)
+    with pytest.raises(ShapeError, match=r"Row\.slope: the outputs have shape \(2, 2\), it has"):
+        row.backward()
+    with pytest.raises(ShapeError, match=r"Huber: outputs of shape \(2, 2\) need targets of that"):
+        Huber().forward(x, t[:1, :])
+    with pytest.raises(CallOrderError, match="Huber: backward was called before forward"):
+        Huber().backward()

@@ -1,6 +1,6 @@
 """Output layers: the loss, and the gradient that its pairing with the output makes simple."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from xbp.errors import DataError, SettingError, ShapeError
 from xbp.functions import (
@@ -26,6 +26,9 @@ from xbp.namespace import (
 class LossLayer(Layer):
     """The last layer of a network: from outputs and targets to the loss.
 
+    A subclass writes `losses`, the loss of each sample, and `slope`, its derivative with respect to
+    the outputs, and says whether it `classifies`. Of both it is given a batch.
+
     Softmax goes with cross entropy, and identity with half the sum of squares, because either pair
     sends back the same: the difference of output and target.
 
@@ -46,11 +49,52 @@ class LossLayer(Layer):
     y: Array = None
     t: Array = None
     loss: Array = None
+    input_shape: tuple[int, ...] | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         # The losses of a base class need not be those that this class's forward is the mean of.
         cls.samplewise = cls.samplewise and "losses" in cls.__dict__
+
+    def forward(self, x: Array, t: Array) -> Array:
+        """Return the mean of the losses of the samples, 0-d.
+
+        Parameters
+        ----------
+        x
+            Outputs, ``(C,)`` for one sample or ``(N, C)`` for a batch.
+        t
+            Targets: of the shape of x, or, for one that classifies, labels ``()`` or ``(N,)``.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If t does not fit x, or `losses` are not one for each sample.
+        """
+        self.input_shape = x.shape
+        losses = self.losses_of_samples(*_as_batch(x, self._targets(t, x)))
+        self.loss = namespace_of(losses).mean(losses)
+        return self.loss
+
+    def losses_of_samples(self, x: Array, t: Array) -> Array:
+        """Return `losses` of a batch, after a look at their shape; `slope` belongs to this batch.
+
+        Targets may be labels.
+        """
+        if type(self).forward is LossLayer.forward:
+            self.y, self.t = x, self._targets(t, x)
+            t = self.t
+        losses = self.losses(x, t)
+        if getattr(losses, "shape", None) != x.shape[:1]:
+            raise ShapeError(
+                f"{self.name}.losses: a loss for each of {x.shape[0]} samples is needed, "
+                f"({x.shape[0]},), got {_shape_or_value(losses)}"
+            )
+        return losses
+
+    def _targets(self, t: Array, x: Array) -> Array:
+        as_outputs = as_one_hot if self.classifies else as_targets
+        return as_outputs(t, x, where=self.name)
 
     def backward(self, dout: Array | float = 1) -> Array:
         """Return `slope` over the batch size, times dout: a number, or an array of one, 0-d.
@@ -72,10 +116,21 @@ class LossLayer(Layer):
                     f"{self.name}.backward: the loss is one number, and so is dout, but it has "
                     f"shape {tuple(scale.shape)}"
                 )
-        return self.slope() * (scale / batch_size_of(self.y))
+        slope = self.slope()
+        if getattr(slope, "shape", None) != self.y.shape:
+            raise ShapeError(
+                f"{self.name}.slope: the outputs have shape {tuple(self.y.shape)}, it has "
+                f"{_shape_or_value(slope)}"
+            )
+        dx = slope * (scale / batch_size_of(self.y))
+        shape = self.input_shape or dx.shape
+        return dx if shape == dx.shape else namespace_of(dx).reshape(dx, shape)
 
     def slope(self) -> Array:
-        """Return the derivative of each sample's loss with respect to its outputs, ``(N, C)``."""
+        """Return the derivative of each sample's loss with respect to its outputs, ``(N, C)``.
+
+        It belongs to the outputs `y` and targets `t` of the last `losses`.
+        """
         raise SettingError(
             f"{self.name} has no slope: write slope(self), which returns the derivative of each "
             "sample's loss with respect to its outputs, or a backward"
@@ -85,6 +140,14 @@ class LossLayer(Layer):
         """Return the loss of each sample of a batch, ``(N,)``, of which ``forward`` is the mean.
 
         A class without `losses` of its own is not `samplewise`, whatever it says.
+
+        Parameters
+        ----------
+        x
+            Outputs of a batch, ``(N, C)``.
+        t
+            Targets in the shape and dtype of x, one-hot where the loss classifies. A class that
+            has a ``forward`` of its own is given them as they come.
         """
         raise NotImplementedError(f"{type(self).__name__} has no losses")
 
@@ -190,6 +253,15 @@ class IdentityWithLoss(LossLayer):
         """Return half the sum of squared differences of each sample."""
         difference = x - as_targets(t, x, where=self.name)
         return 0.5 * namespace_of(x).sum(difference * difference, axis=1)
+
+
+def _as_batch(x: Array, t: Array) -> tuple[Array, Array]:
+    """Return outputs and targets in rows: one sample is a batch of one."""
+    return (x, t) if x.ndim > 1 else (x[None, :], t[None, :])
+
+
+def _shape_or_value(x: Any) -> Any:
+    return tuple(x.shape) if hasattr(x, "shape") else x
 
 
 def _products(t: Array, log_y: Array) -> Array:

@@ -74,5 +74,5 @@ def perturbed_losses(
         for layer in rest:
             y = layer.forward(y)
         targets = xp.broadcast_to(t, (len(chosen), *t.shape))
-        losses = last_layer.losses(y, xp.reshape(targets, (count, *t.shape[1:])))
+        losses = last_layer.losses_of_samples(y, xp.reshape(targets, (count, *t.shape[1:])))
         yield xp.mean(xp.reshape(losses, (len(chosen), samples)), axis=1)
