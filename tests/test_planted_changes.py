@@ -174,8 +174,8 @@ LOCKS = {
 RECORDED = {
     "numbers from the end are cut off": Change(
         "backends/numpy.py",
-        'axis, out, "wrap")',
-        'axis, out, "clip")',
+        "indices, axis, out)",
+        'indices, axis, out, "clip")',
         "test_recording.py::test_a_replay_takes_from_the_end_and_rounds_to_even",
     ),
     "round has a writer": Change(
