@@ -93,7 +93,7 @@ def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
 
 
 WRITERS: dict[str, Writer] = {
-    **{name: _elementwise(getattr(numpy, name)) for name in ELEMENTWISE - {"round"}},
+    **{name: _elementwise(getattr(numpy, name)) for name in ELEMENTWISE},
     "maximum": _extremum(numpy.maximum),
     "minimum": _extremum(numpy.minimum),
     # The reductions themselves: numpy.sum and numpy.max look at their arguments first.

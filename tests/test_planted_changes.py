@@ -178,12 +178,6 @@ RECORDED = {
         'indices, axis, out, "clip")',
         "test_recording.py::test_a_replay_takes_from_the_end_and_rounds_to_even",
     ),
-    "round has a writer": Change(
-        "backends/numpy.py",
-        'in ELEMENTWISE - {"round"}',
-        "in ELEMENTWISE",
-        "test_recording.py::test_a_replay_takes_from_the_end_and_rounds_to_even",
-    ),
     "the first result is made twice": Change(
         "xbp/recording/recording.py",
         "        _restore(places, before)\n        self.calls",
