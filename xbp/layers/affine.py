@@ -1,6 +1,5 @@
 """The affine layer: a matrix product and a bias."""
 
-from collections.abc import Sequence
 from math import prod
 
 from xbp.errors import DTypeError, ShapeError
@@ -114,25 +113,6 @@ class Affine(Layer):
         # A product with ones is the faster sum.
         ones = xp.ones(dout.shape[0], dtype=dout.dtype, device=device_of(dout))
         self.db = xp.matmul(ones, dout)
-
-    def perturbed_outputs(self, x: Array, name: str, elements: Sequence[int], step: float) -> Array:
-        """Return what ``forward`` gives when one element is moved: see `Layer.perturbed_outputs`.
-
-        Each column of the output is an affine map of its own, by a column of W and an element of b.
-        So the columns that an element has moved stand side by side in one product.
-        """
-        xp, device = namespace_of(x), device_of(x)
-        count, width = self.W.shape
-        rows = xp.asarray([element // width for element in elements], device=device)
-        columns = xp.asarray([element % width for element in elements], device=device)
-        W, b = xp.take(self.W, columns, axis=1), xp.take(self.b, columns)
-        if name == "W":
-            W = xp.where(xp.arange(count, device=device)[:, None] == rows, W + step, W)
-        else:
-            b = b + step
-        moved = Affine(W, b).forward(x)
-        here = xp.arange(width, device=device) == columns[:, None]
-        return xp.where(here[:, None, :], moved.T[:, :, None], self.forward(x))
 
 
 def _as_rows(x: Array) -> Array:

@@ -1,10 +1,9 @@
 """The base of all layers, and the mapping through which their parameters are read and written."""
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping
 from inspect import isdatadescriptor
 from typing import Any, ClassVar, Self
 
-from xbp.differences import moved
 from xbp.errors import CallOrderError, DTypeError, ParameterNotFoundError, SettingError, ShapeError
 from xbp.namespace import Array, Namespace, dtype_name, namespace_of, require_real
 
@@ -50,8 +49,6 @@ class Layer:
         cls.traceable = cls.__dict__.get("traceable", False)
         cls.samplewise = cls.__dict__.get("samplewise", False)
         cls.takes_integers = cls.__dict__.get("takes_integers", False)
-        if "perturbed_outputs" not in cls.__dict__:
-            cls.perturbed_outputs = Layer.perturbed_outputs  # type: ignore[method-assign]
         if isinstance(cls.param_names, str):
             raise SettingError(
                 f"{cls.__name__}: param_names is a tuple, ({cls.param_names!r},) with a comma"
@@ -98,31 +95,6 @@ class Layer:
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__, **params)
         return copy
-
-    def perturbed_outputs(self, x: Array, name: str, elements: Sequence[int], step: float) -> Array:
-        """Return what ``forward`` gives when one element of a parameter is moved, for each of some.
-
-        A class that knows a faster way writes its own, which is not inherited.
-
-        Parameters
-        ----------
-        x
-            The input.
-        name
-            Of the parameter, ``"W"``.
-        elements
-            Which of its elements, counted along the last axis first.
-        step
-            How far each is moved.
-
-        Returns
-        -------
-        Array
-            The outputs, stacked along a new first axis, in the order of the elements.
-        """
-        value = getattr(self, name)
-        others = (self.bound_to({name: moved(value, i, step)}) for i in elements)
-        return namespace_of(value).stack([other.forward(x) for other in others])
 
     def _check_dout(self, dout: Array, *kept: Array) -> Namespace:
         """Return the namespace, once dout is seen to fit the output and what ``forward`` kept."""

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import dropwhile
 from numbers import Integral
 
+from xbp.differences import moved
 from xbp.functions import label_as_array
-from xbp.layers import Layer, LossLayer
-from xbp.namespace import Array, namespace_of
+from xbp.layers import Affine, Layer, LossLayer
+from xbp.namespace import Array, device_of, namespace_of
 
 # How many arrays of the largest size are alive at once.
 _ALIVE = 8
@@ -68,7 +69,7 @@ def perturbed_losses(
     at_once = max(1, int(memory / (_ALIVE * (samples + 1) * widest * size)))
     for start in range(0, len(elements), at_once):
         chosen = elements[start : start + at_once]
-        y = owner.perturbed_outputs(x, attribute, chosen, step)
+        y = perturbed_outputs(owner, x, attribute, chosen, step)
         count = len(chosen) * samples
         y = xp.reshape(y, (count, *y.shape[2:]))
         for layer in rest:
@@ -76,3 +77,55 @@ def perturbed_losses(
         targets = xp.broadcast_to(t, (len(chosen), *t.shape))
         losses = last_layer.losses_of_samples(y, xp.reshape(targets, (count, *t.shape[1:])))
         yield xp.mean(xp.reshape(losses, (len(chosen), samples)), axis=1)
+
+
+def perturbed_outputs(
+    layer: Layer, x: Array, name: str, elements: Sequence[int], step: float
+) -> Array:
+    """Return what a layer gives when one element of a parameter is moved, for each of some.
+
+    Parameters
+    ----------
+    layer
+        The layer; it is not changed.
+    x
+        The input, a batch.
+    name
+        Of the parameter, ``"W"``.
+    elements
+        Which of its elements, counted along the last axis first.
+    step
+        How far each is moved.
+
+    Returns
+    -------
+    Array
+        The outputs, stacked along a new first axis, in the order of the elements.
+    """
+    if type(layer) is Affine:
+        return _perturbed_products(layer, x, name, elements, step)
+    value = getattr(layer, name)
+    others = (layer.bound_to({name: moved(value, i, step)}) for i in elements)
+    return namespace_of(value).stack([other.forward(x) for other in others])
+
+
+def _perturbed_products(
+    layer: Affine, x: Array, name: str, elements: Sequence[int], step: float
+) -> Array:
+    """Return the outputs of an affine layer by two products.
+
+    Each column of the output is an affine map of its own, by a column of W and an element of b. So
+    the columns that an element has moved stand side by side in one product.
+    """
+    xp, device = namespace_of(x), device_of(x)
+    count, width = layer.W.shape
+    rows = xp.asarray([element // width for element in elements], device=device)
+    columns = xp.asarray([element % width for element in elements], device=device)
+    W, b = xp.take(layer.W, columns, axis=1), xp.take(layer.b, columns)
+    if name == "W":
+        W = xp.where(xp.arange(count, device=device)[:, None] == rows, W + step, W)
+    else:
+        b = b + step
+    moved_columns = Affine(W, b).forward(x)
+    here = xp.arange(width, device=device) == columns[:, None]
+    return xp.where(here[:, None, :], moved_columns.T[:, :, None], layer.forward(x))
