@@ -1,4 +1,4 @@
-"""What the libraries made after NumPy can write into memory that is there."""
+"""Writers for the libraries made after NumPy, whose functions take ``out``."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,7 @@ from xbp.recording import ELEMENTWISE, Writer
 
 
 def writers_of(library: Any) -> dict[str, Writer]:
-    """Return what calls a library's functions that take ``out``, by their names in the standard."""
+    """Return a writer for each function of a library that takes ``out``, by its standard name."""
     return {
         # Called with the function's arguments, partial binds them, and ``out`` with them.
         name: partial(partial, getattr(library, name))

@@ -38,7 +38,7 @@ def random_case(signature: Signature, seed: int) -> LayerCase:
 
 
 def gradients(case: LayerCase, backend: xbp.Backend) -> dict[str, Any]:
-    """Return the derivative by each array, on the backend."""
+    """Return the derivative with respect to each array, on the backend."""
     with backend.scope():
         trial = LayerTrial(case, backend, "float64")
         trial.forward()

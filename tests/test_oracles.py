@@ -32,7 +32,7 @@ if backend.name == "torch":
     def derivatives(
         function: Callable[..., Array], arrays: Sequence[Array], dout: Array
     ) -> list[Array]:
-        """Return the derivative by each array, by `torch.autograd`."""
+        """Return the derivative with respect to each array, by `torch.autograd`."""
         leaves = [array.detach().clone().requires_grad_() for array in arrays]
         with torch.enable_grad():
             y = function(*leaves)
@@ -44,7 +44,7 @@ elif backend.name == "jax":
     def derivatives(
         function: Callable[..., Array], arrays: Sequence[Array], dout: Array
     ) -> list[Array]:
-        """Return the derivative by each array, by `jax.vjp`."""
+        """Return the derivative with respect to each array, by `jax.vjp`."""
         return list(jax.vjp(function, *arrays)[1](dout))
 
 else:

@@ -166,7 +166,9 @@ def test_float32_that_loses_more_than_it_must_is_found() -> None:
             return dx * 1.00002 if dtype_of(dx) == "float32" else dx
 
     if backend.has_float64:
-        assert "float32 and float64 differ in the derivative by x" in message(Rough, **SCALE)
+        assert "float32 and float64 differ in the derivative with respect to x" in message(
+            Rough, **SCALE
+        )
 
 
 class Widening(Softplus):
@@ -228,14 +230,18 @@ class Coarse(Softplus):
 # Each property, with a layer for which it does not hold.
 BROKEN: list[tuple[Any, type[Layer], str]] = [
     (properties.inputs_stay_as_they_are, Stamping, "read-only|input dout in place"),
-    (properties.dtype_shape_and_device_stay, Widening, "by x has dtype float32, not float64"),
+    (properties.dtype_shape_and_device_stay, Widening, "to x has dtype float32, not float64"),
     (properties.backward_is_the_derivative, Pulled, "backward is wrong in"),
-    (properties.backward_is_linear, Bent, "backward is not linear in dout: .* by x is"),
+    (properties.backward_is_linear, Bent, "backward is not linear in dout: .* to x is"),
     (properties.parameters_alone_get_the_same_gradients, Shortcut, "and backward differ: .* scale"),
     (properties.samples_are_independent, Numbered, "output of a batch is not that of its samples"),
-    (properties.samples_are_independent, Pulled, "gradients of a batch are not those .* by x is"),
+    (properties.samples_are_independent, Pulled, "gradients of a batch are not those .* to x is"),
     (properties.a_permuted_batch_is_permuted_throughout, Numbered, "changes the outputs is"),
-    (properties.a_permuted_batch_is_permuted_throughout, Pulled, "changes the derivative by x is"),
+    (
+        properties.a_permuted_batch_is_permuted_throughout,
+        Pulled,
+        "derivative with respect to x is",
+    ),
     (properties.float32_agrees_with_float64, Coarse, "differ in the output, which in float32"),
 ]
 
@@ -321,7 +327,7 @@ def test_an_error_in_the_layer_names_the_layer_and_the_case() -> None:
         def backward(self, dout: Array) -> Any:
             return "nothing"
 
-    assert "the derivative by x is 'nothing', no array" in message(NoArray)
+    assert "the derivative with respect to x is 'nothing', no array" in message(NoArray)
 
 
 def test_a_wrong_shape_is_found() -> None:

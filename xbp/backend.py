@@ -138,17 +138,16 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
 
-    # By the standard's name, what calls a function of the library so that it leaves its result in
-    # memory that is there.
+    # Writers by the standard's name of a function: each runs the function into a given ``out``.
     writers: ClassVar[Mapping[str, Writer]] = {}
 
-    # Those of them whose result may be left in what they read.
+    # The functions whose ``out`` may be one of their inputs.
     overwriting: ClassVar[Set[str]] = ELEMENTWISE
 
-    # What makes one call of two, where a library has one that does both.
+    # Makes one call of two, where the library has a function that does both.
     fuse: Fuse | None = None
 
-    # What makes one call of the calls of a recording, where a library can: a graph on a GPU.
+    # Makes one call of all calls of a recording, where the library can: a graph on a GPU.
     capture: Capture | None = None
 
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:

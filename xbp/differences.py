@@ -441,9 +441,9 @@ def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
     longest_sum
         The number of terms of the longest sum in the computation.
     magnitude
-        The size of what is added up: the value itself, each input times the derivative by it
-        (an input that is off by one rounding puts the value off by as much), and 1 for the
-        exponentials and logarithms on the way.
+        The size of what is added up: the value itself, each input times the derivative with
+        respect to it (an input that is off by one rounding puts the value off by as much), and 1
+        for the exponentials and logarithms on the way.
 
     Notes
     -----

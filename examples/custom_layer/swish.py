@@ -30,7 +30,7 @@ class Swish(Layer):
         return x * self.gate
 
     def backward(self, dout: Any) -> Any:
-        """Return the derivative by x, and leave that by the slope in ``dslope``."""
+        """Return the derivative with respect to x, and leave that by the slope in ``dslope``."""
         xp = namespace_of(dout, self.x, where=self.name)
         dgate = dout * self.x * self.gate * self.rest  # by slope · x
         self.dslope = xp.sum(dgate * self.x, axis=0)

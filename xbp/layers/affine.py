@@ -27,7 +27,7 @@ class Affine(Layer):
     Attributes
     ----------
     dW, db : Array
-        Gradients of the loss by W and b, as the last ``backward`` left them.
+        Gradients with respect to W and b, as the last ``backward`` left them.
 
     Raises
     ------

@@ -127,7 +127,7 @@ class MulLayer(_OfTwo):
 
 
 class DivLayer(_OfTwo):
-    """Division: the derivative by the divisor is minus the quotient over the divisor."""
+    """Division: with respect to the divisor, the derivative is minus quotient over divisor."""
 
     symbol = "÷"
     traceable = True
@@ -304,7 +304,7 @@ def _alike(x: Operand, y: Operand) -> tuple[Operand, Operand]:
 
 
 def _like(operand: Operand, gradient: Operand) -> Operand:
-    """Return the gradient by an operand: one number has a part in every element."""
+    """Return the gradient of an operand: one number has a part in every element."""
     if not is_number(operand):
         return _as_array(gradient, operand)
     return gradient if is_number(gradient) else namespace_of(gradient).sum(gradient)

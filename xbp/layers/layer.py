@@ -87,7 +87,7 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, dout: Any) -> Any:
-        """Return the derivative of the loss by each input, given that by the output."""
+        """Return the derivative with respect to each input; dout is that of the output."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def bound_to(self, params: Mapping[str, Array]) -> Self:

@@ -325,7 +325,7 @@ class Network:
     # Backward ------------------------------------------------------------------------------------
 
     def gradient(self, x: Array, t: Array) -> dict[str, Array]:
-        """Return the gradient of the loss by each parameter, by backpropagation.
+        """Return the gradient with respect to each parameter, by backpropagation.
 
         Returns
         -------
@@ -357,7 +357,7 @@ class Network:
         CallOrderError
         """
         layers = list(self.layers.values())
-        # The derivative by the data is read by nobody, and is a third of the work.
+        # The derivative with respect to the data is read by nobody, and is a third of the work.
         while layers and not layers[0].param_names:
             del layers[0]
         if layers:

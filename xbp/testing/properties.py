@@ -55,7 +55,8 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
         value = trial.case.arrays[name]
         if claims.shape[1:] != value.shape:
             raise trial.fail(
-                f"the derivative by {name} has shape {claims.shape[1:]}, {name} has {value.shape}"
+                f"the derivative with respect to {name} has shape {claims.shape[1:]}, {name} has "
+                f"{value.shape}"
             )
         for index in np.ndindex(value.shape):
             outputs = _outputs_along(trial, name, index)
@@ -139,7 +140,7 @@ def backward_is_linear(trial: LayerTrial) -> None:
     for name, found in trial.backward(dout).items():
         _require_close(
             trial,
-            f"backward is not linear in dout: the derivative by {name}",
+            f"backward is not linear in dout: the derivative with respect to {name}",
             found,
             chained(dout, trial.jacobian[name]),
             trial.rounding(name),
@@ -158,7 +159,7 @@ def parameters_alone_get_the_same_gradients(trial: LayerTrial) -> None:
     for name, found in trial.backward_params(dout).items():
         _require_close(
             trial,
-            f"backward_params and backward differ: the derivative by {name}",
+            f"backward_params and backward differ: the derivative with respect to {name}",
             found,
             whole[name],
             trial.rounding(name),
@@ -195,7 +196,8 @@ def samples_are_independent(trial: LayerTrial) -> None:
             those = singles
         _require_close(
             trial,
-            f"the gradients of a batch are not those of its samples: the derivative by {name}",
+            "the gradients of a batch are not those of its samples: the derivative with respect "
+            f"to {name}",
             found,
             expected,
             np.asarray(sum(one.rounding(name) for one in those)),
@@ -228,7 +230,7 @@ def a_permuted_batch_is_permuted_throughout(trial: LayerTrial) -> None:
         expected = gradients[name]
         _require_close(
             trial,
-            f"a permuted batch changes the derivative by {name}",
+            f"a permuted batch changes the derivative with respect to {name}",
             found,
             expected[order] if name in signature.batched else expected,
             other.rounding(name),
@@ -258,7 +260,10 @@ def dtype_shape_and_device_stay(trial: LayerTrial) -> None:
     dout = trial.case.dout
     results = {"the output": (output, dout.shape)}
     for name, gradient in trial.backward_on_device(trial.put("dout", dout)).items():
-        results[f"the derivative by {name}"] = (gradient, trial.case.arrays[name].shape)
+        results[f"the derivative with respect to {name}"] = (
+            gradient,
+            trial.case.arrays[name].shape,
+        )
     for what, (array, shape) in results.items():
         if not trial.backend.owns(array):
             raise trial.fail(f"{what} is {array!r}, no array on this backend")
@@ -293,7 +298,8 @@ def float32_agrees_with_float64(trial: LayerTrial) -> None:
         rows = trial.jacobian[name]
         _require_close(
             trial,
-            f"float32 and float64 differ in the derivative by {name}, which in float32",
+            f"float32 and float64 differ in the derivative with respect to {name}, which in "
+            "float32",
             found,
             chained(dout, rows),
             chained(abs(dout), narrow.unit * (1 + abs(rows))),

@@ -84,9 +84,9 @@ class LayerTrial:
         return self._attempt("forward", self.layer.forward, *self.inputs)
 
     def backward(self, dout: HostArray) -> dict[str, HostArray]:
-        """Return the derivative by each input and parameter that has one, after a `forward`."""
+        """Return the derivative with respect to each input and parameter, after a `forward`."""
         return {
-            name: self.host(gradient, f"the derivative by {name}")
+            name: self.host(gradient, f"the derivative with respect to {name}")
             for name, gradient in self.backward_on_device(self.put("dout", dout)).items()
         }
 
@@ -188,7 +188,9 @@ class LayerTrial:
         return magnitude
 
     def rounding(self, name: str) -> HostArray:
-        """Return how far the case's derivative by an array can be off by rounding, each element.
+        """Return how far a derivative with respect to an array can be off by rounding.
+
+        It is told for each element.
 
         That is where nothing cancels on the way back; else add `cancellation`.
         """
@@ -239,5 +241,5 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def chained(dout: HostArray, rows: HostArray) -> HostArray:
-    """Return the derivative by an array, given that by the outputs and the rows of a Jacobian."""
+    """Return the derivative with respect to an array, by that of the outputs and a Jacobian."""
     return np.asarray(np.tensordot(dout.reshape(-1), rows, axes=1))
