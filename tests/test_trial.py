@@ -689,6 +689,27 @@ def test_what_a_part_keeps_of_a_pass_is_its_own(kind: Any) -> None:
     assert_same(net, fit(made_by(other({}) if isinstance(part, Cached) else other())))
 
 
+def test_a_setting_within_a_block_may_change() -> None:
+    class Inner(Scale):
+        traceable = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = [Scale(2.0)]
+
+        def forward(self, x: Array) -> Array:
+            return super().forward(self.inner[0].forward(x))
+
+        def backward(self, dout: Array) -> Array:
+            return self.inner[0].backward(super().backward(dout))
+
+    nets = []
+    for kind in (Inner, plain(Inner)):
+        layer = kind()
+        nets.append(fit(network(layer), progress=Each(halve(layer.inner[0], "factor"))))
+    assert_same(*nets)
+
+
 def test_what_a_pass_leaves_is_not_taken_for_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[Learner] = []
 

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from enum import Enum
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,48 +26,57 @@ COMPARABLE = (
 _WHOLE = (Traced, Backend, Network, Optimizer)
 
 
-def contents(value: Any) -> Iterator[Any]:
-    """Yield what a value holds, in an order that its structure gives, each object once.
+# The way to a part: names of attributes, keys, and numbers.
+Path: TypeAlias = tuple[Any, ...]
 
-    Containers and other objects are yielded as their kind, and what is in them behind it. Of layers
-    that are within it the parameters and their gradients are left out: a step changes them.
 
-    Yields
-    ------
-    Any
+def contents(value: Any) -> dict[Path, Any]:
+    """Return what a value holds by the way to it, each object once.
+
+    Containers and other objects stand there as their kind. Of layers that are within it the
+    parameters and their gradients are left out: a step changes them.
+
+    Returns
+    -------
+    dict
         Numbers, texts, arrays, kinds, and what cannot be looked into.
     """
-    waiting, known = [value], dict[int, Any]()
+    found: dict[Path, Any] = {}
+    waiting: list[tuple[Path, Any]] = [((), value)]
+    known: dict[int, Any] = {}
     while waiting:
-        value = waiting.pop()
+        path, value = waiting.pop()
         if isinstance(value, COMPARABLE + _WHOLE) or is_array(value):
-            yield value
+            found[path] = value
         elif id(value) not in known:
             # Kept, so that nothing else is found at its place in memory.
             known[id(value)] = value
             try:
                 parts = _parts(value)
             except Exception:  # a lock, a file, a generator: nobody can look into it
-                yield value
+                found[path] = value
             else:
-                yield type(value)
-                waiting += reversed(parts)
+                found[path] = type(value)
+                waiting += [((*path, name), part) for name, part in reversed(parts.items())]
+    return found
 
 
-def _parts(value: Any) -> list[Any]:
+def _parts(value: Any) -> dict[Any, Any]:
     if isinstance(value, Layer):
         steps = {*value.param_names, *(f"d{name}" for name in value.param_names)}
-        return [part for pair in vars(value).items() if pair[0] not in steps for part in pair]
+        return {name: part for name, part in vars(value).items() if name not in steps}
     if type(value) is dict:
-        return [part for pair in value.items() for part in pair]
+        return value
     if type(value) in (list, tuple):
-        return list(value)
-    if type(value) is set:
-        return [frozenset(value)]
-    return _parts_of_function(value) if isinstance(value, FunctionType) else _reduced(value)
+        parts = value
+    elif type(value) is set:
+        parts = [frozenset(value)]
+    else:
+        parts = _cells(value) if isinstance(value, FunctionType) else _reduced(value)
+    return dict(enumerate(parts))
 
 
-def _parts_of_function(value: FunctionType) -> list[Any]:
+def _cells(value: FunctionType) -> list[Any]:
     cells = [cell.cell_contents for cell in value.__closure__ or ()]
     return [value.__code__, *cells, value.__defaults__, value.__kwdefaults__, vars(value)]
 

@@ -13,7 +13,7 @@ from xbp.namespace import Array, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.recording import flatten, is_array
-from xbp.training.contents import COMPARABLE, contents, on_host
+from xbp.training.contents import COMPARABLE, Path, contents, on_host
 from xbp.training.finite import first_not_finite, parameter_not_finite
 
 Part: TypeAlias = Layer | Network
@@ -46,7 +46,7 @@ class Learner:
         self.optimizer = optimizer
         self.check_finite = check_finite
         # By the name of a part of the network: see `try_out`.
-        self.left_by_passes: dict[str, set[str]] = {}
+        self.left_by_passes: dict[str, set[Path]] = {}
         self._numbers: dict[str, Any] = {}
         self._traceable = not check_finite
 
@@ -144,9 +144,9 @@ class Learner:
 
     def _held_by(self, name: str, part: Part) -> list[Any]:
         """Return what can be compared of what a part holds, but for what each pass leaves anew."""
-        left = self.left_by_passes.get(name, set())
-        held = {key: value for key, value in attributes_of(part).items() if key not in left}
-        return [_comparable(value, self.network.backend) for value in contents(held)]
+        left, backend = self.left_by_passes.get(name, set()), self.network.backend
+        held = contents(attributes_of(part)).items()
+        return [(path, _comparable(value, backend)) for path, value in held if path not in left]
 
     def settle(self) -> None:
         """Let what was a Python number be one again: a compiled step makes arrays of numbers.
@@ -239,7 +239,7 @@ def _copied(tree: Any, known: dict[int, Any]) -> Any:
         vars(layer).update(copied(vars(tree), known))
         return layer
     # Not every library's arrays know how they are copied.
-    arrays = {id(part): copied(part, known) for part in contents(tree) if is_array(part)}
+    arrays = {id(part): copied(part, known) for part in contents(tree).values() if is_array(part)}
     with suppress(Exception):  # an iterator, a lock: nobody can tell how it was
         tree = deepcopy(tree, arrays)
     return tree

@@ -17,7 +17,7 @@ from xbp.namespace import Array, epsilon_of, is_floating, kind_of, namespace_of,
 from xbp.networks import Network
 from xbp.recording import flatten, is_array
 from xbp.tensors import HostArray
-from xbp.training.contents import COMPARABLE, contents, on_host
+from xbp.training.contents import COMPARABLE, Path, contents, on_host
 from xbp.training.learner import Learner, attributes_of, copied, strange_parts
 
 SAMPLES = 8
@@ -95,17 +95,22 @@ def _require_steady_layers(learner: Learner, x: Array, t: Array) -> None:
     learner.left_by_passes = _left_by_passes(learner, *each_alone)
 
 
-def _left_by_passes(learner: Learner, one: "_After", other: "_After") -> dict[str, set[str]]:
-    """Return the attributes that a pass makes, or that are others after another batch."""
-    backend, parts = learner.network.backend, strange_parts(learner.network)
+def _left_by_passes(learner: Learner, one: "_After", other: "_After") -> dict[str, set[Path]]:
+    """Return where a pass leaves something new, or something else after another batch."""
     return {
-        name: {
-            attribute
-            for attribute, values in _pairs(one.parts[name], other.parts[name]).items()
-            if attribute not in vars(part) or not _is_same(*values, backend)
-        }
+        name: _differing_paths(one.parts[name], other.parts[name], learner.network.backend)
+        | (contents(one.parts[name]).keys() - contents(attributes_of(part)).keys())
         | learner.left_by_passes.get(name, set())
-        for name, part in parts.items()
+        for name, part in strange_parts(learner.network).items()
+    }
+
+
+def _differing_paths(one: Any, other: Any, backend: Backend) -> set[Path]:
+    parts, others = contents(one), contents(other)
+    return {
+        path
+        for path, (part, another) in _pairs(parts, others).items()
+        if not _is_same_part(part, another, backend)
     }
 
 
@@ -124,7 +129,7 @@ def _after(network: Network, x: Array, t: Array, batches: Sequence[slice]) -> _A
     return _After(loss, gradient, {name: attributes_of(part) for name, part in parts.items()})
 
 
-def _pairs(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _pairs(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, tuple[Any, Any]]:
     return {name: (one.get(name), other.get(name)) for name in {**one, **other}}
 
 
@@ -142,9 +147,10 @@ def _is_same(one: Any, other: Any, backend: Backend) -> bool:
     """Tell whether two values are equal, as far as that can be told; NaN is itself."""
     if one is other:
         return True
-    parts, others = list(contents(one)), list(contents(other))
-    pairs = zip(parts, others, strict=False)
-    return len(parts) == len(others) and all(_is_same_part(*pair, backend) for pair in pairs)
+    parts, others = contents(one), contents(other)
+    return parts.keys() == others.keys() and all(
+        _is_same_part(part, others[path], backend) for path, part in parts.items()
+    )
 
 
 def _is_same_part(one: Any, other: Any, backend: Backend) -> bool:
