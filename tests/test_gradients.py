@@ -1548,7 +1548,7 @@ class Glitch(Claimed):
 
     def __init__(self) -> None:
         xp = backend.xp
-        super().__init__([1.0, 1.0], xp.sum, lambda W: xp.asarray([1.0, 3.0], dtype=W.dtype))
+        super().__init__([1.0, 1.0], xp.sum, lambda W: arr([1.0, 3.0], widest))
         self.is_over = [False]
 
     def loss(self, x: Any, t: Any) -> Any:
