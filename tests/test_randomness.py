@@ -71,6 +71,10 @@ def test_a_key_is_a_seed_in_two_words() -> None:
     assert tuple(unsigned(key())) == KEY
     assert host(key()).dtype == np.int32
     assert tuple(unsigned(random_key(2**64 - 1, arr([0.0])))) == (ALL, ALL)
+    # Each bit alone, that of the sign among them.
+    for place in range(64):
+        words = unsigned(random_key(1 << place, arr([0.0])))
+        assert int(words[0]) + (int(words[1]) << 32) == 1 << place
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 0.5, "x"])
@@ -102,6 +106,10 @@ def test_samples_may_be_anywhere() -> None:
     whole = host(random_words(key(), (10, 3)))
     for first in (4, arr(4, "int32")):
         np.testing.assert_array_equal(host(random_words(key(), (6, 3), first)), whole[4:])
+    for dtype in {"float32", widest}:
+        drawn = host(uniform(key(), (10, 3), backend.dtype(dtype)))
+        found = host(uniform(key(), (6, 3), backend.dtype(dtype), first=4))
+        np.testing.assert_array_equal(found, drawn[4:])
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=needs_float64)])
