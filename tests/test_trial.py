@@ -763,6 +763,17 @@ def test_a_network_learns_by_its_own_gradient() -> None:
         np.testing.assert_allclose(host(value), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_measured_is_a_networks_own_loss() -> None:
+    net = of_kind(Decayed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xbp.training.measurement._BATCH", 10)
+        history = Trainer(net, xbp.SGD(1e-30), batch_size=24).fit(
+            X, T, epochs=1, x_test=X, t_test=T
+        )
+    assert abs(history.test_loss[-1] - float(net.loss(arr(X, widest), arr(T)))) < 1e-5
+    assert abs(history.test_loss[-1] - history.loss[-1]) < 1e-5
+
+
 def test_what_a_network_holds_may_change() -> None:
     untraced = type("Plain", (Decayed,), {"traceable": False})
     nets = []

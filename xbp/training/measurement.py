@@ -24,7 +24,7 @@ class Measurement:
     Attributes
     ----------
     loss : float
-        The mean over the samples; NaN if it was not asked for.
+        The mean over the samples, as the network's class computes it; NaN if it was not asked for.
     accuracy : float
         The share of samples whose highest score is at the target's class; NaN for a regression.
     r2 : float
@@ -53,13 +53,18 @@ def measure(network: Network, x: Array, t: Array, *, with_loss: bool) -> Measure
     UndefinedOutputError
         As `outputs_of`.
     """
-    last_layer = network.last_layer.bound_to({})
+    copy = network.bound_to(network.params)
+    last_layer = copy.last_layer
+    # A loss of the network's own may add to that of its outputs, as weight decay does.
+    is_own = getattr(copy.loss, "__func__", None) is not Network.loss
     loss = hits = 0.0
     determination = Determination()
     for start, outputs, found in outputs_of(network, x):
         count = len(found)
         targets = t[start : start + count, ...]
-        if with_loss:
+        if with_loss and is_own:
+            loss += float(copy.loss(x[start : start + count, ...], targets)) * count
+        elif with_loss:
             loss += float(last_layer.forward(outputs, targets)) * count
         expected = network.backend.to_numpy(targets)
         if last_layer.classifies:
