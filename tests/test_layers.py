@@ -22,7 +22,14 @@ from support import (
 )
 
 import xbp
-from xbp.errors import CallOrderError, DataError, DTypeError, MixedBackendError, ShapeError
+from xbp.errors import (
+    CallOrderError,
+    DataError,
+    DTypeError,
+    MixedBackendError,
+    SettingError,
+    ShapeError,
+)
 from xbp.layers import (
     AddLayer,
     Affine,
@@ -924,16 +931,39 @@ def test_losses_and_slope_have_their_shapes() -> None:
         def slope(self) -> Array:
             return super().slope()[0, :]
 
-    x, t = arr([[0.5, 3.0], [-2.0, 0.0]], widest), arr([[0.0, 0.0], [0.0, 0.5]], widest)
-    with pytest.raises(ShapeError, match=r"Summed\.losses: a loss for each of 2 .* got \(\)$"):
+    class Number(Huber):
+        def slope(self) -> Any:
+            return 1.5
+
+    class Flat(LossLayer):
+        classifies = False
+
+        def losses(self, x: Array, t: Array) -> Array:
+            return namespace_of(x).sum(x - t, axis=1)
+
+    x, t = arr([[0.5, 3.0, 1.0], [-2.0, 0.0, 1.0]], widest), arr([[0.0] * 3] * 2, widest)
+    needed = r"losses: a loss for each of 2 samples is needed, \(2,\), got"
+    with pytest.raises(ShapeError, match=rf"^Summed\.{needed} \(\)$"):
         Summed().forward(x, t)
-    with pytest.raises(ShapeError, match=r"Nothing\.losses: a loss for each of 2 .* got None$"):
+    with pytest.raises(ShapeError, match=rf"^Nothing\.{needed} None$"):
         Nothing().forward(x, t)
-    row = Row()
-    row.forward(x, t)
-    with pytest.raises(ShapeError, match=r"Row\.slope: the outputs have shape \(2, 2\), it has"):
-        row.backward()
-    with pytest.raises(ShapeError, match=r"Huber: outputs of shape \(2, 2\) need targets of that"):
+    for kind, got in ((Row, r"\(3,\)"), (Number, "1.5")):
+        layer = kind()
+        layer.forward(x, t)
+        outputs = r"slope: the outputs have shape \(2, 3\), it has"
+        with pytest.raises(ShapeError, match=rf"^{kind.__name__}\.{outputs} {got}$"):
+            layer.backward()
+    with pytest.raises(ShapeError, match=r"Huber: outputs of shape \(2, 3\) need targets of that"):
         Huber().forward(x, t[:1, :])
+    with pytest.raises(ShapeError, match="Huber: outputs of shape"):
+        Huber().forward(x, arr([0, 1]))
+    flat = Flat()
+    flat.forward(x, t)
+    with pytest.raises(
+        SettingError,
+        match=r"^Flat has no slope: write slope\(self\), which returns"
+        r" the .* each sample's loss with respect to its outputs, or a backward$",
+    ):
+        flat.backward()
     with pytest.raises(CallOrderError, match="Huber: backward was called before forward"):
         Huber().backward()
