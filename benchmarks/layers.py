@@ -39,6 +39,7 @@ def xbp_layers(shape: Shape, backend: Backend) -> Contestant:
     # The step may use the memory of its state again, so it is given copies.
     state: Any = {
         "params": {key: value * 1 for key, value in network.params.items()},
+        "state": {},
         "memory": learner.optimizer.state,
     }
     rows = backend.asarray(np.zeros((shape.loop_length, 1), dtype=np.int64))

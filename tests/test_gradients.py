@@ -997,7 +997,7 @@ class Rarely(Layer):
     """Random, but not in each call; its backward is that of its forward."""
 
     def __init__(self, rate: float, seed: int, calm: int = 0) -> None:
-        self.rate, self.chance, self.calls = rate, np.random.default_rng(seed), [0]
+        self.rate, self.chance, self.calls = rate, np.random.default_rng(seed), np.zeros(1)
         self.calm = calm
 
     def forward(self, x: Any) -> Any:

@@ -285,7 +285,7 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: after_forward(Relu(), ones(2)).backward([1.0, 1.0]),
         DTypeError,
-        f"Relu: {NO_ARRAY}",
+        f"Relu.backward: {NO_ARRAY}",
     ),
     (
         lambda: after_forward(Sigmoid(), ones(2)).backward(ones(1, 2)),

@@ -32,8 +32,8 @@ from xbp.layers import (
     Sigmoid,
     SoftmaxWithLoss,
 )
+from xbp.layers.tree import numbered
 from xbp.namespace import Array, namespace_of
-from xbp.networks.construction import numbered
 
 
 def small(seed: int = 0, dtype: str | None = widest) -> TwoLayerNet:

@@ -162,11 +162,11 @@ class CountingElsewhere(Scale):
 
     def __init__(self) -> None:
         super().__init__()
-        self.state = SimpleNamespace(calls=0)
+        self.memory = SimpleNamespace(calls=0)
 
     def forward(self, x: Array) -> Array:
-        self.state.calls += 1
-        return super().forward(x) * (1.0 if self.state.calls < 20 else 0.5)
+        self.memory.calls += 1
+        return super().forward(x) * (1.0 if self.memory.calls < 20 else 0.5)
 
 
 class Seldom(Scale):
@@ -189,7 +189,7 @@ class Seldom(Scale):
         (Drawing, r"self\.chance"),
         (FirstBatch, r"self\.\w+"),
         (Largest, r"self\.largest"),
-        (CountingElsewhere, r"self\.state"),
+        (CountingElsewhere, r"self\.memory"),
         (Seldom, r"self\.chance"),
     ],
 )

@@ -29,17 +29,28 @@ def losses_by_parameter(
     network: Checkable, params: Mapping[str, Array], x: Array, t: Array
 ) -> dict[str, Callable[[Array], Array]]:
     """Return for each parameter the loss as a function of it alone, the others staying as given."""
+    state = state_of(network)
 
-    def loss(params: Mapping[str, Array], x: Array, t: Array) -> Array:
-        return network.bound_to(params).loss(x, t)
+    def loss(params: Mapping[str, Array], state: Any, x: Array, t: Array) -> Array:
+        return bound(network, params, state).loss(x, t)
 
     if getattr(network, "traceable", False):
         loss = network.backend.compile(loss)
 
     def by(key: str) -> Callable[[Array], Array]:
-        return lambda W: loss({**params, key: W}, x, t)
+        return lambda W: loss({**params, key: W}, state, x, t)
 
     return {key: by(key) for key in params}
+
+
+def state_of(network: Checkable) -> dict[str, Array]:
+    """Return what a network carries from step to step: empty if it carries nothing."""
+    return dict(getattr(network, "state", {}))
+
+
+def bound(network: Any, params: Mapping[str, Array], state: Mapping[str, Array]) -> Any:
+    """Return a network that computes with these arrays, and changes none of them."""
+    return network.bound_to(params, state) if state else network.bound_to(params)
 
 
 def widened_samples(network: Any, x: Array) -> Array:

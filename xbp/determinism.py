@@ -7,9 +7,11 @@ from typing import Any
 from xbp.checkable import (
     Checkable,
     Outcome,
+    bound,
     finite,
     losses_by_parameter,
     rounding_of_loss,
+    state_of,
     unit_of_loss,
 )
 from xbp.namespace import Array, namespace_of
@@ -19,11 +21,13 @@ def not_deterministic(
     network: Checkable, params: Mapping[str, Array], x: Array, t: Array, first: Outcome
 ) -> str | None:
     """Return what differs between two equal calls by more than rounding; None if nothing does."""
-    bound: Any = network.bound_to(params)
-    if hasattr(bound, "backpropagate"):
+    state = state_of(network)
+    asked = bound(network, params, state)
+    if hasattr(asked, "backpropagate"):
         # One that was asked before is to give the same: no backward adds to what it has left.
-        bound.gradient(x, t)
-        again = bound.backpropagate(x, t)
+        asked.gradient(x, t)
+        asked.state.replace(state)
+        again = asked.backpropagate(x, t)
     else:
         again = network.loss_and_gradient(params, x, t)
     noise, unit = rounding_of_loss(first, params, x), unit_of_loss(params, x)
@@ -37,9 +41,11 @@ def not_deterministic(
     if abs(float(traced(params[key])) - float(first[0])) > noise:
         return "the loss, called and traced,"
     if getattr(network, "traceable", False) and not _is_built_in(network):
-        compiled = network.backend.compile(network.loss_and_gradient)
+        compiled = network.backend.compile(
+            lambda params, state, x, t: bound(network, params, state).backpropagate(x, t)
+        )
         for _ in range(2):  # traced, and replayed
-            if key := _other_gradient(first[1], compiled(params, x, t)[1], unit):
+            if key := _other_gradient(first[1], compiled(params, state, x, t)[1], unit):
                 return f"backward, called and traced, for the gradient of {key},"
     return None
 
@@ -60,7 +66,7 @@ def _other_gradient(
 
 def _is_built_in(network: Any) -> bool:
     """Tell whether a network and its layers are xbp's own, whose traces have been proven."""
-    parts = [network, *network.layers.values(), network.last_layer]
+    parts = [network, *network.all_layers.values()]
     return all(type(part).__module__.startswith("xbp.") for part in parts)
 
 

@@ -4,7 +4,7 @@ The look-up is asked for by every operation of every layer, so its answer is kep
 """
 
 from numbers import Integral, Real
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import array_api_compat
 
@@ -44,21 +44,9 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
             continue
         found = _namespaces.get(type(other)) or _look_up(other, where)
         if found is not xp:
-            # An array that is only being traced belongs with the arrays of its library.
-            if (
-                getattr(xp, "traces", None) is not found
-                and getattr(found, "traces", None) is not xp
-            ):
-                raise MixedBackendError(
-                    f"{where}: {_describe(array)} and {_describe(other)} met: move one of them to "
-                    "the other's library with its backend's asarray(...)"
-                )
+            _require_one_library(xp, found, kind, type(other), where)
             xp = found if hasattr(found, "traces") else xp
-        if _on_different_devices(array, other):
-            raise MixedBackendError(
-                f"{where}: arrays on {array.device} and on {other.device} met: move one of them "
-                "to the other's device with its backend's asarray(...)"
-            )
+        _require_one_device(_place(array), _place(other), where)
     return xp
 
 
@@ -85,13 +73,56 @@ def _place(array: Array) -> Any:
     return getattr(array, "device", None)
 
 
-def _on_different_devices(array: Array, other: Array) -> bool:
-    first, second = _place(array), _place(other)
-    return first is not None and second is not None and bool(first != second)
+def _require_one_library(
+    xp: Namespace, other: Namespace, kind: type, other_kind: type, where: str
+) -> None:
+    # An array that is only being traced belongs with the arrays of its library.
+    if getattr(xp, "traces", xp) is not getattr(other, "traces", other):
+        raise MixedBackendError(
+            f"{where}: {_name_of(kind)} and {_name_of(other_kind)} met: move one of them to the "
+            "other's library with its backend's asarray(...)"
+        )
+
+
+def _require_one_device(device: Any, other: Any, where: str) -> None:
+    if device is not None and other is not None and device != other:
+        raise MixedBackendError(
+            f"{where}: arrays on {device} and on {other} met: move one of them to the other's "
+            "device with its backend's asarray(...)"
+        )
+
+
+class Place(NamedTuple):
+    """Where an array lives: its library, and its device, None while it is only being traced."""
+
+    namespace: Namespace
+    device: Any
+    kind: type
+
+
+def place_of(array: Array) -> Place:
+    """Return where an array lives."""
+    return Place(namespace_of(array), _place(array), type(array))
+
+
+def require_place(array: Array, place: Place, where: str) -> None:
+    """Raise an error unless an array lives there.
+
+    Raises
+    ------
+    DTypeError, MixedBackendError
+        As `namespace_of` of two arrays.
+    """
+    xp = namespace_of(array, where=where)
+    _require_one_library(place.namespace, xp, place.kind, type(array), where)
+    _require_one_device(_place(array), place.device, where)
 
 
 def _describe(thing: object) -> str:
-    kind = type(thing)
+    return _name_of(type(thing))
+
+
+def _name_of(kind: type) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 

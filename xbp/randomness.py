@@ -10,6 +10,7 @@ Words are integers of the standard's int32, whose additions wrap round in every 
 """
 
 from math import prod
+from secrets import randbits
 
 from xbp.errors import DTypeError, SettingError
 from xbp.namespace import Array, DType, device_of, dtype_name, namespace_of
@@ -55,19 +56,28 @@ def _rotated(word: Array, places: int) -> Array:
     return (word << places) | ((word >> (_BITS - places)) & low)
 
 
-def random_key(seed: int, like: Array) -> Array:
+def random_key(seed: int | None = None, like: Array | None = None) -> Array | tuple[int, int]:
     """Return the key of a seed, ``(2,)`` of int32, beside another array.
+
+    Parameters
+    ----------
+    seed
+        None draws one that nobody can know before.
+    like
+        None: two integers are returned, as a layer may give them for an array of its state.
 
     Raises
     ------
     SettingError
         If the seed is no integer from 0 to 2⁶⁴ - 1.
     """
-    seed = seed_integer("seed", seed)
+    seed = randbits(2 * _BITS) if seed is None else seed_integer("seed", seed)
     if seed >> 2 * _BITS:
         raise SettingError(f"seed is an integer below 2**64, not {seed!r}")
+    words = _signed(seed & 0xFFFFFFFF), _signed(seed >> _BITS)
+    if like is None:
+        return words
     xp = namespace_of(like)
-    words = [_signed(seed >> places & 0xFFFFFFFF) for places in (0, _BITS)]
     return xp.asarray(words, dtype=xp.int32, device=device_of(like))
 
 
@@ -132,6 +142,22 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: DType, first: Array | int
     high, low = (words[..., 0] >> 5) & 0x7FFFFFF, (words[..., 1] >> 6) & 0x3FFFFFF
     numbers = (xp.astype(high, dtype) * 2.0**26 + xp.astype(low, dtype)) * 2.0**-53
     return numbers if shape else xp.reshape(numbers, ())
+
+
+def uniform_like(x: Array, key: Array) -> tuple[Array, Array]:
+    """Return random numbers for the elements of an array, and the key of the next ones.
+
+    In a layer whose `state_names` are ``("key",)``: ``numbers, self.key = uniform_like(x,
+    self.key)``.
+
+    Parameters
+    ----------
+    x
+        Of float32 or float64, which the numbers have too: see `uniform`.
+    key
+        As in `random_words`.
+    """
+    return uniform(derived_key(key, 0), x.shape, x.dtype), derived_key(key, 1)
 
 
 def _signed(word: int) -> int:

@@ -8,13 +8,16 @@ from typing import Any
 
 from xbp.errors import CheckpointError, SettingError, XbpError
 from xbp.files import open_regular, write_file
-from xbp.layers import Rescale
-from xbp.namespace import cast_like, dtype_name
+from xbp.layers import Layer, Rescale
+from xbp.namespace import Array, cast_like, dtype_name
 from xbp.networks import Network
 from xbp.tensors import TensorFile, storable_dtype, to_bytes
 
 # Of names and sizes in a model's header: far more than xbp writes, and no burden to read.
 _HEADER, _HEADER_PER_NAME = 2**20, 2**10
+
+# What stands before the names of arrays that are no parameters.
+_STATE = "state."
 
 # The one entry of a model's metadata: with several their order would differ from file to file.
 _LAYERS = "xbp.layers"
@@ -26,7 +29,8 @@ _MOST_DESCRIBED, _MOST_LETTERS = 20, 500
 def save_parameters(network: Network, path: str | Path) -> None:
     """Write a network's parameters in the safetensors format, whole or not at all.
 
-    They come back bit by bit, whatever their layout in memory. The kinds of the layers are written
+    With them goes its state, as ``state.mean1``. They come back bit by bit, whatever their layout
+    in memory. The kinds of the layers are written
     with them, in order: what else the network is, such as the settings of layers of your own, is
     not.
 
@@ -41,7 +45,7 @@ def save_parameters(network: Network, path: str | Path) -> None:
 
 
 def to_safetensors(network: Network) -> bytes:
-    """Return a network's parameters in the safetensors format.
+    """Return a network's parameters and state in the safetensors format.
 
     Raises
     ------
@@ -51,12 +55,12 @@ def to_safetensors(network: Network) -> bytes:
     _require_network(network)
     _needed(network)  # before NumPy is asked for a dtype that it lacks
     to_numpy = network.backend.to_numpy
-    arrays = {key: to_numpy(value) for key, value in network.params.items()}
+    arrays = {key: to_numpy(value) for key, value in _arrays(network).items()}
     return to_bytes(arrays, {_LAYERS: _kinds(network)})
 
 
 def load_parameters(network: Network, path: str | Path) -> None:
-    """Replace a network's parameters by those in a file, all of them or none.
+    """Replace a network's parameters and state by those in a file, all of them or none.
 
     The file may come from a network on another backend. Its header is compared with the network
     and with the file's size before anything else is read: names, shapes and dtypes, and the kinds
@@ -72,7 +76,7 @@ def load_parameters(network: Network, path: str | Path) -> None:
     """
     _require_network(network)
     needed, kinds = _needed(network), _kinds(network)
-    names = len(needed) + len(network.layers)
+    names = len(needed) + len(network.all_layers)
     try:
         with open_regular(path) as file:
             content = TensorFile(file, _HEADER + _HEADER_PER_NAME * names)
@@ -94,28 +98,37 @@ def load_parameters(network: Network, path: str | Path) -> None:
             f"{kinds:.{_MOST_LETTERS}}: build it of the same layers, with the same loss and divisor"
         )
     asarray = network.backend.asarray
-    # In the parameter's own byte order, which no file has.
-    network.params.update(
-        {key: cast_like(asarray(array), like=network.params[key]) for key, array in arrays.items()}
-    )
+    # In the array's own byte order, which no file has.
+    values = {
+        key: cast_like(asarray(arrays[key]), like=value) for key, value in _arrays(network).items()
+    }
+    network.params.update({key: values[key] for key in network.params})
+    network.state.update({key: values[f"{_STATE}{key}"] for key in network.state})
+
+
+def _arrays(network: Network) -> dict[str, Array]:
+    """Return all that a file holds of a network, by name."""
+    return {**network.params, **{f"{_STATE}{key}": value for key, value in network.state.items()}}
 
 
 def _needed(network: Network) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shapes and dtypes of a network's parameters, if all of them can be in a file."""
+    """Return shapes and dtypes of a network's arrays, if all of them can be in a file."""
     return {
         key: (tuple(value.shape), storable_dtype(key, dtype_name(value.dtype)))
-        for key, value in network.params.items()
+        for key, value in _arrays(network).items()
     }
 
 
 def _kinds(network: Network) -> str:
     """Return what a network's layers are, from the first to the loss."""
-    layers = (*network.layers.values(), network.last_layer)
-    return ", ".join(
-        # It has no parameter from which its divisor could be seen.
-        f"Rescale({layer.divisor!r})" if type(layer) is Rescale else type(layer).__name__
-        for layer in layers
-    )
+    return ", ".join(map(_kind, (*network.layers.values(), network.last_layer)))
+
+
+def _kind(layer: Layer) -> str:
+    if type(layer) is Rescale:  # it has no parameter from which its divisor could be seen
+        return f"Rescale({layer.divisor!r})"
+    within = ", ".join(map(_kind, layer.children.values()))
+    return f"{type(layer).__name__}({within})" if within else type(layer).__name__
 
 
 def save_result(result: Mapping[str, Any], path: str | Path) -> None:

@@ -9,6 +9,7 @@ from xbp.errors import CallOrderError, SettingError
 from xbp.graphs.nodes import Constant, Node, Operation, Value, Variable
 from xbp.graphs.picture import Arrow, Film, Picture, Spot
 from xbp.graphs.text import norm_of, text_of
+from xbp.layers import AddLayer, Layer, Residual, Sequential
 from xbp.namespace import Array, is_number, namespace_of, number_like
 from xbp.networks import Network
 
@@ -127,11 +128,14 @@ class Graph:
             raise SettingError(f"Graph.of_network: first the network, not {network!r}")
         network = network.bound_to(network.params)
         node: Node = Variable("x", x)
-        for name, layer in network.layers.items():
-            node = Operation(layer, node, label=name)
-            for attribute, key in network.param_keys[name].items():
-                node.params[attribute].label = key
+        for layer in network.layers.values():
+            node = _drawn(layer, node)
         graph = cls(Operation(network.last_layer, node, Variable("t", t)), name="loss")
+        keys = {place: key for key, place in network.params.places.items()}
+        for operation in graph.operations:
+            for attribute, place in operation.layer.params.places.items():
+                if place in keys:
+                    operation.params[attribute].label = keys[place]
         graph.forward()
         graph.backward()
         return graph
@@ -233,6 +237,18 @@ class Graph:
         """Return all nodes, each once."""
         every = (node for operation in self.operations for node in (*operation.sources, operation))
         return list(dict.fromkeys(every))
+
+
+def _drawn(layer: Layer, node: Node) -> Node:
+    """Return what a layer makes of a node: of xbp's blocks, by the operations of those within."""
+    if not isinstance(layer, Sequential) or type(layer) not in (Sequential, Residual):
+        return Operation(layer, node, label=layer.name)
+    inner = node
+    for within in layer.layers.values():
+        inner = _drawn(within, inner)
+    if type(layer) is Sequential:
+        return inner
+    return Operation(AddLayer(), node, inner, label=f"{layer.name} +")
 
 
 # What a step is made of: direction, label, what the node takes, and what it gives.

@@ -13,7 +13,6 @@ from xbp.layers import (
     ReciprocalLayer,
     SubLayer,
 )
-from xbp.layers.layer import returned
 from xbp.namespace import is_number, namespace_of
 from xbp.settings import without_base
 
@@ -190,12 +189,11 @@ class Operation(Node):
         """Compute the value from those of the inputs."""
         for name, variable in self.params.items():
             variable.value = self.layer.params[name]
-        value = self.layer.forward(*(x.value for x in self.inputs))
-        self.value = returned(value, self.layer, "forward")
+        self.value = self.layer.forward(*(x.value for x in self.inputs))
 
     def backward(self) -> None:
         """Send the gradient back: to the inputs and to the parameters."""
-        sent = returned(self.layer.backward(self.gradient), self.layer, "backward")
+        sent = self.layer.backward(self.gradient)
         sent = sent if isinstance(sent, tuple) else (sent,)
         if len(sent) > len(self.inputs):
             raise SettingError(

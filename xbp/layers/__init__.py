@@ -10,8 +10,10 @@ from xbp.layers.arithmetic import (
     ReciprocalLayer,
     SubLayer,
 )
-from xbp.layers.layer import Layer, Parameters
+from xbp.layers.containers import Residual, Sequential
+from xbp.layers.layer import Layer
 from xbp.layers.loss import IdentityWithLoss, LossLayer, SoftmaxWithLoss
+from xbp.layers.parameters import Parameters
 from xbp.layers.preprocessing import Rescale
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "ReciprocalLayer",
     "Relu",
     "Rescale",
+    "Residual",
+    "Sequential",
     "Sigmoid",
     "SoftmaxWithLoss",
     "SubLayer",

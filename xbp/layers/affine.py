@@ -39,7 +39,6 @@ class Affine(Layer):
     traceable = True
     samplewise = True
 
-    x: Array = None
     dW: Array = None
     db: Array = None
 
@@ -78,41 +77,34 @@ class Affine(Layer):
         ShapeError, DTypeError, MixedBackendError
             If x does not fit W.
         """
-        namespace_of(x, self.W, self.b, where=self.name)
-        if x.dtype != self.W.dtype:
-            require_floating(x, self.name)
+        self.x = cast_like(self._rows_of(x), like=self.W)
+        y = self.x @ self.W
+        y += self.b
+        return _reshaped(y, self.W.shape[1:] if x.ndim == 1 else y.shape)
+
+    def backward(self, dout: Array) -> Array:
+        """Return ``dX = dY Wᵀ``, of the shape of x, and leave the gradients in dW and db."""
+        self.backward_params(dout)
+        dx = _as_rows(cast_like(dout, like=self.W)) @ self.W.T
+        return _reshaped(dx, self.input_shape)
+
+    def backward_params(self, dout: Array) -> None:
+        """Leave ``dW = Xᵀ dY`` and ``db = Σ dY``, summed over the batch."""
+        dout = _as_rows(cast_like(dout, like=self.W))
+        self.dW = self.x.T @ dout
+        # A product with ones is the faster sum.
+        xp = namespace_of(dout, self.W)
+        ones = xp.ones(dout.shape[0], dtype=dout.dtype, device=device_of(dout))
+        self.db = xp.matmul(ones, dout)
+
+    def _rows_of(self, x: Array) -> Array:
         rows = _as_rows(x)
         if rows.shape[1] != self.W.shape[0] or x.ndim == 0:
             raise ShapeError(
                 f"{self.name}: samples of {self.W.shape[0]} elements are needed, (D,) or "
                 f"(N, ...), got shape {tuple(x.shape)}"
             )
-        self.x = cast_like(rows, like=self.W)
-        self.input_shape = x.shape
-        self.output_shape = (self.W.shape[1],) if x.ndim == 1 else (x.shape[0], self.W.shape[1])
-        y = self.x @ self.W
-        y += self.b
-        return _reshaped(y, self.output_shape)
-
-    def backward(self, dout: Array) -> Array:
-        """Return ``dX = dY Wᵀ``, of the shape of x, and leave the gradients in dW and db.
-
-        Raises
-        ------
-        CallOrderError, ShapeError, MixedBackendError
-        """
-        self.backward_params(dout)
-        dx = _as_rows(cast_like(dout, like=self.W)) @ self.W.T
-        return _reshaped(dx, self.input_shape)
-
-    def backward_params(self, dout: Array) -> None:
-        """Leave ``dW = Xᵀ dY`` and ``db = Σ dY``, summed over the batch; errors as `backward`."""
-        xp = self._check_dout(dout, self.W)
-        dout = _as_rows(cast_like(dout, like=self.W))
-        self.dW = self.x.T @ dout
-        # A product with ones is the faster sum.
-        ones = xp.ones(dout.shape[0], dtype=dout.dtype, device=device_of(dout))
-        self.db = xp.matmul(ones, dout)
+        return rows
 
 
 def _as_rows(x: Array) -> Array:

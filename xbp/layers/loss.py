@@ -19,7 +19,7 @@ from xbp.namespace import (
     is_number,
     namespace_of,
     python_number,
-    require_real,
+    require_floating,
 )
 
 
@@ -49,7 +49,6 @@ class LossLayer(Layer):
     y: Array = None
     t: Array = None
     loss: Array = None
-    input_shape: tuple[int, ...] | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -71,7 +70,6 @@ class LossLayer(Layer):
         ShapeError, DTypeError, MixedBackendError
             If t does not fit x, or `losses` are not one for each sample.
         """
-        self.input_shape = x.shape
         losses = self.losses_of_samples(*_as_batch(x, self._targets(t, x)))
         self.loss = namespace_of(losses).mean(losses)
         return self.loss
@@ -97,34 +95,43 @@ class LossLayer(Layer):
         return as_outputs(t, x, where=self.name)
 
     def backward(self, dout: Array | float = 1) -> Array:
-        """Return `slope` over the batch size, times dout: a number, or an array of one, 0-d.
-
-        Raises
-        ------
-        CallOrderError
-        ShapeError, DTypeError, MixedBackendError
-            If dout is another.
-        """
-        if self.y is None:
-            raise self._call_order_error()
-        scale: Array = python_number(dout) if is_number(dout) else dout
-        if not is_number(scale):
-            namespace_of(scale, self.y, where=f"{self.name}.backward")
-            require_real(scale, f"{self.name}.backward")
-            if scale.shape != ():
-                raise ShapeError(
-                    f"{self.name}.backward: the loss is one number, and so is dout, but it has "
-                    f"shape {tuple(scale.shape)}"
-                )
+        """Return `slope` over the batch size, times dout: a number, or an array of one, 0-d."""
         slope = self.slope()
         if getattr(slope, "shape", None) != self.y.shape:
             raise ShapeError(
                 f"{self.name}.slope: the outputs have shape {tuple(self.y.shape)}, it has "
                 f"{_shape_or_value(slope)}"
             )
+        scale: Array = python_number(dout) if is_number(dout) else dout
         dx = slope * (scale / batch_size_of(self.y))
-        shape = self.input_shape or dx.shape
+        shape = self.input_shape
         return dx if shape == dx.shape else namespace_of(dx).reshape(dx, shape)
+
+    def _check_inputs(self, *inputs: Any) -> None:
+        arrays = [x for x in inputs[1:] if not is_number(x)]  # the label of one sample
+        namespace_of(inputs[0], *arrays, where=self.name)
+        require_floating(inputs[0], self.name)
+
+    def _check_output(self, output: Any) -> None:
+        super()._check_output(output)
+        if getattr(output, "shape", None) != ():
+            is_array = hasattr(output, "shape")
+            what = f"shape {tuple(output.shape)}" if is_array else type(output).__name__
+            raise ShapeError(
+                f"{self.name}.forward returned {what}: a loss is an array without dimensions, the "
+                "mean over the batch"
+            )
+
+    def _check_dout(self, dout: Any = 1) -> None:
+        if is_number(dout):
+            self._require_forward()
+            return
+        if getattr(dout, "shape", ()) != () and self.output_shape is not None:
+            raise ShapeError(
+                f"{self.name}.backward: the loss is one number, and so is dout, but it has shape "
+                f"{tuple(dout.shape)}"
+            )
+        super()._check_dout(dout)
 
     def slope(self) -> Array:
         """Return the derivative of each sample's loss with respect to its outputs, ``(N, C)``.

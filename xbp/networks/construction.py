@@ -1,14 +1,14 @@
 """What a network is made of: layers that are checked, named, and stacked."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
-from typing import Any, NamedTuple
+from typing import Any
 
 from xbp.backend import Backend
 from xbp.errors import DTypeError, SettingError, XbpError
 from xbp.initialization import initial_parameters
-from xbp.layers import Affine, Layer, LossLayer, Parameters
+from xbp.layers import Affine, Layer, LossLayer
+from xbp.layers.containers import named_layers
 from xbp.settings import without_base
 
 
@@ -51,8 +51,8 @@ def check_kind(role: str, kind: Any, base: type[Layer], example: str) -> None:
         ) from error
 
 
-def checked_layers(layers: Any, loss: Any) -> list[Layer]:
-    """Return layers as a list, or raise `SettingError` if they and the loss make no network."""
+def named_parts(layers: Any, loss: Any) -> dict[str, Layer]:
+    """Return layers by name, or raise `SettingError` if they and the loss make no network."""
     if isinstance(layers, Mapping):
         raise SettingError(
             "layers are given as a list, Network([...], loss), not as a dictionary: of another "
@@ -62,57 +62,9 @@ def checked_layers(layers: Any, loss: Any) -> list[Layer]:
         raise SettingError(
             f"layers are given as a list, Network([...], loss), also a single one, not {layers!r}"
         )
-    checked = list(layers)
-    for number, layer in enumerate(checked, start=1):
-        if isinstance(layer, LossLayer):
-            raise SettingError(
-                f"layer {number} is {layer!r}, a loss: give it as the second argument"
-            )
-        if not isinstance(layer, Layer):
-            raise SettingError(
-                f"layer {number} is one of xbp.layers, or of your own, not "
-                f"{without_base(layer, Layer)}"
-            )
-    if len({id(layer) for layer in checked}) < len(checked):
-        raise SettingError("a layer stands twice in the network: make one for each place")
+    named = named_layers(layers)
     if not isinstance(loss, LossLayer):
         raise SettingError(
             f"the loss is an xbp.layers.LossLayer, not {without_base(loss, LossLayer)}"
         )
-    return checked
-
-
-class Structure(NamedTuple):
-    """What the layers of a network are called, and their parameters."""
-
-    layers: list[tuple[str, Layer]]
-    param_keys: dict[str, dict[str, str]]
-    params: Parameters
-
-
-def named_structure(layers: Mapping[str, Layer]) -> Structure:
-    """Call layers by their names, number their parameters, and return the structure."""
-    for name, layer in layers.items():
-        layer.name = name
-    keys = numbered(attr for layer in layers.values() for attr in layer.param_names)
-    param_keys = {
-        name: {attr: next(keys) for attr in layer.param_names} for name, layer in layers.items()
-    }
-    places = {
-        key: (layers[name], attr) for name, keys in param_keys.items() for attr, key in keys.items()
-    }
-    return Structure(list(layers.items()), param_keys, Parameters(places))
-
-
-def numbered(names: Iterable[str]) -> Iterator[str]:
-    """Yield each name with its count, each once: Affine1, Relu1, Affine2."""
-    counts: Counter[str] = Counter()
-    given: set[str] = set()
-    for name in names:
-        counts[name] += 1
-        # The first W1 is not the eleventh W.
-        between = "_" if name[-1:].isdigit() else ""
-        while (numbered := f"{name}{between}{counts[name]}") in given:
-            between += "_"
-        given.add(numbered)
-        yield numbered
+    return named

@@ -15,19 +15,15 @@ from xbp.differences import (
     share_of_step,
     step_for,
 )
-from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError, UndefinedOutputError
+from xbp.errors import MixedBackendError, SettingError, ShapeError, UndefinedOutputError
 from xbp.functions import as_labels, batch_size_of
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
-from xbp.layers.layer import returned
+from xbp.layers.containers import run_backward, run_forward
+from xbp.layers.layer import gradients_left, run_backward_params
+from xbp.layers.parameters import State
+from xbp.layers.tree import Structure, structure_of, walk
 from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
-from xbp.networks.construction import (
-    Structure,
-    affine_stack,
-    check_kind,
-    checked_layers,
-    named_structure,
-    numbered,
-)
+from xbp.networks.construction import affine_stack, check_kind, named_parts
 from xbp.networks.perturbation import perturbed_losses
 from xbp.registry import backend_of, get_backend
 from xbp.settings import positive_number
@@ -97,16 +93,13 @@ class Network:
         *,
         backend: str | Backend | None = None,
     ) -> None:
-        layers = checked_layers(layers, loss)
-        names = numbered(type(layer).__name__ for layer in layers)
-        self.layers = {next(names): layer for layer in layers}
+        self.layers = named_parts(layers, loss)
         self.last_layer = loss
-        self._structure = named_structure(self.layers)
-        params = self._structure.params
-        if backend is None and params:
-            backend = backend_of(next(iter(params.values())))
+        structure = structure_of(self._parts)
+        if backend is None and structure.params:
+            backend = backend_of(next(iter(structure.params.values())))
         self.backend = get_backend(backend)
-        self._require_own(params)
+        self._take(structure)
 
     @classmethod
     def fully_connected(
@@ -162,24 +155,56 @@ class Network:
     @property
     def param_keys(self) -> dict[str, dict[str, str]]:
         """The key of each trainable array, by layer and attribute."""
-        return self._up_to_date().param_keys
+        keys = self._up_to_date().param_keys
+        return {path: owned for path, owned in keys.items() if owned}
+
+    @property
+    def state(self) -> State:
+        """All arrays that layers carry from step to step, by key: see `xbp.layers.Layer`."""
+        return self._up_to_date().state
+
+    @property
+    def all_layers(self) -> dict[str, Layer]:
+        """The layers, those within them, and the loss, by the way to each: ``Residual1.Affine2``.
+
+        The loss is called by its kind.
+        """
+        return self._up_to_date().layers
+
+    @property
+    def _parts(self) -> dict[str, Layer]:
+        loss = type(self.last_layer).__name__
+        while loss in self.layers:
+            loss += "_"
+        return {**self.layers, loss: self.last_layer}
 
     def _up_to_date(self) -> Structure:
         """Return the structure of the layers that the network has now."""
-        if list(self.layers.items()) != self._structure.layers:
-            checked_layers(self.layers.values(), self.last_layer)
-            structure = named_structure(self.layers)
-            self._require_own(structure.params)
-            self._structure = structure
+        if not all(isinstance(layer, Layer) for layer in self.layers.values()):
+            named_parts(self.layers.values(), self.last_layer)
+        found = walk(self._parts)
+        if list(found.items()) != list(self._structure.layers.items()):
+            named_parts(self.layers.values(), self.last_layer)
+            self._take(structure_of(self._parts))
         return self._structure
 
-    def _require_own(self, params: Parameters) -> None:
-        for key, parameter in params.items():
-            if not self.backend.owns(parameter):
-                raise MixedBackendError(
-                    f"params[{key!r}] is not on {self.backend!r}: move it there with "
-                    "backend.asarray(...), or name its own backend"
-                )
+    def _take(self, structure: Structure) -> None:
+        """Let this be the structure: layers are called by the way to them."""
+        backend = self.backend
+        dtypes = [array.dtype for array in structure.params.values() if hasattr(array, "dtype")]
+        dtype = dtypes[0] if dtypes else backend.dtype(backend.default_float)
+        for path, layer in structure.layers.items():
+            if layer.name != path:
+                layer.name = path
+            layer.place_state(backend.xp, backend.native_device, dtype)
+        for kind, arrays in (("params", structure.params), ("state", structure.state)):
+            for key, array in arrays.items():
+                if not backend.owns(array):
+                    raise MixedBackendError(
+                        f"{kind}[{key!r}] is not on {backend!r}: move it there with "
+                        "backend.asarray(...), or name its own backend"
+                    )
+        self._structure = structure
 
     @property
     def dtype(self) -> str:
@@ -191,28 +216,30 @@ class Network:
     @property
     def samplewise(self) -> bool:
         """Whether each of the layers, and so the network, treats each sample by itself."""
-        return all(layer.samplewise for layer in (*self.layers.values(), self.last_layer))
+        return all(layer.samplewise for layer in self.all_layers.values())
 
     @property
     def traceable(self) -> bool:
         """Whether each of the layers, and so the network, may be traced and compiled."""
-        return all(layer.traceable for layer in (*self.layers.values(), self.last_layer))
+        return all(layer.traceable for layer in self.all_layers.values())
 
     def __repr__(self) -> str:
         # A table: each layer, the shapes of its parameters, and how many numbers they are.
-        params = {
-            name: {key: self.params[key] for key in keys.values()}
-            for name, keys in self.param_keys.items()
+        keys, params = self.param_keys, self.params
+        owned = {
+            path: {key: params[key] for key in keys.get(path, {}).values()}
+            for path, layer in self.all_layers.items()
+            if path in keys or layer is not self.last_layer
         }
         rows = [
             (
-                name,
-                "  ".join(f"{key} {tuple(value.shape)}" for key, value in owned.items()),
-                f"{sum(prod(value.shape) for value in owned.values()):,}" if owned else "",
+                path,
+                "  ".join(f"{key} {tuple(value.shape)}" for key, value in arrays.items()),
+                f"{sum(prod(value.shape) for value in arrays.values()):,}" if arrays else "",
             )
-            for name, owned in params.items()
+            for path, arrays in owned.items()
         ]
-        total = sum(prod(value.shape) for value in self.params.values())
+        total = sum(prod(value.shape) for value in params.values())
         rows.append((type(self.last_layer).__name__, "parameters:", f"{total:,}"))
         first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
         return "\n".join(
@@ -242,32 +269,22 @@ class Network:
     def predict(self, x: Array) -> Array:
         """Return the outputs (for classification: the scores) for a sample or a batch.
 
-        The network keeps nothing of it, so that many threads may ask one network.
+        The layers infer: the network keeps nothing of it, and many threads may ask it.
 
         Raises
         ------
         ShapeError, DTypeError, MixedBackendError
             If x does not fit the first layer.
         """
-        for _, layer in self._up_to_date().layers:
-            x = returned(layer.bound_to({}).forward(x), layer, "forward")
-        return x
+        return run_forward(self.for_inference().layers.values(), x)
 
     def loss(self, x: Array, t: Array) -> Array:
         """Return the mean loss over the batch, 0-d; errors are those of the layers.
 
-        The layers keep what `backward` needs.
+        The layers learn: they keep what `backward` needs, and may change their state.
         """
-        for _, layer in self._up_to_date().layers:
-            x = returned(layer.forward(x), layer, "forward")
-        loss = returned(self.last_layer.forward(x, t), self.last_layer, "forward")
-        if getattr(loss, "shape", None) != ():
-            what = f"shape {tuple(loss.shape)}" if hasattr(loss, "shape") else type(loss).__name__
-            raise ShapeError(
-                f"{self.last_layer.name}.forward returned {what}: a loss is an array without "
-                "dimensions, the mean over the batch"
-            )
-        return loss
+        self._up_to_date()
+        return self.last_layer.forward(run_forward(self.layers.values(), x), t)
 
     def accuracy(self, x: Array, t: Array) -> float:
         """Return the share of samples whose highest score is at the target's class.
@@ -358,27 +375,20 @@ class Network:
         """
         layers = list(self.layers.values())
         # The derivative with respect to the data is read by nobody, and is a third of the work.
-        while layers and not layers[0].param_names:
+        while layers and not layers[0].params:
             del layers[0]
         if layers:
             first, *rest = layers
-            dout = returned(self.last_layer.backward(), self.last_layer, "backward")
-            for layer in reversed(rest):
-                dout = returned(layer.backward(dout), layer, "backward")
-            first.backward_params(dout)
-        return {
-            key: _gradient_left_by(self.layers[name], attr)
-            for name, keys in self.param_keys.items()
-            for attr, key in keys.items()
-        }
+            run_backward_params(first, run_backward(rest, self.last_layer.backward()))
+        return gradients_left(self.params)
 
     def loss_and_gradient(
         self, params: Mapping[str, Array], x: Array, t: Array
     ) -> tuple[Array, dict[str, Array]]:
         """Return loss and gradient for the parameters given: a pure function.
 
-        Of the network only the structure is used, and nothing of it changes, so this is what
-        `Backend.compile` is given.
+        Of the network only the structure and the state are used, and nothing of it changes, so
+        this is what `Backend.compile` is given.
 
         Parameters
         ----------
@@ -431,7 +441,7 @@ class Network:
 
     def _warn_if_random(self, x: Array, t: Array) -> None:
         """Compute a loss twice, which raises where something does not fit."""
-        once, again = (float(self.loss(x, t)) for _ in range(2))
+        once, again = (float(self.bound_to(self.params).loss(x, t)) for _ in range(2))
         rounding = share_of_step(next(iter(self.params.values()), x))
         is_same = isclose(once, again, rel_tol=rounding, abs_tol=rounding)
         if not (is_same or (isnan(once) and isnan(again))):
@@ -464,7 +474,7 @@ class Network:
         """
         sizes = {key: prod(W.shape) for key, W in self.params.items()}
         key = next((key for key, size in sizes.items() if size), None)
-        if not self.samplewise or key is None:
+        if not self.samplewise or self.state or self.last_layer.params or key is None:
             return False
         W, last = self.params[key], sizes[key] - 1
         *_, losses = self.perturbed_losses(x, t, key, [0, last], _FAR)
@@ -482,16 +492,15 @@ class Network:
         memory: float = MEMORY,
     ) -> Iterator[Array]:
         """Yield the losses with one element of a parameter moved, some at a time."""
-        place = next(
-            (name, attr)
-            for name, keys in self.param_keys.items()
-            for attr, owned in keys.items()
-            if owned == key
-        )
+        place = self.params.places[key]
         return perturbed_losses(self.layers, self.last_layer, x, t, place, elements, step, memory)
 
-    def bound_to(self, params: Mapping[str, Array]) -> Self:
+    def bound_to(
+        self, params: Mapping[str, Array], state: Mapping[str, Array] | None = None
+    ) -> Self:
         """Return a network of the same structure that computes with other parameters.
+
+        Its state is a copy of the one given, or of this network's.
 
         Raises
         ------
@@ -510,14 +519,27 @@ class Network:
                 raise ShapeError(
                     f"params[{key!r}] has shape {tuple(shape)}, not {tuple(value.shape)}"
                 )
+        network = self._copy()
+        network.params.replace(params)
+        if state is not None:
+            network.state.replace(state)
+        return network
+
+    def for_inference(self) -> Self:
+        """Return a copy whose layers infer: what it does leaves nothing in this network."""
+        network = self._copy()
+        for layer in network._structure.layers.values():
+            layer.infers = True
+        return network
+
+    def _copy(self) -> Self:
+        self._up_to_date()
         network = object.__new__(type(self))
         network.__dict__.update(self.__dict__)
-        network.last_layer = self.last_layer.bound_to({})
-        network.layers = {
-            name: self.layers[name].bound_to({attr: params[key] for attr, key in keys.items()})
-            for name, keys in self.param_keys.items()
-        }
-        network._structure = named_structure(network.layers)
+        known: dict[int, Any] = {}
+        network.layers = {name: layer.copied(known) for name, layer in self.layers.items()}
+        network.last_layer = self.last_layer.copied(known)
+        network._structure = structure_of(network._parts)
         return network
 
 
@@ -536,21 +558,3 @@ def _require_numbers(y: Array, where: str) -> None:
 
 def _listed(params: Any) -> str:
     return (", ".join(map(str, params)) or "none") if isinstance(params, Mapping) else repr(params)
-
-
-def _gradient_left_by(layer: Layer, attribute: str) -> Array:
-    gradient = getattr(layer, f"d{attribute}", None)
-    if gradient is None:
-        raise SettingError(f"{layer.name}: backward left no gradient in self.d{attribute}")
-    if not hasattr(gradient, "shape"):
-        raise DTypeError(
-            f"{layer.name}: backward left no array in self.d{attribute}, but "
-            f"{type(gradient).__name__}"
-        )
-    shape = getattr(layer, attribute).shape
-    if gradient.shape != shape:
-        raise ShapeError(
-            f"{layer.name}: {attribute} has shape {tuple(shape)}, but backward left a "
-            f"d{attribute} of shape {tuple(gradient.shape)}: sum it over the batch"
-        )
-    return gradient

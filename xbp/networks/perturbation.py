@@ -7,12 +7,12 @@ large batch. No ``backward`` is involved.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import dropwhile
 from numbers import Integral
 
 from xbp.differences import moved
 from xbp.functions import label_as_array
 from xbp.layers import Affine, Layer, LossLayer
+from xbp.layers.containers import run_forward
 from xbp.namespace import Array, device_of, namespace_of
 
 # How many arrays of the largest size are alive at once.
@@ -24,7 +24,7 @@ def perturbed_losses(
     last_layer: LossLayer,
     x: Array,
     t: Array,
-    place: tuple[str, str],
+    place: tuple[Layer, str],
     elements: Sequence[int],
     step: float,
     memory: float,
@@ -38,7 +38,7 @@ def perturbed_losses(
     x, t
         A sample or a batch, and its targets.
     place
-        The name of the layer that owns the parameter, and of its attribute.
+        The layer that owns the parameter, and its attribute there.
     elements
         Which of its elements, counted along the last axis first.
     step
@@ -56,24 +56,23 @@ def perturbed_losses(
         # The label of one sample may be a number.
         t = label_as_array(t, x) if isinstance(t, Integral) else t
         x, t = x[None, :], t[None, ...]
-    name, attribute = place
-    for before in layers:
-        if before == name:
-            break
-        x = layers[before].forward(x)
-    owner, *rest = dropwhile(lambda layer: layer is not layers[name], layers.values())
+    stack = list(layers.values())
+    owner, key = next(
+        (layer, key) for layer in stack for key, it in layer.params.places.items() if it == place
+    )
+    number = next(i for i, layer in enumerate(stack) if layer is owner)
+    x, rest = run_forward(stack[:number], x), stack[number + 1 :]
     samples = x.shape[0]
     shapes = [parameter.shape for layer in layers.values() for parameter in layer.params.values()]
     widest = max((length for shape in shapes for length in shape), default=1)
-    size = xp.finfo(getattr(owner, attribute).dtype).bits / 8
+    size = xp.finfo(owner.params[key].dtype).bits / 8
     at_once = max(1, int(memory / (_ALIVE * (samples + 1) * widest * size)))
     for start in range(0, len(elements), at_once):
         chosen = elements[start : start + at_once]
-        y = perturbed_outputs(owner, x, attribute, chosen, step)
+        y = perturbed_outputs(owner, x, key, chosen, step)
         count = len(chosen) * samples
         y = xp.reshape(y, (count, *y.shape[2:]))
-        for layer in rest:
-            y = layer.forward(y)
+        y = run_forward(rest, y)
         targets = xp.broadcast_to(t, (len(chosen), *t.shape))
         losses = last_layer.losses_of_samples(y, xp.reshape(targets, (count, *t.shape[1:])))
         yield xp.mean(xp.reshape(losses, (len(chosen), samples)), axis=1)
@@ -104,7 +103,7 @@ def perturbed_outputs(
     """
     if type(layer) is Affine:
         return _perturbed_products(layer, x, name, elements, step)
-    value = getattr(layer, name)
+    value = layer.params[name]
     others = (layer.bound_to({name: moved(value, i, step)}) for i in elements)
     return namespace_of(value).stack([other.forward(x) for other in others])
 

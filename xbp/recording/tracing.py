@@ -329,4 +329,4 @@ def values(arguments: Any) -> Any:
 
 def is_array(value: Any) -> bool:
     """Tell whether a value is an array, and no scalar."""
-    return hasattr(value, "__dlpack__")
+    return hasattr(value, "__dlpack__") and not isinstance(value, type)

@@ -80,8 +80,15 @@ class LayerTrial:
         return self.host(self._attempt("forward", layer.forward, *inputs), "forward")
 
     def forward_on_device(self) -> Array:
-        """Return the output as the layer returns it."""
-        return self._attempt("forward", self.layer.forward, *self.inputs)
+        """Return the output as the layer returns it, of the shape that the signature says."""
+        output = self._attempt("forward", self.layer.forward, *self.inputs)
+        shape, needed = tuple(getattr(output, "shape", ())), self.case.dout.shape
+        if shape != needed:
+            raise self.fail(
+                f"the output has shape {shape}, not {needed} as the signature says, "
+                f"{self.case.signature}"
+            )
+        return output
 
     def backward(self, dout: HostArray) -> dict[str, HostArray]:
         """Return the derivative with respect to each input and parameter, after a `forward`."""

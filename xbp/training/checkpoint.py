@@ -36,7 +36,7 @@ class Checkpoint:
     state : dict
         Position, settings and histories: whatever JSON can hold.
     arrays : dict of str to ndarray
-        Parameters, what the optimizer remembers, losses.
+        Parameters, state, what the optimizer remembers, losses.
     """
 
     state: Mapping[str, Any]
@@ -165,6 +165,7 @@ def pack(
     to_numpy = network.backend.to_numpy
     memory = _named({"optimizer": optimizer.state or {}})
     arrays = {f"params.{key}": to_numpy(W) for key, W in network.params.items()}
+    arrays |= {f"state.{key}": to_numpy(value) for key, value in network.state.items()}
     arrays |= {name: to_numpy(value) for name, value in memory.items() if is_array(value)}
     arrays["loss"] = np.asarray(history["loss"], dtype=np.float64)
     spec = f"{network.backend.name}:{network.backend.device}"
@@ -235,6 +236,7 @@ def unpack(
     memory = _filled("optimizer", optimizer.state or {}, values)
     # From here on nothing can fail.
     network.params.update({key: values[f"params.{key}"] for key in network.params})
+    network.state.update({key: values[f"state.{key}"] for key in network.state})
     optimizer.remember(memory)
 
 
@@ -245,7 +247,7 @@ class Memory:
     Attributes
     ----------
     arrays : dict of str to str
-        Shape and dtype of parameters and of what the optimizer remembers, by the way to it.
+        Shape and dtype of parameters, state and what the optimizer remembers, by the way to it.
     numbers : dict of str to object
         The optimizer's numbers and texts, arrays without dimensions among them.
     """

@@ -40,8 +40,9 @@ def parameter_not_finite(network: Network) -> str | None:
 def _everything(network: Network, x: Array, t: Array) -> Iterator[tuple[str, Array]]:
     """Yield each array of a step, in the order in which they are computed."""
     yield "x", x
-    for key, value in network.params.items():
-        yield f"params[{key!r}]", value
+    for kind, arrays in (("params", network.params), ("state", network.state)):
+        for key, value in arrays.items():
+            yield f"{kind}[{key!r}]", value
     for name, layer in network.layers.items():
         x = layer.forward(x)
         yield f"{name}.forward", x

@@ -74,32 +74,35 @@ class Learner:
         is_traced = self._traceable and self.network.traceable
         if memory is None or not is_traced:
             return None
-        return {"params": dict(self.network.params), "memory": memory}
+        return {**_arrays_of(self.network), "memory": memory}
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
         self.network.params.update(state["params"])
+        self.network.state.update(state["state"])
         self.optimizer.remember(state["memory"])
 
     def bound_to(self, state: dict[str, Any]) -> Self:
         """Return a learner of the same structure with another state, which only learns."""
         bound = copy(self)
         bound.check_finite = False
-        bound.network = self.network.bound_to(state["params"])
+        bound.network = self.network.bound_to(state["params"], state["state"])
         bound.optimizer = self.optimizer.bound_to(state["memory"])
+        # What a part writes into what it holds is not left in what the learner's holds.
+        known = {id(layer): layer for layer in bound.network.all_layers.values()}
         for part in strange_parts(bound.network).values():
-            # What it writes into a container of its own is not left in that of the learner's.
-            vars(part).update(copied(attributes_of(part)))
+            vars(part).update(copied(attributes_of(part), dict(known)))
         return bound
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of all that a step may change, whether the optimizer names it or not."""
-        everything = {"params": dict(self.network.params), "memory": vars(self.optimizer)}
+        everything = {**_arrays_of(self.network), "memory": vars(self.optimizer)}
         return dict(copied(everything))
 
     def go_back(self, snapshot: dict[str, Any]) -> None:
         """Let all be as it was when a snapshot was taken."""
         self.network.params.update(snapshot["params"])
+        self.network.state.update(snapshot["state"])
         _put_back(self.optimizer, snapshot["memory"])
 
     def prepare(self) -> None:
@@ -115,7 +118,7 @@ class Learner:
 
     def updated(self) -> Self:
         """Return a copy after an update by gradients of 1."""
-        state = {"params": dict(self.network.params), "memory": self.optimizer.state}
+        state = {**_arrays_of(self.network), "memory": self.optimizer.state}
         trial = self.bound_to(copied(state))
         params = trial.network.params
         gradients = {key: namespace_of(W).ones_like(W) for key, W in params.items()}
@@ -134,7 +137,7 @@ class Learner:
             return None
         network = self.network
         strange = strange_parts(network)
-        known = [*network.layers.values(), network.last_layer]
+        known = list(network.all_layers.values())
         return [
             self.optimizer.unnamed,
             *known,
@@ -178,9 +181,7 @@ class Learner:
 
 def strange_parts(network: Network) -> dict[str, Part]:
     """Return what of a network is somebody else's than xbp's: layers, the loss, the network."""
-    loss = network.last_layer
-    name = type(network).__name__
-    parts: dict[str, Part] = {**network.layers, loss.name: loss, name: network}
+    parts: dict[str, Part] = {**network.all_layers, type(network).__name__: network}
     return {name: part for name, part in parts.items() if _is_strange(part)}
 
 
@@ -192,12 +193,19 @@ def _is_strange(part: Part) -> bool:
 
 
 def attributes_of(part: Part) -> dict[str, Any]:
-    """Return what a part of a network holds beside parameters and other parts."""
-    others = part.param_names if isinstance(part, Layer) else _OF_A_NETWORK
+    """Return what a part of a network holds beside parameters, state and other parts."""
+    own = (*part.param_names, *part.state_names) if isinstance(part, Layer) else _OF_A_NETWORK
+    others = {*own, *_OF_ANY_LAYER}
     return {name: value for name, value in vars(part).items() if name not in others}
 
 
 _OF_A_NETWORK = ("layers", "last_layer", "_structure", "backend")
+# What is noted of each call.
+_OF_ANY_LAYER = ("_input_shapes", "_output_place", "output_shape")
+
+
+def _arrays_of(network: Network) -> dict[str, dict[str, Array]]:
+    return {"params": dict(network.params), "state": dict(network.state)}
 
 
 def _numbers_of(layer: Layer) -> list[Any]:

@@ -53,7 +53,7 @@ def measure(network: Network, x: Array, t: Array, *, with_loss: bool) -> Measure
     UndefinedOutputError
         As `outputs_of`.
     """
-    copy = network.bound_to(network.params)
+    copy = network.for_inference()
     last_layer = copy.last_layer
     # A loss of the network's own may add to that of its outputs, as weight decay does.
     is_own = getattr(copy.loss, "__func__", None) is not Network.loss

@@ -171,13 +171,19 @@ class Trainer:
     ) -> History:
         backend, params = self.network.backend, self.network.params
         learner = Learner(self.network, self.optimizer, check_finite=self.check_finite)
-        before = {"params": dict(params), "memory": copied(vars(self.optimizer))}
+        state = self.network.state
+        before = {
+            "params": dict(params),
+            "state": dict(state),
+            "memory": copied(vars(self.optimizer)),
+        }
         go_back: Callable[[], None] = partial(learner.go_back, before)
         try:
             # Steps change arrays in place, and these may be another network's, too, or read-only.
             # In one order of memory, for a product of matrices in another is rounded otherwise.
             copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
             params.update({key: backend.row_major(W) for key, W in copies.items()})
+            state.update(copied(dict(state)))
             learner.prepare()
             if checkpoints:
                 self._require_memory(learner)
@@ -309,7 +315,7 @@ class Trainer:
         # The shapes of parameters are compared apart, and say more.
         layers = [
             type(layer).__name__ if layer.param_names else repr(layer)
-            for layer in (*network.layers.values(), network.last_layer)
+            for layer in network.all_layers.values()
         ]
         return {"samples": count, "batch_size": self.batch_size, "layers": layers}
 

@@ -84,7 +84,8 @@ def _require_steady_layers(learner: Learner, x: Array, t: Array) -> None:
                 if not _is_same(one, other, backend):
                     raise TracingError(
                         f"{name}: self.{attribute} depends on the calls before, and a trace knows "
-                        "of none: say traceable = False"
+                        "of none: name arrays that are carried on in state_names, or say "
+                        "traceable = False"
                     )
         for what in ("loss", "gradient"):
             if not _is_same(getattr(alone, what), getattr(behind, what), backend):
@@ -123,7 +124,9 @@ class _After(NamedTuple):
 
 
 def _after(network: Network, x: Array, t: Array, batches: Sequence[slice]) -> _After:
+    state = copied(dict(network.state))
     for batch in batches:
+        network.state.update(copied(state))
         loss, gradient = network.backpropagate(x[batch, ...], t[batch, ...])
     parts = strange_parts(network)
     return _After(loss, gradient, {name: attributes_of(part) for name, part in parts.items()})

@@ -1,0 +1,323 @@
+"""Layers within layers: trained, checked, counted, drawn, saved, resumed and proven like others."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import arr, backend, dtype_of, host, precise, widest
+
+import xbp
+from xbp.errors import DTypeError, SettingError, ShapeError
+from xbp.graphs import Graph
+from xbp.layers import (
+    Affine,
+    IdentityWithLoss,
+    Layer,
+    Relu,
+    Rescale,
+    Residual,
+    Sequential,
+    Sigmoid,
+    SoftmaxWithLoss,
+)
+from xbp.namespace import Array, namespace_of
+from xbp.saving import load_parameters, save_parameters
+from xbp.testing import assert_gradients
+from xbp.training import Checkpoints
+
+random = np.random.default_rng(7)
+X, T = random.normal(size=(30, 4)), random.integers(0, 3, 30)
+
+
+def affine(inputs: int, outputs: int, seed: int) -> Affine:
+    chance = np.random.default_rng(seed)
+    W = chance.normal(size=(inputs, outputs)) / np.sqrt(inputs)
+    return Affine(arr(W, widest), arr(chance.normal(size=outputs) / 9, widest))
+
+
+def parts() -> list[Layer]:
+    return [affine(4, 5, 0), Relu(), affine(5, 5, 1), Sigmoid(), affine(5, 3, 2)]
+
+
+def flat() -> xbp.Network:
+    return xbp.Network(parts(), SoftmaxWithLoss())
+
+
+def nested() -> xbp.Network:
+    first, relu, second, sigmoid, last = parts()
+    blocks = [Sequential(first, Sequential(relu, second)), sigmoid, Sequential(last)]
+    return xbp.Network(blocks, SoftmaxWithLoss())
+
+
+class Gate(Layer):
+    """A block of a stranger's: its layers are attributes, in a list and in a dictionary."""
+
+    traceable = True
+    samplewise = True
+    param_names = ("scale",)
+
+    def __init__(self) -> None:
+        self.scale = arr([1.0, 0.5, -1.0, 2.0, 1.0], widest)
+        self.inner = affine(5, 5, 3)
+        self.behind: list[Any] = [Sigmoid(), {"last": affine(5, 5, 4)}]
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        y = self.behind[0].forward(self.inner.forward(x))
+        self.y = self.behind[1]["last"].forward(y)
+        return self.scale * self.y
+
+    def backward(self, dout: Array) -> Array:
+        self.dscale = namespace_of(dout).sum(dout * self.y, axis=0)
+        dy = self.behind[1]["last"].backward(dout * self.scale)
+        return self.inner.backward(self.behind[0].backward(dy))
+
+
+def deep() -> xbp.Network:
+    layers = [affine(4, 5, 0), Residual(Gate(), Relu(), Residual(affine(5, 5, 5))), affine(5, 3, 2)]
+    return xbp.Network(layers, SoftmaxWithLoss())
+
+
+def part(network: xbp.Network, *names: str) -> Any:
+    """Return a layer by the names on the way to it."""
+    found: Any = network
+    for name in names:
+        found = found.layers[name]
+    return found
+
+
+def fit(network: xbp.Network, **settings: Any) -> xbp.Trainer:
+    trainer = xbp.Trainer(network, xbp.Momentum(0.1), batch_size=8, seed=0)
+    trainer.fit(X, T, **({"epochs": 3} | settings))
+    return trainer
+
+
+def test_blocks_train_as_their_layers_do() -> None:
+    one, other = flat(), nested()
+    assert list(one.params) == list(other.params) == ["W1", "b1", "W2", "b2", "W3", "b3"]
+    for network in (one, other):
+        fit(network)
+    for key, value in one.params.items():
+        np.testing.assert_array_equal(host(value), host(other.params[key]))
+
+
+def test_a_tree_has_names_keys_and_a_count() -> None:
+    network = deep()
+    assert list(network.all_layers) == [
+        "Affine1",
+        "Residual1",
+        "Residual1.Gate1",
+        "Residual1.Gate1.inner",
+        "Residual1.Gate1.last",
+        "Residual1.Gate1.Sigmoid1",
+        "Residual1.Relu1",
+        "Residual1.Residual1",
+        "Residual1.Residual1.Affine1",
+        "Affine2",
+        "SoftmaxWithLoss",
+    ]
+    assert network.param_keys["Residual1.Gate1"] == {"scale": "scale1"}
+    assert network.param_keys["Residual1.Gate1.last"] == {"W": "W3", "b": "b3"}
+    assert list(network.params) == [
+        *("W1", "b1", "scale1", "W2", "b2", "W3", "b3", "W4", "b4", "W5", "b5"),
+    ]
+    lines = [line.split() for line in repr(network).splitlines()]
+    assert ["Residual1.Gate1.inner", "W2", "(5,", "5)", "b2", "(5,)", "30"] in lines
+    assert lines[-1] == ["SoftmaxWithLoss", "parameters:", "138"]
+    block = part(network, "Residual1")
+    assert list(block.params) == ["scale1", "W1", "b1", "W2", "b2", "W3", "b3"]
+    assert block.params["W1"] is network.params["W2"]
+    network.params["W2"] = arr(np.ones((5, 5)), widest)
+    assert float(block.layers["Gate1"].inner.W[0, 0]) == 1
+
+
+def test_the_gradient_of_a_tree_is_checked_and_proven() -> None:
+    network = deep()
+    x, t = arr(X[:4], widest), arr(T[:4])
+    report = xbp.gradient_check(network, x, t)
+    assert report.passed, report
+    assert set(report.parameters) == set(network.params)
+
+    class Wrong(Affine):
+        samplewise = True
+
+        def backward(self, dout: Array) -> Array:
+            dx = super().backward(dout)
+            self.dW = 2 * self.dW
+            return dx
+
+    inner = part(network, "Residual1", "Gate1").inner
+    part(network, "Residual1", "Gate1").inner = Wrong(inner.W, inner.b)
+    report = xbp.gradient_check(network, x, t)
+    assert not report.passed
+    assert report.parameters["W2"].wrong
+
+
+def test_many_elements_of_a_block_are_moved_at_once() -> None:
+    network = deep()
+    x, t = arr(X[:4], widest), arr(T[:4])
+    assert network.moves_together(x, t)
+    for key in ("W2", "b3", "scale1", "W4", "W1", "b5"):
+        shape = network.params[key].shape
+        elements = range(int(np.prod(shape)))
+        found = [
+            float(loss)
+            for losses in network.perturbed_losses(x, t, key, elements, 0.1)
+            for loss in host(losses)
+        ]
+        for i, loss in zip(elements, found, strict=True):
+            moved = host(network.params[key])
+            moved.reshape(-1)[i] += 0.1
+            other = network.bound_to({**network.params, key: arr(moved, widest)})
+            np.testing.assert_allclose(loss, float(other.loss(x, t)), rtol=precise(1e-10, 1e-4))
+
+
+def test_proofs_of_blocks() -> None:
+    def make(W1: Array, b1: Array, W2: Array, b2: Array) -> Layer:
+        return Residual(Affine(W1, b1), Sigmoid(), Sequential(Affine(W2, b2)))
+
+    assert_gradients(
+        make,
+        inputs={"x": ("N", "D")},
+        params={"W1": ("D", "H"), "b1": ("H",), "W2": ("H", "D"), "b2": ("D",)},
+        backend=backend,
+        largest=3.0,
+    )
+
+
+def test_a_copy_of_a_tree_is_apart() -> None:
+    network = deep()
+    x = arr(X, widest)
+    before = host(network.predict(x))
+    bound = network.bound_to({key: value * 0 for key, value in network.params.items()})
+    assert not np.any(host(bound.predict(x)) - host(bound.predict(x))[0])
+    np.testing.assert_array_equal(host(network.predict(x)), before)
+    inner = part(bound, "Residual1", "Gate1")
+    assert inner.behind[1]["last"] is not part(network, "Residual1", "Gate1").behind[1]["last"]
+    assert float(inner.behind[1]["last"].W[0, 0]) == 0
+    block = network.layers["Residual1"].bound_to({"W1": arr(np.zeros((5, 5)), widest)})
+    assert float(block.params["W1"][0, 0]) == 0 != float(network.params["W2"][0, 0])
+
+
+def test_a_tree_is_saved_and_resumed(tmp_path: Path) -> None:
+    network, other = deep(), deep()
+    fit(network)
+    save_parameters(network, tmp_path / "model")
+    load_parameters(other, tmp_path / "model")
+    for key, value in network.params.items():
+        np.testing.assert_array_equal(host(value), host(other.params[key]))
+    with pytest.raises(xbp.errors.CheckpointError, match=r"Residual\(Gate\(Affine, Affine, Sig"):
+        load_parameters(
+            xbp.Network([Sequential(*deep().layers.values())], SoftmaxWithLoss()),
+            tmp_path / "model",
+        )
+    whole, first, second = deep(), deep(), deep()
+    fit(whole, epochs=6)
+    fit(first, checkpoints=Checkpoints(tmp_path / "c"))
+    fit(second, epochs=6, checkpoints=Checkpoints(tmp_path / "c", resume=True))
+    for key, value in whole.params.items():
+        np.testing.assert_array_equal(host(value), host(second.params[key]))
+
+
+def test_a_tree_is_drawn() -> None:
+    network = xbp.Network(
+        [
+            affine(4, 5, 0),
+            Residual(Sequential(affine(5, 5, 1), Relu())),
+            Sequential(affine(5, 3, 2)),
+        ],
+        SoftmaxWithLoss(),
+    )
+    x, t = arr(X[:4], widest), arr(T[:4])
+    graph = Graph.of_network(network, x, t)
+    assert [operation.label for operation in graph.operations] == [
+        "Affine1",
+        "Residual1.Sequential1.Affine1",
+        "Residual1.Sequential1.Relu1",
+        "Residual1 +",
+        "Sequential1.Affine1",
+        "SoftmaxWithLoss",
+    ]
+    gradients = network.gradient(x, t)
+    drawn = {node.label: node.gradient for node in graph.variables if node.label in gradients}
+    assert drawn.keys() == gradients.keys()
+    for key, value in gradients.items():
+        np.testing.assert_allclose(host(drawn[key]), host(value), rtol=1e-6, atol=1e-7)
+
+
+def test_what_a_block_of_a_strangers_holds_is_drawn_as_one() -> None:
+    network = deep()
+    graph = Graph.of_network(network, arr(X[:4], widest), arr(T[:4]))
+    gate = next(node for node in graph.operations if node.label == "Residual1.Gate1")
+    assert [variable.label for variable in gate.params.values()] == [
+        *("scale1", "W2", "b2", "W3", "b3"),
+    ]
+
+
+def test_a_branch_has_the_shape_of_what_it_is_added_to() -> None:
+    block = Residual(affine(4, 1, 0))
+    with pytest.raises(ShapeError, match=r"Residual: x has shape \(30, 4\), and what .* \(30, 1\)"):
+        block.forward(arr(X, widest))
+
+
+def test_a_layer_stands_at_one_place() -> None:
+    layer = affine(4, 4, 0)
+    with pytest.raises(SettingError, match="stands twice"):
+        Sequential(layer, layer)
+    with pytest.raises(SettingError, match="stands twice"):
+        xbp.Network([layer, Residual(layer)], IdentityWithLoss())
+    block = Sequential(layer)
+    network = xbp.Network([block], IdentityWithLoss())
+    block.layers["itself"] = block
+    with pytest.raises(SettingError, match="stands twice"):
+        network.predict(arr(X, widest))
+    with pytest.raises(SettingError, match=r"layer 1 is .* not the class Relu: make one of it"):
+        Sequential(Relu)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"layer 2 is .* a loss"):
+        Sequential(Relu(), SoftmaxWithLoss())
+
+
+def test_a_block_takes_what_its_first_layer_takes() -> None:
+    network = xbp.Network([Sequential(Rescale(255, widest), affine(4, 3, 0))], SoftmaxWithLoss())
+    raw = arr(np.arange(8).reshape(2, 4), "uint8" if "uint8" in backend.dtypes else None)
+    assert dtype_of(network.as_samples(raw)) == dtype_of(raw)
+    assert network.predict(raw).shape == (2, 3)
+    with pytest.raises(DTypeError, match="Residual"):
+        Residual(affine(4, 4, 0)).forward(raw)
+
+
+def test_layers_that_come_later_are_part_of_the_tree() -> None:
+    network = nested()
+    part(network, "Sequential1").layers["Relu9"] = Relu()
+    part(network, "Sequential1").layers["Affine9"] = affine(5, 5, 9)
+    assert list(network.params)[4:6] == ["W3", "b3"]
+    assert network.params["W3"] is part(network, "Sequential1", "Affine9").W
+    x, t = arr(X, widest), arr(T)
+    assert list(network.gradient(x, t)) == list(network.params)
+    assert part(network, "Sequential1", "Relu9").name == "Sequential1.Relu9"
+
+
+def test_a_loss_may_be_trained_too() -> None:
+    class Tempered(IdentityWithLoss):
+        traceable = True
+        param_names = ("scale",)
+
+        def __init__(self) -> None:
+            self.scale = arr([2.0], widest)
+
+        def forward(self, x: Array, t: Array) -> Array:
+            self.x = x
+            return super().forward(self.scale * x, t)
+
+        def backward(self, dout: Any = 1) -> Array:
+            dy = super().backward(dout)
+            self.dscale = namespace_of(dy).reshape(namespace_of(dy).sum(dy * self.x), (1,))
+            return self.scale * dy
+
+    network = xbp.Network([affine(4, 3, 0)], Tempered())
+    assert network.param_keys["Tempered"] == {"scale": "scale1"}
+    t = random.normal(size=(30, 3))
+    assert xbp.gradient_check(network, arr(X[:4], widest), arr(t[:4], widest)).passed
+    xbp.Trainer(network, xbp.SGD(0.05), batch_size=10, seed=0).fit(X, t, epochs=1)
+    assert float(network.params["scale1"][0]) != 2

@@ -1,0 +1,368 @@
+"""Two modes and a state: what layers carry from step to step, and what inferring leaves alone."""
+
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import arr, backend, dtype_of, host, other, precise, widest
+
+import xbp
+from xbp.errors import (
+    CheckpointError,
+    DTypeError,
+    MixedBackendError,
+    ParameterNotFoundError,
+    SettingError,
+    ShapeError,
+)
+from xbp.layers import Affine, Layer, Residual, SoftmaxWithLoss
+from xbp.namespace import Array, namespace_of
+from xbp.randomness import random_key, uniform_like
+from xbp.saving import load_parameters, save_parameters, to_safetensors
+from xbp.training import Checkpoints
+from xbp.training.measurement import measure
+
+random = np.random.default_rng(3)
+X, T = random.normal(size=(20, 4)) + 2, random.integers(0, 3, 20)
+
+
+class Centred(Layer):
+    """Takes away a running mean of what it has seen."""
+
+    state_names = ("mean",)
+    traceable = True
+
+    def __init__(self, width: int = 4, momentum: float = 0.9) -> None:
+        self.mean: Any = (0.0,) * width
+        self.momentum = momentum
+
+    def forward(self, x: Array) -> Array:
+        y = x - self.mean
+        now = namespace_of(x).mean(x, axis=0)
+        self.mean = self.momentum * self.mean + (1 - self.momentum) * now
+        return y
+
+    def infer(self, x: Array) -> Array:
+        return x - self.mean
+
+    def backward(self, dout: Array) -> Array:
+        return dout
+
+
+class InPlace(Centred):
+    """The same, without another array."""
+
+    state_names = ("mean",)
+    traceable = True
+
+    def forward(self, x: Array) -> Array:
+        y = x - self.mean
+        self.mean *= self.momentum
+        self.mean += (1 - self.momentum) * namespace_of(x).mean(x, axis=0)
+        return y
+
+
+class Noise(Layer):
+    """Multiplies by random numbers around 1 to learn, and by 1 to infer."""
+
+    state_names = ("key",)
+    traceable = True
+    samplewise = True
+
+    def __init__(self, seed: int = 5) -> None:
+        self.key = random_key(seed)
+
+    def forward(self, x: Array) -> Array:
+        numbers, self.key = uniform_like(x, self.key)
+        self.factor = 0.5 + numbers
+        return x * self.factor
+
+    def infer(self, x: Array) -> Array:
+        return x
+
+    def backward(self, dout: Array) -> Array:
+        return dout * self.factor
+
+
+def network_of(*layers: Layer) -> xbp.Network:
+    chance = np.random.default_rng(0)
+    last = Affine(arr(chance.normal(size=(4, 3)), widest), arr(np.zeros(3), widest))
+    return xbp.Network([*layers, last], SoftmaxWithLoss())
+
+
+def plain(kind: type[Layer]) -> Any:
+    """Return the class, whose layers are not traced."""
+    return type(kind.__name__, (kind,), {"state_names": kind.state_names, "traceable": False})
+
+
+def fit(network: xbp.Network, epochs: int = 4, **settings: Any) -> xbp.History:
+    trainer = xbp.Trainer(network, xbp.Momentum(0.1), batch_size=8, seed=0)
+    return trainer.fit(X, T, epochs=epochs, **settings)
+
+
+def arrays_of(network: xbp.Network) -> dict[str, Any]:
+    return {key: host(value) for key, value in {**network.params, **network.state}.items()}
+
+
+def assert_same(one: xbp.Network, other: xbp.Network, tolerance: float = 0.0) -> None:
+    found, expected = arrays_of(one), arrays_of(other)
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        np.testing.assert_allclose(value, expected[key], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", [Centred, InPlace])
+def test_a_running_mean_is_that_of_the_batches(kind: type[Centred]) -> None:
+    layer = kind()
+    mean = np.zeros(4)
+    for rows in (X[:3], X[3:7], X[7:]):
+        np.testing.assert_allclose(
+            host(layer.forward(arr(rows, widest))), rows - mean, rtol=precise(1e-12, 1e-4)
+        )
+        mean = 0.9 * mean + 0.1 * rows.mean(axis=0)
+    np.testing.assert_allclose(host(layer.state["mean"]), mean, rtol=precise(1e-12, 1e-5))
+    assert dtype_of(layer.mean) == widest
+
+
+@pytest.mark.parametrize("kind", [Centred, InPlace, Noise])
+def test_a_state_is_the_same_in_steps_that_are_traced(kind: type[Layer]) -> None:
+    traced, untraced = (network_of(k(), Residual(k())) for k in (kind, plain(kind)))
+    before = arrays_of(traced)
+    histories = [fit(network) for network in (traced, untraced)]
+    assert_same(traced, untraced, precise(1e-12, 1e-5))
+    np.testing.assert_allclose(histories[0].loss, histories[1].loss, rtol=precise(1e-12, 1e-4))
+    for key, value in arrays_of(traced).items():
+        assert np.any(value != before[key]), key
+    # Keys are the same bits.
+    for key in traced.state:
+        if key.startswith("key"):
+            np.testing.assert_array_equal(host(traced.state[key]), host(untraced.state[key]))
+
+
+def test_a_state_is_trained_by_hand_too() -> None:
+    network = network_of(Centred())
+    assert list(network.state) == ["mean1"]
+    np.testing.assert_array_equal(host(network.state["mean1"]), np.zeros(4))
+    x, t = arr(X, widest), arr(T)
+    network.gradient(x, t)
+    np.testing.assert_allclose(host(network.state["mean1"]), 0.1 * X.mean(axis=0), rtol=1e-5)
+    # A pure function leaves all as it was.
+    before = arrays_of(network)
+    network.loss_and_gradient(dict(network.params), x, t)
+    xbp.gradient_check(network, x[:3, ...], t[:3])
+    network.numerical_gradient(x[:3, ...], t[:3])
+    for key, value in arrays_of(network).items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("kind", [Centred, InPlace, Noise])
+def test_what_infers_leaves_nothing(kind: type[Layer]) -> None:
+    network = network_of(kind(), Residual(kind()))
+    x, t = arr(X, widest), arr(T)
+    network.loss(x, t)
+    layers = network.all_layers.values()
+    before, arrays = [dict(vars(layer)) for layer in layers], arrays_of(network)
+    scores = network.predict(x)
+    network.accuracy(x, t)
+    measure(network, x, t, with_loss=True)
+    for layer, held in zip(layers, before, strict=True):
+        assert vars(layer).keys() == held.keys()
+        assert all(vars(layer)[name] is value for name, value in held.items())
+    for key, value in arrays_of(network).items():
+        np.testing.assert_array_equal(value, arrays[key])
+    expected = X if kind is Noise else X - arrays["mean1"]
+    expected = 2 * expected if kind is Noise else 2 * expected - arrays["mean2"]
+    expected = expected @ arrays["W1"]
+    np.testing.assert_allclose(host(scores), expected, rtol=precise(1e-10, 1e-3), atol=1e-5)
+
+
+def test_what_does_not_say_how_to_infer_runs_forward_on_a_copy() -> None:
+    class Counted(Layer):
+        state_names = ("mean",)
+
+        def __init__(self) -> None:
+            self.mean = (0.0,) * 4
+            self.seen: list[int] = []
+            self.cache: dict[str, Any] = {}
+
+        def forward(self, x: Array) -> Array:
+            self.mean += namespace_of(x).mean(x, axis=0)
+            self.seen.append(x.shape[0])
+            self.cache["x"] = x
+            return x - self.mean
+
+        def backward(self, dout: Array) -> Array:
+            return dout
+
+    layer = Counted()
+    network = network_of(layer)
+    for _ in range(2):
+        scores = network.predict(arr(X, widest))
+    np.testing.assert_array_equal(host(layer.mean), np.zeros(4))
+    assert layer.seen == []
+    assert layer.cache == {}
+    expected = (X - X.mean(axis=0)) @ host(network.params["W1"])
+    np.testing.assert_allclose(host(scores), expected, rtol=precise(1e-8, 1e-3), atol=1e-4)
+
+
+def test_inferring_may_call_forward() -> None:
+    class Doubled(Layer):
+        def forward(self, x: Array) -> Array:
+            return 1 * x
+
+        def infer(self, x: Array) -> Array:
+            return 2 * self.forward(x)
+
+        def backward(self, dout: Array) -> Array:
+            return dout
+
+    network = network_of(Doubled())
+    for _ in range(2):
+        scores = host(network.predict(arr(X, widest)))
+        np.testing.assert_allclose(scores, 2 * X @ host(network.params["W1"]), rtol=1e-4)
+
+
+def test_many_threads_infer_on_one_network() -> None:
+    network = network_of(Centred(), Noise(), Residual(InPlace()))
+    network.loss(arr(X, widest), arr(T))
+    batches = [arr(X[i : i + 5] * i, widest) for i in range(8)]
+    expected = [host(network.predict(batch)) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = list(pool.map(network.predict, batches))
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(host(one), other)
+
+
+def test_test_data_are_measured_by_inferring() -> None:
+    network = network_of(Noise())
+    history = fit(network, x_test=X, t_test=T)
+    x, t = arr(X, widest), arr(T)
+    assert history.test_accuracy[-1] == network.accuracy(x, t)
+    loss = float(network.for_inference().loss(x, t))
+    assert abs(history.test_loss[-1] - loss) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [Centred, Noise])
+def test_a_state_is_saved_and_resumed_bit_by_bit(kind: type[Layer], tmp_path: Path) -> None:
+    whole, first, second = (network_of(kind()) for _ in range(3))
+    fit(whole, epochs=6)
+    fit(first, epochs=3, checkpoints=Checkpoints(tmp_path / "c"))
+    fit(second, epochs=6, checkpoints=Checkpoints(tmp_path / "c", resume=True))
+    assert_same(second, whole)
+    save_parameters(whole, tmp_path / "model")
+    other = network_of(kind())
+    load_parameters(other, tmp_path / "model")
+    assert_same(other, whole)
+    # Half a model is none.
+    with pytest.raises(CheckpointError, match=r"state\.\w+1 \w+\(\d,\), but the network has W1"):
+        load_parameters(network_of(), _moved(tmp_path, whole))
+
+
+def _moved(tmp_path: Path, network: xbp.Network) -> Path:
+    path = tmp_path / "other"
+    path.write_bytes(to_safetensors(network))
+    return path
+
+
+def test_a_training_that_fails_leaves_the_state_as_it_was() -> None:
+    network = network_of(Centred())
+    fit(network)
+    before = arrays_of(network)
+
+    class Stop:
+        def step(self, step: int, loss: Any) -> None:
+            raise KeyboardInterrupt
+
+        def evaluated(self, step: int, history: xbp.History) -> None:
+            pass
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, progress=Stop())
+    for key, value in arrays_of(network).items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_a_network_shares_no_state_with_what_it_is_trained_beside() -> None:
+    layer = InPlace()
+    network = network_of(layer)
+    given = network.state["mean1"]
+    fit(network)
+    np.testing.assert_array_equal(host(given), np.zeros(4))
+    copy = deepcopy(network) if backend.name != "dpnp" else network.bound_to(network.params)
+    copy.loss(arr(X, widest), arr(T))
+    assert np.any(host(copy.state["mean1"]) != host(network.state["mean1"]))
+
+
+def test_random_numbers_are_the_same_on_every_library() -> None:
+    layer, on_host = Noise(), Noise()
+    x = np.ones((3, 4))
+    with xbp.use_backend("numpy") as numpy:
+        for _ in range(3):
+            expected = on_host.forward(numpy.asarray(x, widest))
+            np.testing.assert_array_equal(host(layer.forward(arr(x, widest))), expected)
+    assert len({float(v) for v in expected.reshape(-1)}) == 12
+    np.testing.assert_array_equal(host(layer.key), on_host.key)
+    assert random_key() != random_key()
+
+
+def test_a_state_keeps_its_shape_and_dtype() -> None:
+    class Growing(Centred):
+        state_names = ("mean",)
+
+        def forward(self, x: Array) -> Array:
+            self.mean = namespace_of(x).concat([self.mean, self.mean])
+            return x
+
+    class Number(Centred):
+        state_names = ("mean",)
+
+        def forward(self, x: Array) -> Array:
+            self.mean = 0.5
+            return x
+
+    class Narrow(Centred):
+        state_names = ("mean",)
+
+        def forward(self, x: Array) -> Array:
+            self.mean = namespace_of(x).astype(self.mean, namespace_of(x).int32)
+            return x
+
+    x = arr(X, widest)
+    with pytest.raises(ShapeError, match=r"Growing: forward changed self\.mean .* to \(8,\)"):
+        Growing().forward(x)
+    with pytest.raises(ShapeError, match=r"Number: forward changed self\.mean .* \(4,\) to 0\.5:"):
+        Number().forward(x)
+    with pytest.raises(DTypeError, match=rf"Narrow: .* self\.mean from {widest} to int32"):
+        Narrow().forward(x)
+
+
+def test_a_state_is_named_as_parameters_are() -> None:
+    with pytest.raises(SettingError, match=r"Texts: state_names is a tuple, \('mean',\) with"):
+        type("Texts", (Layer,), {"state_names": "mean"})
+    with pytest.raises(SettingError, match=r"Odd: state_names names 'x', a property"):
+        type("Odd", (Layer,), {"state_names": ("x",), "x": property(lambda self: 1)})
+    network = network_of(Centred())
+    assert repr(network.state) == "<state mean1: (4,)>"
+    with pytest.raises(ParameterNotFoundError, match="there is no array of the state 'k'"):
+        network.state["k"]
+    with pytest.raises(ShapeError, match=r"state\['mean1'\] has shape \(4,\), not \(2,\)"):
+        network.state["mean1"] = arr([1.0, 2.0], widest)
+    silent: Any = type("Silent", (Centred,), {})
+    assert silent.state_names == ()
+    layer = Centred()
+    layer.mean = other.asarray([0.0] * 4)
+    with pytest.raises(MixedBackendError, match=r"state\['mean1'\] is not on"):
+        network_of(layer)
+
+
+def test_an_attribute_called_state_is_refused() -> None:
+    class Own(Layer):
+        def __init__(self) -> None:
+            self.state = 1
+
+    with pytest.raises(SettingError, match=r"Own: self\.state is all that state_names names: call"):
+        Own()

@@ -1,0 +1,114 @@
+"""Layers of layers: one after the other, and around a branch."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from xbp.errors import SettingError, ShapeError
+from xbp.layers.layer import Layer
+from xbp.layers.loss import LossLayer
+from xbp.layers.tree import numbered, walk
+from xbp.namespace import Array
+from xbp.settings import without_base
+
+
+class Sequential(Layer):
+    """Layers, run forward one after the other and backward in the reverse order.
+
+    Parameters
+    ----------
+    *layers
+        From the input to the output; may hold others in their turn.
+
+    Attributes
+    ----------
+    layers : dict of str to Layer
+        In order, named by kind and count: ``Affine1``, ``Relu1``, ``Affine2``.
+
+    Raises
+    ------
+    SettingError
+        If one is no layer.
+    """
+
+    traceable = True
+    samplewise = True
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = named_layers(layers)
+
+    @property
+    def takes_integers(self) -> bool:  # type: ignore[override]
+        """Whether the first layer does."""
+        return any(layer.takes_integers for layer in [*self.layers.values()][:1])
+
+    def forward(self, x: Array) -> Array:
+        """Return what the last layer makes of what the others have made of x."""
+        return run_forward(self.layers.values(), x)
+
+    def backward(self, dout: Array) -> Array:
+        """Return the derivative with respect to x; each layer leaves those of its parameters."""
+        return run_backward(self.layers.values(), dout)
+
+
+class Residual(Sequential):
+    """``y = x + f(x)``, where f are layers, one after the other.
+
+    K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016.
+    Parameters and attributes are those of `Sequential`.
+    """
+
+    traceable = True
+    samplewise = True
+
+    def forward(self, x: Array) -> Array:
+        """Return ``x + f(x)``.
+
+        Raises
+        ------
+        ShapeError
+            If f(x) has another shape than x.
+        """
+        branch = super().forward(x)
+        if branch.shape != x.shape:
+            raise ShapeError(
+                f"{self.name}: x has shape {tuple(x.shape)}, and what is to be added to it "
+                f"{tuple(branch.shape)}: the last layer has as many outputs as the first has inputs"
+            )
+        return x + branch
+
+    def backward(self, dout: Array) -> Array:
+        """Return dout and what the branch sends back, added up."""
+        return dout + super().backward(dout)
+
+
+def run_forward(layers: Iterable[Layer], x: Array) -> Array:
+    """Return what layers give, one after the other."""
+    for layer in layers:
+        x = layer.forward(x)
+    return x
+
+
+def run_backward(layers: Iterable[Layer], dout: Array) -> Array:
+    """Return what layers send back, in the reverse order."""
+    for layer in reversed(list(layers)):
+        dout = layer.backward(dout)
+    return dout
+
+
+def named_layers(layers: Iterable[Any]) -> dict[str, Layer]:
+    """Return layers by kind and count, or raise `SettingError` if they cannot stand in a row."""
+    layers = list(layers)
+    for number, layer in enumerate(layers, start=1):
+        if isinstance(layer, LossLayer):
+            raise SettingError(
+                f"layer {number} is {layer!r}, a loss: give it as the second argument of Network"
+            )
+        if not isinstance(layer, Layer):
+            raise SettingError(
+                f"layer {number} is one of xbp.layers, or of your own, not "
+                f"{without_base(layer, Layer)}"
+            )
+    names = numbered(type(layer).__name__ for layer in layers)
+    named = dict(zip(names, layers, strict=False))
+    walk(named)
+    return named

@@ -1,0 +1,84 @@
+"""The mapping through which the parameters and the state of layers are read and written."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+from xbp.errors import DTypeError, ParameterNotFoundError, ShapeError
+from xbp.namespace import Array, dtype_name, namespace_of
+
+
+class Parameters(MutableMapping[str, Array]):
+    """Arrays by key, written through to the layers that own them.
+
+    ``params[key] -= learning_rate * grads[key]`` so trains on every library, on those whose arrays
+    cannot be changed too.
+    """
+
+    _attribute, _noun, _nouns = "params", "parameter", "parameters"
+
+    def __init__(self, places: Mapping[str, tuple[Any, str]]) -> None:
+        self.places = dict(places)
+
+    def __getitem__(self, key: str) -> Array:
+        try:
+            layer, attribute = self.places[key]
+        except KeyError:
+            raise ParameterNotFoundError(
+                f"there is no {self._noun} {key!r}: choose one of {', '.join(self) or 'none'}"
+            ) from None
+        return getattr(layer, attribute)
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        self._check(key, value)
+        layer, attribute = self.places[key]
+        setattr(layer, attribute, value)
+
+    def update(self, *others: Any, **more: Array) -> None:
+        """Assign to several, to all of them or, if one does not fit, to none."""
+        values: dict[str, Array] = dict(*others, **more)
+        for key, value in values.items():
+            self._check(key, value)
+        self.replace(values)
+
+    def replace(self, values: Mapping[str, Array]) -> None:
+        """Assign to several, whatever their dtypes and libraries."""
+        for key, value in values.items():
+            layer, attribute = self.places[key]
+            setattr(layer, attribute, value)
+
+    def _check(self, key: str, value: Array) -> None:
+        current = self[key]
+        if value is current:
+            return
+        where = f"{self._attribute}[{key!r}]"
+        namespace_of(current, value, where=where)
+        if value.shape != current.shape:
+            raise ShapeError(f"{where} has shape {tuple(current.shape)}, not {tuple(value.shape)}")
+        if value.dtype != current.dtype:
+            raise DTypeError(
+                f"{where} has dtype {dtype_name(current.dtype)}, not {dtype_name(value.dtype)}"
+            )
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(f"{self._attribute}[{key!r}] belongs to a layer and cannot be deleted")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{key}: {tuple(self[key].shape)}" for key in self)
+        return f"<{self._nouns} {shapes}>"
+
+
+class State(Parameters):
+    """Arrays that layers carry from step to step and that no gradient trains, by key."""
+
+    _attribute, _noun, _nouns = "state", "array of the state", "state"
+
+    def replace(self, values: Mapping[str, Array]) -> None:
+        """Assign copies to several: a layer may change its state in place."""
+        copies = {key: namespace_of(x).asarray(x, copy=True) for key, x in values.items()}
+        super().replace(copies)
