@@ -558,7 +558,6 @@ class Scale(Layer):
 
     def forward(self, x: Array) -> Array:
         self.x = x**self.power
-        self.output_shape = x.shape
         return self.a * self.x
 
     def backward(self, dout: Array) -> Array:

@@ -918,7 +918,6 @@ class Shift(Layer):
         self.a = arr(0.5, widest)
 
     def forward(self, x: Array) -> Array:
-        self.output_shape = x.shape
         return x + self.a
 
     def backward(self, dout: Array) -> Array:
@@ -1032,7 +1031,7 @@ class Scale(Layer):
         self.s = s
 
     def forward(self, x: Array) -> Array:
-        self.x, self.output_shape = x, x.shape
+        self.x = x
         return x * self.s
 
     def backward(self, dout: Array) -> Array:

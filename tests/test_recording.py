@@ -708,7 +708,6 @@ def test_a_layer_that_only_says_it_is_traceable_is_named() -> None:
         traceable = True
 
         def forward(self, x: Array) -> Array:
-            self.output_shape = x.shape
             return x * 2 if float(x[0, 0]) > 0 else x
 
         def backward(self, dout: Array) -> Array:

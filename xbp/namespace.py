@@ -4,7 +4,7 @@ The look-up is asked for by every operation of every layer, so its answer is kep
 """
 
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import array_api_compat
 
@@ -92,30 +92,18 @@ def _require_one_device(device: Any, other: Any, where: str) -> None:
         )
 
 
-class Place(NamedTuple):
-    """Where an array lives: its library, and its device, None while it is only being traced."""
-
-    namespace: Namespace
-    device: Any
-    kind: type
-
-
-def place_of(array: Array) -> Place:
-    """Return where an array lives."""
-    return Place(namespace_of(array), _place(array), type(array))
-
-
-def require_place(array: Array, place: Place, where: str) -> None:
-    """Raise an error unless an array lives there.
+def require_beside(array: Array, kind: type, device: Any, where: str) -> None:
+    """Raise an error unless an array lives beside one of which type and device were kept.
 
     Raises
     ------
     DTypeError, MixedBackendError
-        As `namespace_of` of two arrays.
+        As `namespace_of` of the two.
     """
     xp = namespace_of(array, where=where)
-    _require_one_library(place.namespace, xp, place.kind, type(array), where)
-    _require_one_device(_place(array), place.device, where)
+    if xp is not _namespaces[kind]:
+        _require_one_library(_namespaces[kind], xp, kind, type(array), where)
+    _require_one_device(_place(array), device, where)
 
 
 def _describe(thing: object) -> str:

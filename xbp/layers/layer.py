@@ -1,27 +1,17 @@
 """The base of all layers: what is checked of them, and the tree that they are."""
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
-from inspect import isdatadescriptor, isfunction
+from collections.abc import Iterator, Mapping
+from inspect import isdatadescriptor
 from typing import Any, ClassVar, Self
 
-from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
+from xbp.errors import DTypeError, SettingError, ShapeError
+from xbp.layers.checks import Checked
 from xbp.layers.parameters import Parameters, State
-from xbp.layers.tree import Structure, numbered, structure_of, walk
-from xbp.namespace import (
-    Array,
-    Place,
-    dtype_name,
-    is_number,
-    namespace_of,
-    place_of,
-    require_floating,
-    require_place,
-    require_real,
-)
+from xbp.layers.tree import Structure, numbered, structure_of
+from xbp.namespace import Array, namespace_of
 
 
-class Layer:
+class Layer(Checked):
     """A node of the computational graph: ``forward`` computes, ``backward`` sends derivatives back.
 
     A subclass writes both, keeps in ``forward`` what ``backward`` needs, and names its trainable
@@ -38,7 +28,7 @@ class Layer:
         The layer's name in messages; a network calls its layers ``Affine1``, ``Relu1`` ...
     symbol : str
         What stands for the layer in a computational graph; empty: its name.
-    output_shape : tuple of int or None
+    output_shape : tuple of int
         The shape of what ``forward`` last returned.
     param_names : tuple of str
         The attributes that hold trainable arrays.
@@ -68,12 +58,6 @@ class Layer:
     takes_numbers: ClassVar[bool] = False
     name: str = "Layer"
     symbol: ClassVar[str] = ""
-    output_shape: tuple[int, ...] | None = None
-
-    # Of the last forward.
-    _input_shapes: tuple[tuple[int, ...], ...] = ()
-    _output_place: Place | None = None
-    infers: bool = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -92,13 +76,6 @@ class Layer:
                         f"{cls.__name__}: {kind} names {name!r}, a property: it names attributes, "
                         "each of which holds an array"
                     )
-        for name, checked in _CHECKED.items():
-            if isfunction(method := cls.__dict__.get(name)):
-                setattr(cls, name, checked(method))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # No library's namespace can be copied or pickled.
-        return {name: value for name, value in vars(self).items() if name != "_output_place"}
 
     def __repr__(self) -> str:
         shapes = [
@@ -108,148 +85,11 @@ class Layer:
         ]
         return f"<{self.name}: {', '.join(shapes)}>" if shapes else f"<{self.name}>"
 
-    # What a subclass writes ----------------------------------------------------------------------
-
-    def forward(self, *inputs: Any) -> Any:
-        """Return the output, and keep what ``backward`` needs."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
-
-    def backward(self, dout: Any) -> Any:
-        """Return the derivative with respect to each input; dout is that of the output."""
-        raise NotImplementedError(f"{type(self).__name__} has no backward")
-
     def backward_params(self, dout: Array) -> None:
         """Compute the gradients of the parameters alone: all that a first layer is asked for."""
         self.backward(dout)
 
-    def infer(self, *inputs: Any) -> Any:
-        """Return the output where nothing is learned from it: by default that of ``forward``."""
-        return self.forward(*inputs)
-
-    # What is checked of it -----------------------------------------------------------------------
-
-    def _check_inputs(self, *inputs: Any) -> None:
-        """Raise an error unless ``forward`` can take these.
-
-        Raises
-        ------
-        DTypeError, MixedBackendError
-        """
-        operands = [x for x in inputs if not (self.takes_numbers and is_number(x))]
-        if operands:
-            params = (getattr(self, name) for name in self.param_names)
-            namespace_of(*operands, *params, where=self.name)
-            if self.takes_integers:
-                require_real(operands[0], self.name)
-            elif not self.takes_numbers:
-                require_floating(operands[0], self.name)
-
-    def _check_output(self, output: Any) -> None:
-        """Raise `DTypeError` unless ``forward`` has returned something."""
-        _require_value(output, self, "forward")
-
-    def _check_dout(self, dout: Any) -> None:
-        """Raise an error unless ``backward`` can take this.
-
-        Raises
-        ------
-        CallOrderError
-            Before ``forward``.
-        ShapeError, DTypeError, MixedBackendError
-            If it does not fit the output.
-        """
-        self._require_forward()
-        if self.takes_numbers and is_number(dout):
-            return
-        if self._output_place:  # None: that of numbers
-            require_place(dout, self._output_place, f"{self.name}.backward")
-        if dout.shape != self.output_shape:
-            raise ShapeError(
-                f"{self.name}.backward: the output had shape {tuple(self.output_shape or ())}, "
-                f"dout has {tuple(dout.shape)}"
-            )
-        require_real(dout, f"{self.name}.backward")
-
-    def _require_forward(self) -> None:
-        if self.output_shape is None:
-            raise CallOrderError(
-                f"{self.name}: backward was called before forward: call forward first, it keeps "
-                "what backward needs"
-            )
-
-    def _check_gradients(self, gradients: Any) -> None:
-        """Raise an error unless ``backward`` has returned derivatives that fit the inputs.
-
-        Raises
-        ------
-        ShapeError, DTypeError
-        """
-        if not self.takes_integers:
-            _require_value(gradients, self, "backward")
-        several = gradients if isinstance(gradients, tuple) else (gradients,)
-        for gradient, shape in zip(several, self._input_shapes, strict=False):
-            found = getattr(gradient, "shape", shape)
-            if found != shape:
-                raise ShapeError(
-                    f"{self.name}.backward: the input had shape {tuple(shape)}, the derivative "
-                    f"with respect to it has {tuple(found)}"
-                )
-
-    def _run_forward(self, forward: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
-        self._check_inputs(*inputs)
-        before = self._state_beside(inputs) if self.state_names else {}
-        if self.infers and type(self).infer is not Layer.infer:
-            self.infers = False  # so that it may call forward
-            output = self.infer(*inputs)
-            self.infers = True
-        else:
-            output = forward(self, *inputs)
-        self._check_output(output)
-        for name, (shape, dtype) in before.items():
-            self._check_state(name, shape, dtype)
-        self._input_shapes = tuple(getattr(x, "shape", ()) for x in inputs)
-        self.output_shape = getattr(output, "shape", ())
-        self._output_place = place_of(output) if hasattr(output, "shape") else None
-        return output
-
-    def _state_beside(self, inputs: tuple[Any, ...]) -> dict[str, tuple[Any, Any]]:
-        """Let the state be arrays, and return their shapes and dtypes."""
-        array = next((x for x in inputs if hasattr(x, "dtype")), None)
-        if array is not None:
-            place = place_of(array)
-            self.place_state(place.namespace, place.device, array.dtype)
-        state = {name: getattr(self, name) for name in self.state_names}
-        return {name: (value.shape, value.dtype) for name, value in state.items()}
-
-    def place_state(self, xp: Any, device: Any, dtype: Any) -> None:
-        """Make arrays of what the state was given as: numbers, or tuples of numbers."""
-        for name in self.state_names:
-            value = getattr(self, name)
-            if not hasattr(value, "shape"):
-                array = xp.asarray(value, device=device)
-                kind = dtype if xp.isdtype(array.dtype, "real floating") else xp.int32
-                setattr(self, name, xp.astype(array, kind))
-
-    def _check_state(self, name: str, shape: Any, dtype: Any) -> None:
-        value = getattr(self, name)
-        if getattr(value, "shape", None) != shape:
-            found = tuple(value.shape) if hasattr(value, "shape") else repr(value)
-            raise ShapeError(
-                f"{self.name}: forward changed self.{name} from an array of shape {tuple(shape)} "
-                f"to {found}: what state_names names keeps its shape"
-            )
-        if value.dtype != dtype:
-            raise DTypeError(
-                f"{self.name}: forward changed self.{name} from {dtype_name(dtype)} to "
-                f"{dtype_name(value.dtype)}: what state_names names keeps its dtype"
-            )
-
     # The tree that it is -------------------------------------------------------------------------
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of what ``forward`` was last given first."""
-        return self._input_shapes[0]
 
     @property
     def children(self) -> "dict[str, Layer]":
@@ -319,16 +159,21 @@ class Layer:
 
     def for_inference(self) -> Self:
         """Return a copy that infers: what it does leaves nothing in this layer."""
-        copy = self.copied({})
-        for layer in walk({"": copy}).values():
-            layer.infers = True
+        copies: dict[int, Any] = {}
+        copy = self.copied(copies)
+        for part in copies.values():
+            if isinstance(part, Layer):
+                part.infers = True
         return copy
 
     def copied(self, known: dict[int, Any]) -> Self:
         """Return a copy of the layer, of the containers among its attributes, and of its state."""
         copy = known[id(self)] = object.__new__(type(self))
-        for name, value in vars(self).items():
-            copy.__dict__[name] = _copied(value, known)
+        own = copy.__dict__
+        own.update(self.__dict__)
+        for name, value in self.__dict__.items():
+            if type(value) in _COPIED or isinstance(value, Layer):
+                own[name] = _copied(value, known)
         for name in self.state_names:
             value = getattr(self, name)
             if hasattr(value, "__dlpack__"):
@@ -336,7 +181,8 @@ class Layer:
         return copy
 
 
-_CONTAINERS = (dict, list, tuple)
+_CONTAINERS = frozenset([dict, list, tuple])
+_COPIED = _CONTAINERS | {set}
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
@@ -348,7 +194,7 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
     if type(value) is tuple:
         copy = known[id(value)] = tuple(_copied(part, known) for part in value)
         return copy
-    if type(value) not in (dict, list, set):
+    if type(value) not in _COPIED:
         return value
     copy = known[id(value)] = type(value)()
     if type(value) is dict:
@@ -379,11 +225,12 @@ def run_backward_params(layer: Layer, dout: Array) -> None:
     """Let a layer leave the gradients of its parameters, of which no more is asked."""
     for kind in type(layer).__mro__:
         if "backward_params" in vars(kind):
-            return layer.backward_params(dout)
+            layer.check_dout(dout)
+            layer.backward_params(dout)
+            return
         if "backward" in vars(kind):  # what it leaves is known to this class alone
             break
     layer.backward(dout)
-    return None
 
 
 def gradients_left(params: Parameters) -> dict[str, Array]:
@@ -413,53 +260,3 @@ def _gradient_left(layer: Layer, attribute: str) -> Array:
             f"d{attribute} of shape {tuple(gradient.shape)}: sum it over the batch"
         )
     return gradient
-
-
-def _require_value(value: Any, layer: Layer, method: str) -> None:
-    if value is None:
-        raise DTypeError(
-            f"{layer.name}.{method} returned None: it ends with return, and what it has computed"
-        )
-
-
-# Around a method: the checks, once, by that which is called from outside and not by super().
-
-
-def _around_forward(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def forward(self: Layer, *inputs: Any) -> Any:
-        if type(self).forward is not forward:
-            return method(self, *inputs)
-        return self._run_forward(method, inputs)
-
-    return forward
-
-
-def _around_backward(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def backward(self: Layer, *douts: Any) -> Any:
-        if type(self).backward is not backward:
-            return method(self, *douts)
-        self._check_dout(*douts)
-        gradients = method(self, *douts)
-        self._check_gradients(gradients)
-        return gradients
-
-    return backward
-
-
-def _around_backward_params(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def backward_params(self: Layer, dout: Any) -> None:
-        if type(self).backward_params is backward_params:
-            self._check_dout(dout)
-        method(self, dout)
-
-    return backward_params
-
-
-_CHECKED = {
-    "forward": _around_forward,
-    "backward": _around_backward,
-    "backward_params": _around_backward_params,
-}

@@ -19,7 +19,6 @@ from xbp.namespace import (
     is_number,
     namespace_of,
     python_number,
-    require_floating,
 )
 
 
@@ -107,13 +106,18 @@ class LossLayer(Layer):
         shape = self.input_shape
         return dx if shape == dx.shape else namespace_of(dx).reshape(dx, shape)
 
-    def _check_inputs(self, *inputs: Any) -> None:
-        arrays = [x for x in inputs[1:] if not is_number(x)]  # the label of one sample
-        namespace_of(inputs[0], *arrays, where=self.name)
-        require_floating(inputs[0], self.name)
+    def check_inputs(self, x: Any, *others: Any) -> None:
+        """Raise an error unless these are outputs and targets; of one sample that may be a number.
 
-    def _check_output(self, output: Any) -> None:
-        super()._check_output(output)
+        Raises
+        ------
+        DTypeError, MixedBackendError
+        """
+        super().check_inputs(x, *(t for t in others if not is_number(t)))
+
+    def check_output(self, output: Any) -> None:
+        """Raise `ShapeError` unless ``forward`` has returned one number, as an array."""
+        super().check_output(output)
         if getattr(output, "shape", None) != ():
             is_array = hasattr(output, "shape")
             what = f"shape {tuple(output.shape)}" if is_array else type(output).__name__
@@ -122,16 +126,22 @@ class LossLayer(Layer):
                 "mean over the batch"
             )
 
-    def _check_dout(self, dout: Any = 1) -> None:
+    def check_dout(self, dout: Any = 1) -> None:
+        """Raise an error unless this is a number, or an array of one.
+
+        Raises
+        ------
+        CallOrderError, ShapeError, DTypeError, MixedBackendError
+        """
+        shape = self.last_call.output_shape
         if is_number(dout):
-            self._require_forward()
             return
-        if getattr(dout, "shape", ()) != () and self.output_shape is not None:
+        if getattr(dout, "shape", shape) != shape:
             raise ShapeError(
                 f"{self.name}.backward: the loss is one number, and so is dout, but it has shape "
                 f"{tuple(dout.shape)}"
             )
-        super()._check_dout(dout)
+        super().check_dout(dout)
 
     def slope(self) -> Array:
         """Return the derivative of each sample's loss with respect to its outputs, ``(N, C)``.

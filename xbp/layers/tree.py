@@ -29,6 +29,8 @@ class Structure(NamedTuple):
     params: Parameters
     state_keys: dict[str, dict[str, str]]
     state: State
+    # Those of the layers at the root that hold a parameter, or whose children do.
+    trained: frozenset[str]
 
 
 def structure_of(layers: Mapping[str, Any], *, is_numbered: bool = True) -> Structure:
@@ -44,6 +46,7 @@ def structure_of(layers: Mapping[str, Any], *, is_numbered: bool = True) -> Stru
         Parameters(_places(found, param_keys)),
         state_keys,
         State(_places(found, state_keys)),
+        frozenset(path.partition(".")[0] for path, keys in param_keys.items() if keys),
     )
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import dropwhile
 from math import isclose, isnan, prod
 from typing import Any, Self
 
@@ -182,11 +183,12 @@ class Network:
         """Return the structure of the layers that the network has now."""
         if not all(isinstance(layer, Layer) for layer in self.layers.values()):
             named_parts(self.layers.values(), self.last_layer)
-        found = walk(self._parts)
-        if list(found.items()) != list(self._structure.layers.items()):
+        structure = self._structure
+        if structure is None or list(walk(self._parts).items()) != list(structure.layers.items()):
             named_parts(self.layers.values(), self.last_layer)
-            self._take(structure_of(self._parts))
-        return self._structure
+            structure = structure_of(self._parts)
+            self._take(structure)
+        return structure
 
     def _take(self, structure: Structure) -> None:
         """Let this be the structure: layers are called by the way to them."""
@@ -204,7 +206,7 @@ class Network:
                         f"{kind}[{key!r}] is not on {backend!r}: move it there with "
                         "backend.asarray(...), or name its own backend"
                     )
-        self._structure = structure
+        self._structure: Structure | None = structure
 
     @property
     def dtype(self) -> str:
@@ -373,14 +375,14 @@ class Network:
         ------
         CallOrderError
         """
-        layers = list(self.layers.values())
+        structure = self._structure or self._up_to_date()
+        dout = self.last_layer.backward()
         # The derivative with respect to the data is read by nobody, and is a third of the work.
-        while layers and not layers[0].params:
-            del layers[0]
-        if layers:
-            first, *rest = layers
-            run_backward_params(first, run_backward(rest, self.last_layer.backward()))
-        return gradients_left(self.params)
+        names = dropwhile(lambda name: name not in structure.trained, self.layers)
+        trained = [self.layers[name] for name in names]
+        if trained:
+            run_backward_params(trained[0], run_backward(trained[1:], dout))
+        return gradients_left(structure.params)
 
     def loss_and_gradient(
         self, params: Mapping[str, Array], x: Array, t: Array
@@ -519,7 +521,7 @@ class Network:
                 raise ShapeError(
                     f"params[{key!r}] has shape {tuple(shape)}, not {tuple(value.shape)}"
                 )
-        network = self._copy()
+        network = self._copy({})
         network.params.replace(params)
         if state is not None:
             network.state.replace(state)
@@ -527,19 +529,20 @@ class Network:
 
     def for_inference(self) -> Self:
         """Return a copy whose layers infer: what it does leaves nothing in this network."""
-        network = self._copy()
-        for layer in network._structure.layers.values():
-            layer.infers = True
+        copies: dict[int, Any] = {}
+        network = self._copy(copies)
+        for copy in copies.values():
+            if isinstance(copy, Layer):
+                copy.infers = True
         return network
 
-    def _copy(self) -> Self:
+    def _copy(self, known: dict[int, Any]) -> Self:
         self._up_to_date()
         network = object.__new__(type(self))
         network.__dict__.update(self.__dict__)
-        known: dict[int, Any] = {}
         network.layers = {name: layer.copied(known) for name, layer in self.layers.items()}
         network.last_layer = self.last_layer.copied(known)
-        network._structure = structure_of(network._parts)
+        network._structure = None
         return network
 
 

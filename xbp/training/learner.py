@@ -201,7 +201,7 @@ def attributes_of(part: Part) -> dict[str, Any]:
 
 _OF_A_NETWORK = ("layers", "last_layer", "_structure", "backend")
 # What is noted of each call.
-_OF_ANY_LAYER = ("_input_shapes", "_output_place", "output_shape")
+_OF_ANY_LAYER = ("_call",)
 
 
 def _arrays_of(network: Network) -> dict[str, dict[str, Array]]:

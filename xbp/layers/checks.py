@@ -1,0 +1,247 @@
+"""What is checked of every layer, whoever wrote it: around its ``forward`` and its ``backward``.
+
+Checks look at libraries, devices, dtypes and shapes, never at values: nothing waits for the device.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import isfunction
+from typing import Any, ClassVar, NamedTuple
+
+from xbp.errors import CallOrderError, DTypeError, ShapeError
+from xbp.namespace import (
+    Namespace,
+    dtype_name,
+    is_number,
+    kind_of,
+    namespace_of,
+    require_beside,
+    require_floating,
+    require_real,
+)
+
+Shape = tuple[int, ...]
+
+
+class Call(NamedTuple):
+    """What is kept of a ``forward``: shapes, and where the output lives."""
+
+    input_shapes: tuple[Shape, ...]
+    output_shape: Shape
+    # Of the output; none of a number.
+    kind: type | None
+    device: Any
+
+
+class Checked:
+    """The base of layers: checks what goes into a subclass's methods, and what comes out."""
+
+    name: str
+    param_names: ClassVar[tuple[str, ...]]
+    state_names: ClassVar[tuple[str, ...]]
+    takes_integers: ClassVar[bool]
+    takes_numbers: ClassVar[bool]
+
+    # Whether this is a copy that infers.
+    infers: bool = False
+    _call: Call | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, around in (("forward", _around_forward), ("backward", _around_backward)):
+            if isfunction(method := cls.__dict__.get(name)):
+                setattr(cls, name, around(method))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Not every library's device can be copied or pickled.
+        return {name: value for name, value in vars(self).items() if name != "_call"}
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return the output, and keep what ``backward`` needs."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, dout: Any) -> Any:
+        """Return the derivative with respect to each input; dout is that of the output."""
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def infer(self, *inputs: Any) -> Any:
+        """Return the output where nothing is learned from it: by default that of ``forward``."""
+        return self.forward(*inputs)
+
+    @property
+    def input_shape(self) -> Shape:
+        """The shape of what ``forward`` was last given first."""
+        return self.last_call.input_shapes[0]
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of what ``forward`` last returned."""
+        return self.last_call.output_shape
+
+    @property
+    def last_call(self) -> Call:
+        """What is kept of the last ``forward``.
+
+        Raises
+        ------
+        CallOrderError
+            If there was none.
+        """
+        if self._call is None:
+            raise CallOrderError(
+                f"{self.name}: backward was called before forward: call forward first, it keeps "
+                "what backward needs"
+            )
+        return self._call
+
+    def check_inputs(self, x: Any, *others: Any) -> None:
+        """Raise an error unless ``forward`` can take these.
+
+        Raises
+        ------
+        DTypeError, MixedBackendError
+        """
+        name, params = self.name, [getattr(self, name) for name in self.param_names]
+        if self.takes_numbers:
+            operands = [operand for operand in (x, *others) if not is_number(operand)]
+            if operands:
+                namespace_of(*operands, *params, where=name)
+            return
+        namespace_of(x, *others, *params, where=name)
+        if kind_of(x) != "real floating":
+            (require_real if self.takes_integers else require_floating)(x, name)
+
+    def check_output(self, output: Any) -> None:
+        """Raise `DTypeError` unless ``forward`` has returned something."""
+        if output is None:
+            raise self._nothing_returned("forward")
+
+    def check_dout(self, dout: Any) -> None:
+        """Raise an error unless ``backward`` can take this.
+
+        Raises
+        ------
+        CallOrderError
+            Before ``forward``.
+        ShapeError, DTypeError, MixedBackendError
+            If it does not fit the output.
+        """
+        call = self.last_call
+        if self.takes_numbers and is_number(dout):
+            return
+        where = f"{self.name}.backward"
+        _, shape, kind, device = call
+        if kind is None:
+            namespace_of(dout, where=where)
+        elif type(dout) is not kind or getattr(dout, "device", None) is not device:
+            require_beside(dout, kind, device, where)
+        if dout.shape != shape:
+            raise ShapeError(
+                f"{where}: the output had shape {tuple(shape)}, dout has {tuple(dout.shape)}"
+            )
+        require_real(dout, where)
+
+    def check_gradients(self, gradients: Any) -> None:
+        """Raise an error unless ``backward`` has returned derivatives that fit the inputs.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+        """
+        if gradients is None and not self.takes_integers:
+            raise self._nothing_returned("backward")
+        several = gradients if isinstance(gradients, tuple) else (gradients,)
+        for gradient, shape in zip(several, self.last_call.input_shapes, strict=False):
+            if (found := getattr(gradient, "shape", shape)) != shape:
+                raise ShapeError(
+                    f"{self.name}.backward: the input had shape {tuple(shape)}, the derivative "
+                    f"with respect to it has {tuple(found)}"
+                )
+
+    def place_state(self, xp: Namespace, device: Any, dtype: Any) -> None:
+        """Make arrays of what the state was given as: numbers, or tuples of numbers."""
+        for name in self.state_names:
+            value = getattr(self, name)
+            if not hasattr(value, "shape"):
+                array = xp.asarray(value, device=device)
+                kind = dtype if xp.isdtype(array.dtype, "real floating") else xp.int32
+                setattr(self, name, xp.astype(array, kind))
+
+    def check_state(self, before: dict[str, tuple[Shape, Any]]) -> None:
+        """Raise an error unless the state has kept its shapes and dtypes.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+        """
+        for name, (shape, dtype) in before.items():
+            value = getattr(self, name)
+            if getattr(value, "shape", None) != shape:
+                found = tuple(value.shape) if hasattr(value, "shape") else repr(value)
+                raise ShapeError(
+                    f"{self.name}: forward changed self.{name} from an array of shape "
+                    f"{tuple(shape)} to {found}: what state_names names keeps its shape"
+                )
+            if value.dtype != dtype:
+                raise DTypeError(
+                    f"{self.name}: forward changed self.{name} from {dtype_name(dtype)} to "
+                    f"{dtype_name(value.dtype)}: what state_names names keeps its dtype"
+                )
+
+    def _state_beside(self, inputs: tuple[Any, ...]) -> dict[str, tuple[Shape, Any]]:
+        """Let the state be arrays, and return their shapes and dtypes."""
+        x = next((x for x in inputs if hasattr(x, "dtype")), None)
+        if x is not None:
+            self.place_state(namespace_of(x), getattr(x, "device", None), x.dtype)
+        state = {name: getattr(self, name) for name in self.state_names}
+        return {name: (value.shape, value.dtype) for name, value in state.items()}
+
+    def _nothing_returned(self, method: str) -> DTypeError:
+        return DTypeError(
+            f"{self.name}.{method} returned None: it ends with return, and what it has computed"
+        )
+
+
+# The checks are done once, by the method that is called from outside, not by those that this calls
+# by super().
+
+
+def _around_forward(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def forward(self: Any, *inputs: Any) -> Any:
+        if type(self).forward is not forward:
+            return method(self, *inputs)
+        self.check_inputs(*inputs)
+        before = self._state_beside(inputs) if self.state_names else None
+        if self.infers and type(self).infer is not Checked.infer:
+            self.infers = False  # it may call forward
+            output = self.infer(*inputs)
+            self.infers = True
+        else:
+            output = method(self, *inputs)
+        self.check_output(output)
+        if before:
+            self.check_state(before)
+        shapes = tuple([getattr(x, "shape", ()) for x in inputs])
+        if hasattr(output, "shape"):
+            namespace_of(output)
+            device = getattr(output, "device", None)
+            self._call = Call(shapes, output.shape, type(output), device)
+        else:  # of numbers
+            self._call = Call(shapes, (), None, None)
+        return output
+
+    return forward
+
+
+def _around_backward(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def backward(self: Any, *douts: Any) -> Any:
+        if type(self).backward is not backward:
+            return method(self, *douts)
+        self.check_dout(*douts)
+        gradients = method(self, *douts)
+        self.check_gradients(gradients)
+        return gradients
+
+    return backward
