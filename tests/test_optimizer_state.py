@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from support import arr, backend, dtype_of, except_slow, host, other, widest
+from support import arr, backend, dtype_of, except_slow, host, other, precise, widest
 
 import xbp
 from xbp import SGD, Adam, Momentum, Network, Optimizer, Trainer, TwoLayerNet
@@ -621,6 +621,24 @@ def test_names_that_make_no_sense(names: Any, message: str) -> None:
 # What a trace cannot see --------------------------------------------------------------------------
 
 CALLS = [0]
+
+
+class SetAnew(SGD):
+    """Sets what is known by another object that is equal to it."""
+
+    state_names = ("lr",)
+
+    def __init__(self) -> None:
+        super().__init__(0.1)
+        self.factor = 1000.0
+
+    def update(self, params: Any, grads: Any) -> None:
+        self.factor = float("1000")
+        super().update(params, {key: value * (self.factor / 1000) for key, value in grads.items()})
+
+
+def test_what_is_set_to_the_same_has_not_changed() -> None:
+    assert_same(fit(SetAnew(), 8), fit(SGD(0.1), 8), rtol=precise(1e-12, 1e-5))
 
 
 class Outside(Optimizer):

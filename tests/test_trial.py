@@ -201,6 +201,26 @@ def test_a_layer_that_remembers_is_named(kind: Callable[[], Layer], attribute: s
         np.testing.assert_array_equal(host(W), before[key])
 
 
+CALLS: list[int] = []
+
+
+class CountedElsewhere(SoftmaxWithLoss):
+    """Tells another loss each time, and the same gradient."""
+
+    traceable = True
+
+    def forward(self, x: Array, t: Array) -> Array:
+        CALLS.append(1)
+        return super().forward(x, t) * (1 + 1 / len(CALLS))
+
+
+@pytest.mark.skipif(not traces, reason="traces nothing")
+def test_a_loss_that_remembers_elsewhere_is_named() -> None:
+    layers = network().layers.values()
+    with pytest.raises(TracingError, match=r"the loss depends on the calls .* CountedElsewhere"):
+        fit(xbp.Network([*layers], CountedElsewhere()))
+
+
 @pytest.mark.skipif(not traces, reason="traces nothing")
 def test_a_layer_that_is_random_now_and_then_is_named() -> None:
     learner, state = Learner(network(Rarely()), xbp.SGD(0.1)), random.getstate()
