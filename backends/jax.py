@@ -4,6 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from operator import is_not
+from threading import Lock
 from typing import Any, cast
 
 import jax
@@ -14,6 +16,14 @@ from xbp.backend import Backend, Function, Work
 from xbp.errors import DTypeError, TracingError, XbpError
 from xbp.namespace import Array
 from xbp.recording import untraceable
+
+# Compiled loops by the structure of what they do: the ones used last.
+_loops: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+_MOST_LOOPS = 16
+
+# Bytes from which on data are not copied.
+_LARGE = 2**26
+_lock = Lock()
 
 
 class JaxBackend(Backend):
@@ -119,30 +129,81 @@ class JaxBackend(Backend):
         """Return one compiled loop, that uses the memory of the state again and again."""
         if work.state is None:
             return super().loop(work)
+        compiled = self._compiled_loop(work)
+        length, padded = self.loop_length, _Padded()
 
-        def run(state: Any, rows: Array, others: tuple[Array, ...]) -> tuple[Any, Array]:
+        def run_on_own_state(rows: Array, *others: Array) -> Array:
+            # A copy: what the state was before is its owner's, and stays.
+            own = jax.tree.map(jax.numpy.copy, _ordered(work.state))
+            count = rows.shape[0]
+            rows = jax.numpy.pad(rows, ((0, length - count), (0, 0)))
+            work.state, results = compiled(own, rows, count, padded(others))
+            return results[:count]
+
+        return run_on_own_state
+
+    def _compiled_loop(self, work: Work) -> Callable[..., Any]:
+        """Return the loop of a work, compiled once for all works of its structure."""
+        structure = work.structure
+        if structure is None:
+            return self._loop_of(work)
+        key = (self.device, structure)
+        with _lock:
+            if key not in _loops:
+                _loops[key] = self._loop_of(work.without_arrays())
+                if len(_loops) > _MOST_LOOPS:
+                    _loops.popitem(last=False)
+            _loops.move_to_end(key)
+            return _loops[key]
+
+    def _loop_of(self, work: Work) -> Callable[..., Any]:
+        # How many rows there are, and the number of samples up to some, change nothing in what is
+        # compiled.
+        def run(state: Any, rows: Array, count: int, others: tuple[Array, ...]) -> Any:
             def step(state: Any, row: Array) -> tuple[Any, Array]:
                 bound = work.bound_to(_plain(state))
                 result = bound.step(row, *others)
                 return _ordered(bound.state), result
 
-            last, results = jax.lax.scan(step, _ordered(state), rows)
+            def body(i: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
+                state, result = step(carry[0], rows[i])
+                return state, carry[1].at[i].set(result)
+
+            _, result = jax.eval_shape(step, _ordered(state), rows[0])
+            results = jax.numpy.zeros((rows.shape[0], *result.shape), result.dtype)
+            last, results = jax.lax.fori_loop(0, count, body, (_ordered(state), results))
             return _plain(last), results
 
-        compiled = self.compile(run, donate=[0])
-
-        def run_on_own_state(rows: Array, *others: Array) -> Array:
-            # A copy: what the state was before is its owner's, and stays.
-            own = jax.tree.map(jax.numpy.copy, _ordered(work.state))
-            work.state, results = compiled(own, rows, others)
-            return results
-
-        return run_on_own_state
+        return self.compile(run, donate=[0])
 
     def scope(self) -> AbstractContextManager[Any]:
         """Make new arrays on this device."""
         device: AbstractContextManager[Any] = jax.default_device(self.native_device)
         return device
+
+
+class _Padded:
+    """Adds samples that no row is of, so that data of another length ask for no other program.
+
+    That is done once for the same data, and not where they are large: there a program is soon made.
+    """
+
+    def __init__(self) -> None:
+        self.given: tuple[Array, ...] = ()
+        self.found: tuple[Array, ...] = ()
+
+    def __call__(self, others: tuple[Array, ...]) -> tuple[Array, ...]:
+        if len(others) != len(self.given) or any(map(is_not, others, self.given)):
+            self.given, self.found = others, tuple(map(_padded, others))
+        return self.found
+
+
+def _padded(x: Array) -> Array:
+    if x.ndim == 0 or x.nbytes > _LARGE:
+        return x
+    step = 1 << max(x.shape[0].bit_length() - 4, 0)
+    more = -x.shape[0] % step
+    return jax.numpy.pad(x, ((0, more), *[(0, 0)] * (x.ndim - 1))) if more else x
 
 
 @cache

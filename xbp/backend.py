@@ -4,7 +4,7 @@ A backend is met only at the doors, where arrays are created, moved, compiled an
 Inside a layer the arrays themselves say what to do.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, cast
@@ -23,6 +23,13 @@ class Work(Protocol):
     """What `Backend.loop` does: one step after the other, each of which changes its state."""
 
     state: Any
+
+    @property
+    def structure(self) -> Hashable:
+        """Works of one structure do the same to their states; None: there is no other like this."""
+
+    def without_arrays(self) -> "Work":
+        """Return a work of the same structure that keeps no array alive."""
 
     def step(self, row: Array, /, *others: Array) -> Array: ...  # noqa: D102
     def bound_to(self, state: Any) -> "Work": ...  # noqa: D102

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import dropwhile
 from math import isclose, isnan, prod
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from xbp.backend import Backend
 from xbp.checkable import losses_by_parameter, widened_copy, widened_samples
@@ -34,6 +34,12 @@ _STEP = 1e-4
 
 # How far an element is moved so that a batch of other losses is not the same.
 _FAR = 0.5
+
+
+class Shaped(NamedTuple):
+    """Stands for an array, of which only the shape is known."""
+
+    shape: tuple[int, ...]
 
 
 class Network:
@@ -78,6 +84,9 @@ class Network:
     >>> network.predict(np.array([0.0]))
     array([0.5, 0.5])
     """
+
+    # None of a copy that nobody has asked for it.
+    _structure: Structure | None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -184,7 +193,9 @@ class Network:
         if not all(isinstance(layer, Layer) for layer in self.layers.values()):
             named_parts(self.layers.values(), self.last_layer)
         structure = self._structure
-        if structure is None or list(walk(self._parts).items()) != list(structure.layers.items()):
+        if structure is None:  # of a copy, whose layers have names and fit the backend
+            structure = self._structure = structure_of(self._parts)
+        elif list(walk(self._parts).items()) != list(structure.layers.items()):
             named_parts(self.layers.values(), self.last_layer)
             structure = structure_of(self._parts)
             self._take(structure)
@@ -206,7 +217,7 @@ class Network:
                         f"{kind}[{key!r}] is not on {backend!r}: move it there with "
                         "backend.asarray(...), or name its own backend"
                     )
-        self._structure: Structure | None = structure
+        self._structure = structure
 
     @property
     def dtype(self) -> str:
@@ -534,6 +545,17 @@ class Network:
         for copy in copies.values():
             if isinstance(copy, Layer):
                 copy.infers = True
+        return network
+
+    def without_arrays(self) -> Self:
+        """Return a network of the same structure that keeps no array alive: only to be bound."""
+        network = self._copy({})
+        for layer in network.all_layers.values():
+            for name, value in list(vars(layer).items()):
+                if hasattr(value, "__dlpack__"):
+                    delattr(layer, name)
+        shapes = {key: Shaped(tuple(W.shape)) for key, W in self.params.items()}
+        network.params.replace(shapes)
         return network
 
     def _copy(self, known: dict[int, Any]) -> Self:

@@ -1,6 +1,6 @@
 """One step of learning: mini-batch, gradient, update."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from copy import copy, deepcopy
 from hashlib import blake2b
@@ -151,6 +151,30 @@ class Learner:
         held = contents(attributes_of(part)).items()
         return [(path, _comparable(value, backend)) for path, value in held if path not in left]
 
+    @property
+    def structure(self) -> Hashable:
+        """What a trace has for good, of what is xbp's own: with that it is another learner's, too.
+
+        None if a part is somebody else's, of which nobody can say all that it computes.
+        """
+        network, optimizer = self.network, self.optimizer
+        if self.is_strange or strange_parts(network) or optimizer.unnamed:
+            return None
+        kind = type(optimizer)
+        layers = [
+            (path, kind, kind.forward, kind.backward, *_settings_of(layer))
+            for path, layer in network.all_layers.items()
+            for kind in [type(layer)]
+        ]
+        return type(network), kind, kind.update, tuple(layers)
+
+    def without_arrays(self) -> Self:
+        """Return a learner of the same structure that keeps no array alive."""
+        bare = copy(self)
+        bare.network = self.network.without_arrays()
+        bare.optimizer = self.optimizer.bound_to(dict.fromkeys(self.optimizer.state or ()))
+        return bare
+
     def settle(self) -> None:
         """Let what was a Python number be one again: a compiled step makes arrays of numbers.
 
@@ -211,6 +235,10 @@ def _arrays_of(network: Network) -> dict[str, dict[str, Array]]:
 def _numbers_of(layer: Layer) -> list[Any]:
     """Return the settings of a layer of xbp's own: its arrays are what the last pass has left."""
     return [pair for pair in vars(layer).items() if type(pair[1]) in (bool, int, float)]
+
+
+def _settings_of(layer: Layer) -> list[tuple[str, Any]]:
+    return [pair for pair in vars(layer).items() if type(pair[1]) in (bool, int, float, str)]
 
 
 def _comparable(value: Any, backend: Backend) -> tuple[Any, ...]:
