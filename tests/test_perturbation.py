@@ -10,7 +10,16 @@ from support import arr, backend, except_slow, host, precise, widest
 
 import xbp
 from xbp.differences import moved
-from xbp.layers import Affine, IdentityWithLoss, Layer, LossLayer, Relu, SoftmaxWithLoss
+from xbp.errors import SettingError
+from xbp.layers import (
+    Affine,
+    IdentityWithLoss,
+    Layer,
+    LossLayer,
+    Relu,
+    Residual,
+    SoftmaxWithLoss,
+)
 from xbp.namespace import Array, namespace_of
 from xbp.networks.perturbation import perturbed_outputs
 from xbp.testing import NetworkCase, network_cases
@@ -232,20 +241,17 @@ def alone(network: xbp.Network, x: Array, t: Array) -> dict[str, Array]:
 @except_slow
 @pytest.mark.filterwarnings("ignore:numerical_gradient. the function gives the same number")
 @pytest.mark.parametrize(
-    ("loss", "network_type", "layers", "verdict"),
+    ("loss", "network_type", "verdict"),
     [
-        (Half, xbp.Network, [], "wrong"),
-        (HalfAll, xbp.Network, [], "wrong"),
-        (HalfRight, xbp.Network, [], "ok"),
-        (IdentityWithLoss, Penalized, [], "wrong"),
-        (IdentityWithLoss, xbp.Network, [Lying()], "ok"),
+        (Half, xbp.Network, "wrong"),
+        (HalfAll, xbp.Network, "wrong"),
+        (HalfRight, xbp.Network, "ok"),
+        (IdentityWithLoss, Penalized, "wrong"),
     ],
-    ids=["half", "losses", "right", "network", "layer"],
+    ids=["half", "losses", "right", "network"],
 )
-def test_the_loss_is_that_of_the_network(
-    loss: Any, network_type: Any, layers: Any, verdict: str
-) -> None:
-    network = network_type([*net().layers.values(), *layers], loss())
+def test_the_loss_is_that_of_the_network(loss: Any, network_type: Any, verdict: str) -> None:
+    network = network_type([*net().layers.values()], loss())
     x, t = data()[0], arr([[1.0, 0.0, 0.5], [0.0, 2.0, 1.0]], widest)
     for key, expected in alone(network, x, t).items():
         found = host(network.numerical_gradient(x, t)[key])
@@ -261,3 +267,30 @@ def test_no_backward_is_involved(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(layer, "backward")
     monkeypatch.delattr(Affine, "backward_params")
     assert net().numerical_gradient(*data()).keys() == {"W1", "b1", "W2", "b2"}
+
+
+# What is said is verified ------------------------------------------------------------------------
+
+
+def lying(layer: Layer) -> xbp.Network:
+    first, relu, second = net().layers.values()
+    return xbp.Network([first, relu, layer, second], SoftmaxWithLoss())
+
+
+def test_a_layer_that_is_not_samplewise_is_named_with_file_and_line() -> None:
+    message = r"test_perturbation\.py, line \d+: Lying says samplewise = True, but Lying1\.forward"
+    for call in (xbp.gradient_check, lambda net, x, t: net.numerical_gradient(x, t)):
+        with pytest.raises(SettingError, match=message):
+            call(lying(Lying()), *data())
+        with pytest.raises(SettingError, match=message.replace("Lying1", "Residual1")):
+            call(lying(Residual(Lying())), *data())
+    assert xbp.gradient_check(lying(Centred()), *data()).passed
+    x, t = data()
+    # Of a single sample nothing can be told.
+    lying(Lying()).numerical_gradient(x[:1, ...], t[:1])
+
+
+def test_a_class_without_a_file_is_named() -> None:
+    made: Any = type("Made", (Lying,), {"samplewise": True, "__module__": "nowhere"})
+    with pytest.raises(SettingError, match=r"^Made says samplewise = True, but Made1\.forward"):
+        lying(made()).numerical_gradient(*data())

@@ -26,6 +26,7 @@ from xbp.layers.tree import Structure, structure_of, walk
 from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
 from xbp.networks.construction import affine_stack, check_kind, named_parts
 from xbp.networks.perturbation import perturbed_losses
+from xbp.networks.samplewise import require_samplewise
 from xbp.registry import backend_of, get_backend
 from xbp.settings import positive_number
 
@@ -489,6 +490,7 @@ class Network:
         key = next((key for key, size in sizes.items() if size), None)
         if not self.samplewise or self.state or self.last_layer.params or key is None:
             return False
+        require_samplewise(self.layers.values(), x)
         W, last = self.params[key], sizes[key] - 1
         *_, losses = self.perturbed_losses(x, t, key, [0, last], _FAR)
         alone = float(self.bound_to({**self.params, key: moved(W, last, _FAR)}).loss(x, t))

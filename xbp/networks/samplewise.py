@@ -1,0 +1,63 @@
+"""Whether layers treat each sample by itself, as they say: a sample alone against its batch."""
+
+from collections.abc import Iterable
+from inspect import getsourcefile, getsourcelines
+from math import cbrt
+
+from xbp.errors import SettingError
+from xbp.layers import Layer
+from xbp.layers.tree import walk
+from xbp.namespace import Array, epsilon_of, namespace_of
+
+
+def require_samplewise(layers: Iterable[Layer], x: Array) -> None:
+    """Raise `SettingError` if a layer gives for a sample alone what it does not give in a batch.
+
+    Parameters
+    ----------
+    layers
+        One behind the other; each says that it is `samplewise`.
+    x
+        A sample, of which nothing can be told, or a batch.
+    """
+    pairs = [(layer, _strange_kinds(layer)) for layer in layers]
+    if x.ndim == 1 or x.shape[0] == 1 or not any(strange for _, strange in pairs):
+        return
+    for layer, strange in pairs:
+        y = layer.bound_to({}).forward(x)
+        for number in (0, x.shape[0] - 1) if strange else ():
+            sample = slice(number, number + 1)
+            alone = layer.bound_to({}).forward(x[sample, ...])
+            if not _is_close(alone, y[sample, ...]):
+                raise SettingError(
+                    f"{_place_of(strange[0])} says samplewise = True, but {layer.name}.forward "
+                    "gives for a sample in a batch something else than for the sample alone: say "
+                    "samplewise = False"
+                )
+        x = y
+
+
+def _strange_kinds(layer: Layer) -> list[type]:
+    """Return the classes, of a layer and those within it, that are somebody else's than xbp's."""
+    kinds = [type(part) for part in walk({"": layer}).values()]
+    return [kind for kind in kinds if not kind.__module__.startswith("xbp.")]
+
+
+def _is_close(alone: Array, within: Array) -> bool:
+    if alone.shape != within.shape:
+        return False
+    xp = namespace_of(alone)
+    # Where there is no number in both, there is nothing to compare.
+    both = xp.isfinite(alone) & xp.isfinite(within)
+    size = xp.where(both, xp.abs(within), 0.0)
+    difference = xp.where(both, xp.abs(alone - within), 0.0)
+    # Products of another size are rounded otherwise.
+    return float(xp.max(difference)) <= cbrt(epsilon_of(within)) * (1 + float(xp.max(size)))
+
+
+def _place_of(kind: type) -> str:
+    try:
+        file, line = getsourcefile(kind), getsourcelines(kind)[1]
+    except (OSError, TypeError):  # of a class that stands in no file
+        return kind.__name__
+    return f"{file}, line {line}: {kind.__name__}"
