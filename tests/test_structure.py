@@ -4,7 +4,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -155,3 +155,29 @@ def test_a_network_without_arrays_is_bound_as_others_are() -> None:
         host(bound.predict(arr(X, widest))), host(net.predict(arr(X, widest)))
     )
     assert isinstance(net.layers["Affine1"], Affine)
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about a backend of a stranger's")
+def test_a_compiler_of_a_strangers_is_used_by_trainings() -> None:
+    calls: list[Any] = []
+
+    class Compiling(type(backend)):  # type: ignore[misc]
+        name = "compiling"
+        writers: ClassVar[dict[str, Any]] = {}
+
+        def compile(self, function: Any, *, donate: Any = ()) -> Any:
+            def call(*args: Any) -> Any:
+                calls.append(donate)
+                return function(*args)
+
+            return call
+
+    nets = []
+    for own in (backend, Compiling()):
+        layers = xbp.Network.fully_connected([4, 6, 3], backend=own, seed=0)
+        nets.append(layers)
+        fit(layers, xbp.Adam(0.1), steps=12, x_test=X, t_test=T)
+    assert len(calls) == 12
+    assert list(map(tuple, calls)) == [(0,)] * 12
+    for key, value in nets[0].params.items():
+        np.testing.assert_allclose(value, nets[1].params[key], rtol=1e-10)

@@ -185,7 +185,8 @@ class Backend:
         """Return a function that does a work for one row after the other.
 
         Called with an array of rows, and with what else the work takes, it returns the results of
-        the rows, stacked. Where the library has a compiler, the loop is compiled whole.
+        the rows, stacked. Each is a call of the step that `compile` returns; a library that can
+        compile the loop whole overrides this.
         """
 
         def step(state: Any, row: Array, *others: Array) -> tuple[Any, Array]:
@@ -193,13 +194,19 @@ class Backend:
             result = bound.step(row, *others)
             return bound.state, result
 
-        compiled = self.compile(step, donate=[0])
+        compiled: Any = self.compile(step, donate=[0])
 
         def run(rows: Array, *others: Array) -> Array:
-            if isinstance(compiled, Recorded) and work.state is not None:
-                work.state, results = compiled.loop(work.state, rows, *others)
-            else:
+            state, results = work.state, []
+            if compiled is step or state is None:
                 results = [work.step(rows[i, ...], *others) for i in range(rows.shape[0])]
+            elif isinstance(compiled, Recorded):
+                work.state, results = compiled.loop(state, rows, *others)
+            else:
+                for i in range(rows.shape[0]):
+                    state, result = compiled(state, rows[i, ...], *others)
+                    results.append(result)
+                work.state = state
             return results[0][None] if len(results) == 1 else self.xp.stack(results)
 
         return run
