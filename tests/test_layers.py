@@ -966,3 +966,134 @@ def test_losses_and_slope_have_their_shapes() -> None:
         flat.backward()
     with pytest.raises(CallOrderError, match="Huber: backward was called before forward"):
         Huber().backward()
+
+
+# What is checked of every layer ------------------------------------------------------------------
+
+
+class Doubling:
+    """No layer, but a part of one."""
+
+    def forward(self, x: Array) -> Array:
+        return 2 * x
+
+    def backward(self, dout: Array) -> Array:
+        return 2 * dout
+
+
+class Mixed(Doubling, Layer):
+    """Gets both methods from what is no layer."""
+
+
+class Derived(Mixed):
+    def forward(self, x: Array, factor: float = 1.0, on: bool = True) -> Array:
+        return super().forward(x) * (factor if on else 1.0)
+
+    def backward(self, dout: Array) -> Array:
+        return super().backward(dout)
+
+
+class OnlyForward(Derived):
+    def forward(self, x: Array, factor: float = 3.0, on: bool = True) -> Array:
+        return super().forward(x, factor, on)
+
+
+@pytest.mark.parametrize("kind", [Mixed, Derived, OnlyForward])
+def test_what_goes_through_a_strangers_layer_is_checked(kind: type[Layer]) -> None:
+    layer = kind()
+    with pytest.raises(CallOrderError, match=rf"^{kind.__name__}: backward was called before"):
+        layer.backward(arr([1.0]))
+    for wrong in ([1.0], 1.0, None, arr([1, 2])):
+        with pytest.raises(DTypeError, match=rf"^{kind.__name__}: "):
+            layer.forward(wrong)
+    with pytest.raises(DTypeError, match=rf"^{kind.__name__}: expected an array, got str"):
+        layer.forward("text")
+    y = layer.forward(arr([[1.0, 2.0]]))
+    with pytest.raises(
+        ShapeError, match=r"\.backward: the output had shape \(1, 2\), dout has \(2,\)"
+    ):
+        layer.backward(arr([1.0, 2.0]))
+    with pytest.raises(MixedBackendError, match=rf"^{kind.__name__}\.backward: "):
+        layer.backward(other.asarray([[1.0, 2.0]]))
+    np.testing.assert_array_equal(host(layer.backward(y)), 2 * host(y))
+    assert layer.output_shape == layer.input_shape == (1, 2)
+
+
+def test_options_and_names_are_passed_on() -> None:
+    x = arr([1.0, 2.0])
+    for layer, factor in ((Derived(), 1), (OnlyForward(), 3)):
+        np.testing.assert_array_equal(host(layer.forward(x=x)), [2 * factor, 4 * factor])
+        np.testing.assert_array_equal(host(layer.forward(x, factor=5.0)), [10, 20])
+        np.testing.assert_array_equal(host(layer.forward(x, 5.0, False)), [2, 4])
+        np.testing.assert_array_equal(host(layer.forward(x, on=False)), [2, 4])
+        assert layer.input_shape == (2,)
+
+
+def test_a_forward_that_was_set_from_outside_is_called_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer: Any = Relu()
+
+    def threefold(x: Array) -> Array:
+        layer.out = x
+        return 3 * x
+
+    layer.forward = threefold
+    np.testing.assert_array_equal(host(layer.forward(arr([1.0, -1.0]))), [3, -3])
+    np.testing.assert_array_equal(host(layer.backward(arr([5.0, 5.0]))), [5, 0])
+
+    def unchanged(self: Any, x: Array) -> Array:
+        self.out = x
+        return x
+
+    monkeypatch.setattr(Sigmoid, "forward", unchanged)
+    other_layer = Sigmoid()
+    other_layer.forward(arr([0.5]))
+    np.testing.assert_array_equal(host(other_layer.backward(arr([1.0]))), [0.25])
+
+
+def test_derivatives_have_the_shapes_of_the_inputs() -> None:
+    class Summed(Layer):
+        def forward(self, x: Array) -> Array:
+            return 1 * x
+
+        def backward(self, dout: Array) -> Array:
+            return namespace_of(dout).sum(dout, axis=0)
+
+    class Two(Layer):
+        def forward(self, x: Array, y: Array) -> Array:
+            return x + namespace_of(y).sum(y)
+
+        def backward(self, dout: Array) -> tuple[Array, Array]:
+            return dout, dout
+
+    layer = Summed()
+    layer.forward(arr([[1.0, 2.0]]))
+    message = r"^Summed\.backward: the input had shape \(1, 2\), the derivative .* has \(2,\)$"
+    with pytest.raises(ShapeError, match=message):
+        layer.backward(arr([[1.0, 2.0]]))
+    two = Two()
+    two.forward(arr([1.0, 2.0]), arr([1.0]))
+    with pytest.raises(
+        ShapeError, match=r"^Two\.backward: the input had shape \(1,\), .* has \(2,\)"
+    ):
+        two.backward(arr([1.0, 2.0]))
+
+
+def test_a_copy_that_failed_to_infer_still_infers() -> None:
+    class Picky(Layer):
+        def forward(self, x: Array) -> Array:
+            return x
+
+        def infer(self, x: Array) -> Array:
+            if x.shape[0] > 1:
+                raise RuntimeError("one at a time")
+            return -x
+
+        def backward(self, dout: Array) -> Array:
+            return dout
+
+    copy = Picky().for_inference()
+    with pytest.raises(RuntimeError):
+        copy.forward(arr([1.0, 2.0]))
+    np.testing.assert_array_equal(host(copy.forward(arr([1.0]))), [-1])

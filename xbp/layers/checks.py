@@ -5,7 +5,7 @@ Checks look at libraries, devices, dtypes and shapes, never at values: nothing w
 
 from collections.abc import Callable
 from functools import wraps
-from inspect import isfunction
+from inspect import isfunction, signature
 from typing import Any, ClassVar, NamedTuple
 
 from xbp.errors import CallOrderError, DTypeError, ShapeError
@@ -49,8 +49,12 @@ class Checked:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         for name, around in (("forward", _around_forward), ("backward", _around_backward)):
-            if isfunction(method := cls.__dict__.get(name)):
-                setattr(cls, name, around(method))
+            # Of its own, or of a base that is no layer.
+            method = getattr(cls, name)
+            if isfunction(method) and not (_is_checked(method) or method is vars(Checked)[name]):
+                checked = around(method)
+                checked.is_checked = True
+                setattr(cls, name, checked)
 
     def __getstate__(self) -> dict[str, Any]:
         # Not every library's device can be copied or pickled.
@@ -101,13 +105,15 @@ class Checked:
         ------
         DTypeError, MixedBackendError
         """
-        name, params = self.name, [getattr(self, name) for name in self.param_names]
+        name, arrays = self.name, [getattr(self, name) for name in self.param_names]
+        if others:  # an option is none of them
+            arrays += [other for other in others if hasattr(other, "shape")]
         if self.takes_numbers:
-            operands = [operand for operand in (x, *others) if not is_number(operand)]
+            operands = [operand for operand in (x, *arrays) if not is_number(operand)]
             if operands:
-                namespace_of(*operands, *params, where=name)
+                namespace_of(*operands, where=name)
             return
-        namespace_of(x, *others, *params, where=name)
+        namespace_of(x, *arrays, where=name)
         if kind_of(x) != "real floating":
             (require_real if self.takes_integers else require_floating)(x, name)
 
@@ -202,23 +208,32 @@ class Checked:
         )
 
 
+def _is_checked(method: Any) -> bool:
+    return getattr(method, "is_checked", False)
+
+
 # The checks are done once, by the method that is called from outside, not by those that this calls
 # by super().
 
 
-def _around_forward(method: Callable[..., Any]) -> Callable[..., Any]:
+def _around_forward(method: Callable[..., Any]) -> Any:
     @wraps(method)
-    def forward(self: Any, *inputs: Any) -> Any:
+    def forward(self: Any, *inputs: Any, **named: Any) -> Any:
         if type(self).forward is not forward:
-            return method(self, *inputs)
+            return method(self, *inputs, **named)
+        if named:
+            bound = signature(method).bind(self, *inputs, **named)
+            inputs, named = bound.args[1:], bound.kwargs
         self.check_inputs(*inputs)
         before = self._state_beside(inputs) if self.state_names else None
         if self.infers and type(self).infer is not Checked.infer:
             self.infers = False  # it may call forward
-            output = self.infer(*inputs)
-            self.infers = True
+            try:
+                output = self.infer(*inputs, **named)
+            finally:
+                self.infers = True
         else:
-            output = method(self, *inputs)
+            output = method(self, *inputs, **named)
         self.check_output(output)
         if before:
             self.check_state(before)
@@ -234,11 +249,13 @@ def _around_forward(method: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 
-def _around_backward(method: Callable[..., Any]) -> Callable[..., Any]:
+def _around_backward(method: Callable[..., Any]) -> Any:
     @wraps(method)
     def backward(self: Any, *douts: Any) -> Any:
         if type(self).backward is not backward:
             return method(self, *douts)
+        if "forward" in vars(self) or not _is_checked(type(self).forward):
+            return method(self, *douts)  # nobody has seen what went forward
         self.check_dout(*douts)
         gradients = method(self, *douts)
         self.check_gradients(gradients)
