@@ -47,8 +47,9 @@ def test_a_structure_is_all_that_a_trace_has_for_good() -> None:
         structure_of(network(Rescale(2.0, widest))),
         structure_of(network(Rescale(3.0, widest))),
         structure_of(network(), xbp.Momentum(0.1)),
+        structure_of(xbp.Network.fully_connected([4, 7, 3], dtype=widest, seed=0)),
     ]
-    assert len({*others, structure_of(network())}) == 6
+    assert len({*others, structure_of(network())}) == 7
     # Numbers of an optimizer are part of what changes.
     assert structure_of(network(), xbp.SGD(0.5)) == structure_of(network())
     # Of somebody else's part nobody can say all that it computes.

@@ -166,7 +166,9 @@ class Learner:
             for path, layer in network.all_layers.items()
             for kind in [type(layer)]
         ]
-        return type(network), kind, kind.update, tuple(layers)
+        arrays = _arrays_of(network)
+        shapes = [(key, tuple(x.shape)) for some in arrays.values() for key, x in some.items()]
+        return type(network), kind, kind.update, tuple(layers), tuple(shapes)
 
     def without_arrays(self) -> Self:
         """Return a learner of the same structure that keeps no array alive."""
