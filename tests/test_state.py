@@ -366,3 +366,37 @@ def test_an_attribute_called_state_is_refused() -> None:
 
     with pytest.raises(SettingError, match=r"Own: self\.state is all that state_names names: call"):
         Own()
+
+
+class Regularized(xbp.Network):
+    """Has a gradient of its own, as the book's network with weight decay."""
+
+    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        grads = super().gradient(x, t)
+        return {key: value + 0 * self.params[key] for key, value in grads.items()}
+
+
+def test_each_step_moves_the_state_once() -> None:
+    nets = []
+    for kind, settings in (
+        (xbp.Network, {}),
+        (Regularized, {}),
+        (type("Untraced", (Regularized,), {"traceable": False}), {}),
+        (xbp.Network, {"check_finite": True}),
+    ):
+        net = kind([*network_of(Centred(), Noise()).layers.values()], SoftmaxWithLoss())
+        xbp.Trainer(net, xbp.SGD(0.1), batch_size=8, seed=0, **settings).fit(X, T, epochs=3)
+        nets.append(net)
+    for net in nets[1:]:
+        assert_same(net, nets[0], precise(1e-10, 1e-4))
+
+
+def test_a_loss_and_its_gradient_are_of_one_state() -> None:
+    plain_net = network_of(Noise())
+    own = Regularized([*network_of(Noise()).layers.values()], SoftmaxWithLoss())
+    x, t = arr(X, widest), arr(T)
+    for _ in range(2):
+        (loss, gradient), (expected, others) = (n.backpropagate(x, t) for n in (own, plain_net))
+        np.testing.assert_allclose(float(loss), float(expected), rtol=precise(1e-12, 1e-5))
+        for key, value in gradient.items():
+            np.testing.assert_allclose(host(value), host(others[key]), rtol=1e-5, atol=1e-6)

@@ -59,6 +59,11 @@ def test_a_structure_is_all_that_a_trace_has_for_good() -> None:
         state_names = ("lr",)
 
     assert structure_of(network(), Mine()) is None
+    rescale = Rescale(2.0, widest)
+    rescale.divisor = np.float64(2.0)
+    assert structure_of(network(rescale)) not in (structure_of(network(Rescale(2.0, widest))), None)
+    rescale.divisor = np.asarray([2.0]).tolist()
+    assert structure_of(network(rescale)) is None
     net = network(Sigmoid())
     net.layers["Sigmoid1"].forward = lambda x: x  # type: ignore[method-assign, misc]
     assert structure_of(net) is None

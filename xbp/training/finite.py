@@ -14,7 +14,7 @@ def first_not_finite(network: Network, x: Array, t: Array) -> str | None:
     Parameters
     ----------
     network
-        It computes loss and gradient once.
+        A copy of it computes loss and gradient once.
     x, t
         A mini-batch and its targets.
 
@@ -23,7 +23,8 @@ def first_not_finite(network: Network, x: Array, t: Array) -> str | None:
     str or None
         ``"params['W1']"``, ``"Affine2.forward"``, ``"Relu1.backward"`` ...
     """
-    for where, array in _everything(network, x, t):
+    # On a copy: the step itself is still to come.
+    for where, array in _everything(network.bound_to(network.params), x, t):
         if not _is_finite(array):
             return where
     return None

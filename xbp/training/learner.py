@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias
 
 from xbp.backend import Backend
 from xbp.errors import DivergenceError, MixedBackendError, TracingError
+from xbp.immutability import is_immutable
 from xbp.layers import Layer
 from xbp.namespace import Array, kind_of, namespace_of
 from xbp.networks import Network
@@ -157,18 +158,19 @@ class Learner:
 
         None if a part is somebody else's, of which nobody can say all that it computes.
         """
-        network, optimizer = self.network, self.optimizer
-        if self.is_strange or strange_parts(network) or optimizer.unnamed:
+        network, optimizer = self.network, type(self.optimizer)
+        if self.is_strange or strange_parts(network) or self.optimizer.unnamed:
             return None
-        kind = type(optimizer)
-        layers = [
-            (path, kind, kind.forward, kind.backward, *_settings_of(layer))
-            for path, layer in network.all_layers.items()
-            for kind in [type(layer)]
-        ]
-        arrays = _arrays_of(network)
-        shapes = [(key, tuple(x.shape)) for some in arrays.values() for key, x in some.items()]
-        return type(network), kind, kind.update, tuple(layers), tuple(shapes)
+        layers = network.all_layers.values()
+        settings = [_settings_of(layer) for layer in layers]
+        if not all(is_immutable(value) for some in settings for *_, value in some):
+            return None
+        classes: list[type[Layer]] = [type(layer) for layer in layers]
+        kinds = [(kind, kind.forward, kind.backward) for kind in classes]
+        arrays = [*network.params.items(), *network.state.items()]
+        shapes = tuple((key, tuple(array.shape)) for key, array in arrays)
+        parts = tuple(zip(kinds, map(tuple, settings), strict=True))
+        return type(network), parts, shapes, optimizer, optimizer.update
 
     def without_arrays(self) -> Self:
         """Return a learner of the same structure that keeps no array alive."""
@@ -239,8 +241,13 @@ def _numbers_of(layer: Layer) -> list[Any]:
     return [pair for pair in vars(layer).items() if type(pair[1]) in (bool, int, float)]
 
 
-def _settings_of(layer: Layer) -> list[tuple[str, Any]]:
-    return [pair for pair in vars(layer).items() if type(pair[1]) in (bool, int, float, str)]
+def _settings_of(layer: Layer) -> list[tuple[str, type, Any]]:
+    """Return what a layer of xbp's own holds beside arrays, other layers, and what it notes."""
+    return [
+        (name, type(value), value)
+        for name, value in attributes_of(layer).items()
+        if not (is_array(value) or isinstance(value, Layer | dict))
+    ]
 
 
 def _comparable(value: Any, backend: Backend) -> tuple[Any, ...]:
