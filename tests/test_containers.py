@@ -1,7 +1,8 @@
 """Layers within layers: trained, checked, counted, drawn, saved, resumed and proven like others."""
 
+from collections import OrderedDict, defaultdict, deque
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -321,3 +322,88 @@ def test_a_loss_may_be_trained_too() -> None:
     assert xbp.gradient_check(network, arr(X[:4], widest), arr(t[:4], widest)).passed
     xbp.Trainer(network, xbp.SGD(0.05), batch_size=10, seed=0).fit(X, t, epochs=1)
     assert float(network.params["scale1"][0]) != 2
+
+
+class Parts(NamedTuple):
+    first: Layer
+    second: Layer
+
+
+class Chain(Layer):
+    """Runs layers that stand in a container of whatever kind."""
+
+    traceable = True
+
+    def __init__(self, parts: Any) -> None:
+        self.parts = parts
+
+    def within(self) -> list[Layer]:
+        return list(self.parts.values() if isinstance(self.parts, dict) else self.parts)
+
+    def forward(self, x: Array) -> Array:
+        for layer in self.within():
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dout: Array) -> Array:
+        for layer in reversed(self.within()):
+            dout = layer.backward(dout)
+        return dout
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda a, b: OrderedDict(a=a, b=b),
+        lambda a, b: defaultdict(None, {"a": a, "b": b}),
+        lambda a, b: deque([a, b], maxlen=2),
+        Parts,
+        lambda a, b: ((a,), b)[0] + (b,),
+    ],
+    ids=["ordered", "default", "deque", "named", "tuple"],
+)
+def test_layers_are_found_in_containers_of_every_kind(kind: Any) -> None:
+    nets = []
+    for make in (kind, lambda a, b: [a, b]):
+        layers = [Chain(make(affine(4, 5, 0), Sigmoid())), affine(5, 3, 1)]
+        nets.append(xbp.Network(layers, SoftmaxWithLoss()))
+        assert list(nets[-1].params) == ["W1", "b1", "W2", "b2"]
+        fit(nets[-1])
+    for key, value in nets[0].params.items():
+        np.testing.assert_array_equal(host(value), host(nets[1].params[key]))
+    assert xbp.gradient_check(nets[0], arr(X[:3], widest), arr(T[:3])).passed
+
+
+class Named(Affine):
+    """Keeps one of its methods under another name."""
+
+    traceable = True
+
+    def __init__(self, W: Array, b: Array) -> None:
+        super().__init__(W, b)
+        self.product = self.multiplied
+
+    def multiplied(self, x: Array) -> Array:
+        self.x = x
+        return x @ self.W + self.b
+
+    def forward(self, x: Array) -> Array:
+        return self.product(x)
+
+    def backward(self, dout: Array) -> Array:
+        return super().backward(dout)
+
+
+def test_a_method_under_another_name_is_that_of_the_copy() -> None:
+    first, second = affine(4, 5, 0), affine(5, 3, 1)
+    layers = [Named(first.W, first.b), Sigmoid(), second]
+    network = xbp.Network(layers, SoftmaxWithLoss())
+    assert xbp.gradient_check(network, arr(X[:3], widest), arr(T[:3])).passed
+    other = xbp.Network([affine(4, 5, 0), Sigmoid(), affine(5, 3, 1)], SoftmaxWithLoss())
+    for net in (network, other):
+        fit(net)
+    for key, value in network.params.items():
+        tolerance = precise(1e-10, 1e-4)
+        np.testing.assert_allclose(
+            host(value), host(other.params[key]), rtol=tolerance, atol=tolerance
+        )

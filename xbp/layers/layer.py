@@ -1,11 +1,14 @@
 """The base of all layers: what is checked of them, and the tree that they are."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
+from copy import copy
 from inspect import isdatadescriptor
+from types import MethodType
 from typing import Any, ClassVar, Self
 
 from xbp.errors import DTypeError, SettingError, ShapeError
-from xbp.layers.checks import Checked
+from xbp.layers.checks import Call, Checked
 from xbp.layers.parameters import Parameters, State
 from xbp.layers.tree import Structure, numbered, structure_of
 from xbp.namespace import Array, namespace_of
@@ -103,7 +106,7 @@ class Layer(Checked):
         for name, value in vars(self).items():
             if isinstance(value, Layer):
                 named[name] = value
-            elif type(value) in _CONTAINERS:
+            elif _is_container(type(value)):
                 for key, layer in _layers_within(value, set()):
                     if isinstance(key, str) and key not in named:
                         named[key] = layer
@@ -168,51 +171,69 @@ class Layer(Checked):
 
     def copied(self, known: dict[int, Any]) -> Self:
         """Return a copy of the layer, of the containers among its attributes, and of its state."""
-        copy = known[id(self)] = object.__new__(type(self))
-        own = copy.__dict__
+        made = known[id(self)] = object.__new__(type(self))
+        own = made.__dict__
         own.update(self.__dict__)
         for name, value in self.__dict__.items():
-            if type(value) in _COPIED or isinstance(value, Layer):
+            if isinstance(value, _COPIED) or _is_container(type(value)):
                 own[name] = _copied(value, known)
         for name in self.state_names:
             value = getattr(self, name)
             if hasattr(value, "__dlpack__"):
-                setattr(copy, name, namespace_of(value).asarray(value, copy=True))
-        return copy
+                setattr(made, name, namespace_of(value).asarray(value, copy=True))
+        return made
 
 
-_CONTAINERS = frozenset([dict, list, tuple])
-_COPIED = _CONTAINERS | {set}
+# Beside containers.
+_COPIED = (Layer, MethodType)
+
+
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+_are_containers: dict[type, bool] = {}
+
+
+def _is_container(kind: type) -> bool:
+    # Asked of each attribute of each layer: an answer is kept.
+    if kind not in _are_containers:
+        _are_containers[kind] = issubclass(kind, _CONTAINERS) and kind is not Call
+    return _are_containers[kind]
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
-    """Return a copy of a layer, or of a container; anything else as it is."""
+    """Return a copy of a layer, or of a container; anything else as it is.
+
+    Known are the copies by the identity of each.
+    """
     if id(value) in known:
         return known[id(value)]
     if isinstance(value, Layer):
         return value.copied(known)
-    if type(value) is tuple:
-        copy = known[id(value)] = tuple(_copied(part, known) for part in value)
-        return copy
-    if type(value) not in _COPIED:
+    if isinstance(value, MethodType):
+        # Of the copy, if it is that of a layer which is copied.
+        return MethodType(value.__func__, known.get(id(value.__self__), value.__self__))
+    if not _is_container(type(value)):
         return value
-    copy = known[id(value)] = type(value)()
-    if type(value) is dict:
-        copy.update({key: _copied(part, known) for key, part in value.items()})
-    elif type(value) is list:
-        copy += [_copied(part, known) for part in value]
-    else:
-        copy |= value
-    return copy
+    if isinstance(value, tuple):
+        parts = [_copied(part, known) for part in value]
+        made = known[id(value)] = getattr(type(value), "_make", type(value))(parts)
+        return made
+    made = known[id(value)] = copy(value)
+    if isinstance(value, dict):
+        for key, part in value.items():
+            made[key] = _copied(part, known)
+    elif isinstance(value, list | deque):
+        for number, part in enumerate(value):
+            made[number] = _copied(part, known)
+    return made
 
 
 def _layers_within(container: Any, known: set[int]) -> Iterator[tuple[Any, Layer]]:
     """Yield the layers in nested containers, each with its key or number; known were looked at."""
     known.add(id(container))
-    for key, value in container.items() if type(container) is dict else enumerate(container):
+    for key, value in container.items() if isinstance(container, dict) else enumerate(container):
         if isinstance(value, Layer):
             yield key, value
-        elif type(value) in _CONTAINERS and id(value) not in known:
+        elif _is_container(type(value)) and id(value) not in known:
             yield from _layers_within(value, known)
 
 

@@ -286,7 +286,7 @@ def _copied(tree: Any, known: dict[int, Any]) -> Any:
     # Not every library's arrays know how they are copied.
     arrays = {id(part): copied(part, known) for part in contents(tree).values() if is_array(part)}
     with suppress(Exception):  # an iterator, a lock: nobody can tell how it was
-        tree = deepcopy(tree, arrays)
+        tree = deepcopy(tree, {**known, **arrays})
     return tree
 
 
