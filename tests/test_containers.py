@@ -1,6 +1,7 @@
 """Layers within layers: trained, checked, counted, drawn, saved, resumed and proven like others."""
 
 from collections import OrderedDict, defaultdict, deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -407,3 +408,55 @@ def test_a_method_under_another_name_is_that_of_the_copy() -> None:
         np.testing.assert_allclose(
             host(value), host(other.params[key]), rtol=tolerance, atol=tolerance
         )
+
+
+class Sometimes(Layer):
+    """Runs its branch in every second call alone."""
+
+    def __init__(self) -> None:
+        self.inner = affine(4, 4, 0)
+        self.calls = 0
+
+    def forward(self, x: Array) -> Array:
+        self.calls += 1
+        return self.inner.forward(x) if self.calls % 2 else x * 1
+
+    def backward(self, dout: Array) -> Array:
+        return self.inner.backward(dout) if self.calls % 2 else dout * 1
+
+
+def test_a_layer_that_was_not_run_has_no_gradient_of_the_step_before() -> None:
+    network = xbp.Network([Sometimes(), affine(4, 3, 1)], SoftmaxWithLoss())
+    x, t = arr(X, widest), arr(T)
+    network.gradient(x, t)
+    with pytest.raises(
+        SettingError, match=r"Sometimes1\.inner: backward left no gradient in self\.dW"
+    ):
+        network.gradient(x, t)
+
+
+@dataclass(eq=True)
+class Valued(Layer):
+    """Is equal to another of the same factor."""
+
+    factor: float
+
+    traceable = True
+
+    def forward(self, x: Array) -> Array:
+        return x * self.factor
+
+    def backward(self, dout: Array) -> Array:
+        return dout * self.factor
+
+
+def test_layers_are_told_apart_by_identity() -> None:
+    network = xbp.Network([Valued(2.0), affine(4, 3, 1)], SoftmaxWithLoss())
+    other = Valued(2.0)
+    network.layers["Valued1"] = other
+    assert network.all_layers["Valued1"] is other
+    network.loss(arr(X, widest), arr(T))
+    assert other.output_shape == (30, 4)
+    twice = xbp.Network([Valued(2.0), Valued(2.0), affine(4, 3, 1)], SoftmaxWithLoss())
+    assert len(twice.all_layers) == 4
+    fit(twice)

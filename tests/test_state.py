@@ -400,3 +400,60 @@ def test_a_loss_and_its_gradient_are_of_one_state() -> None:
         np.testing.assert_allclose(float(loss), float(expected), rtol=precise(1e-12, 1e-5))
         for key, value in gradient.items():
             np.testing.assert_allclose(host(value), host(others[key]), rtol=1e-5, atol=1e-6)
+
+
+class Before(Layer):
+    """Adds the weights of the step before, as they were then."""
+
+    param_names = ("W",)
+    state_names = ("W_before",)
+    traceable = True
+
+    def __init__(self) -> None:
+        self.W = arr([1.0, 2.0, 3.0, 4.0], widest)
+        self.W_before: Any = (0.0,) * 4
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        y = x * self.W + self.W_before
+        self.W_before = self.W
+        return y
+
+    def infer(self, x: Array) -> Array:
+        return x * self.W + self.W_before
+
+    def backward(self, dout: Array) -> Array:
+        self.dW = namespace_of(dout).sum(dout * self.x, axis=0)
+        return dout * self.W
+
+
+class Last(Layer):
+    """Keeps what it was last given, twice."""
+
+    state_names = ("x_before", "x_again")
+
+    def __init__(self) -> None:
+        self.x_before: Any = (0.0,) * 4
+        self.x_again: Any = (0.0,) * 4
+
+    def forward(self, x: Array) -> Array:
+        self.x_before = self.x_again = x
+        return 1 * x
+
+
+def test_a_state_is_an_array_of_its_own() -> None:
+    last = Last()
+    x = arr(X[0], widest)
+    last.forward(x)
+    assert last.x_before is not x
+    assert last.x_again is not last.x_before
+    W = host(Before().W)
+    nets = []
+    for kind in (Before, plain(Before)):
+        net = network_of(kind())
+        trainer = xbp.Trainer(net, xbp.SGD(0.1), batch_size=8, seed=0)
+        trainer.fit(X[:16], T[:16], steps=1)
+        np.testing.assert_allclose(host(net.state["W_before1"]), W)
+        trainer.fit(X[:16], T[:16], steps=9)
+        nets.append(net)
+    assert_same(nets[0], nets[1], precise(1e-10, 1e-4))

@@ -194,6 +194,16 @@ class Checked:
                     f"{dtype_name(value.dtype)}: what state_names names keeps its dtype"
                 )
 
+    def part_state_from(self, arrays: tuple[Any, ...]) -> None:
+        """Let no state be one of these arrays, which others may change in place, or two be one."""
+        known = [*arrays]
+        for name in self.state_names:
+            value = getattr(self, name)
+            if any(value is array for array in known):
+                value = namespace_of(value).asarray(value, copy=True)
+                setattr(self, name, value)
+            known.append(value)
+
     def _state_beside(self, inputs: tuple[Any, ...]) -> dict[str, tuple[Shape, Any]]:
         """Let the state be arrays, and return their shapes and dtypes."""
         x = next((x for x in inputs if hasattr(x, "dtype")), None)
@@ -237,6 +247,7 @@ def _around_forward(method: Callable[..., Any]) -> Any:
         self.check_output(output)
         if before:
             self.check_state(before)
+            self.part_state_from((*inputs, *(getattr(self, name) for name in self.param_names)))
         shapes = tuple([getattr(x, "shape", ()) for x in inputs])
         if hasattr(output, "shape"):
             namespace_of(output)

@@ -254,6 +254,12 @@ def run_backward_params(layer: Layer, dout: Array) -> None:
     layer.backward(dout)
 
 
+def forget_gradients(params: Parameters) -> None:
+    """Take away the gradients that a ``backward`` has left."""
+    for layer, attribute in params.places.values():
+        vars(layer).pop(f"d{attribute}", None)
+
+
 def gradients_left(params: Parameters) -> dict[str, Array]:
     """Return the gradients that a ``backward`` has left in the layers that own the parameters.
 
@@ -268,7 +274,10 @@ def gradients_left(params: Parameters) -> dict[str, Array]:
 def _gradient_left(layer: Layer, attribute: str) -> Array:
     gradient = getattr(layer, f"d{attribute}", None)
     if gradient is None:
-        raise SettingError(f"{layer.name}: backward left no gradient in self.d{attribute}")
+        raise SettingError(
+            f"{layer.name}: backward left no gradient in self.d{attribute}: leave it there, zeros "
+            "if the layer was not run"
+        )
     if not hasattr(gradient, "shape"):
         raise DTypeError(
             f"{layer.name}: backward left no array in self.d{attribute}, but "

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import dropwhile
 from math import isclose, isnan, prod
+from operator import is_
 from typing import Any, NamedTuple, Self
 
 from xbp.backend import Backend
@@ -20,7 +21,7 @@ from xbp.errors import MixedBackendError, SettingError, ShapeError, UndefinedOut
 from xbp.functions import as_labels, batch_size_of
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
 from xbp.layers.containers import run_backward, run_forward
-from xbp.layers.layer import gradients_left, run_backward_params
+from xbp.layers.layer import forget_gradients, gradients_left, run_backward_params
 from xbp.layers.parameters import State
 from xbp.layers.tree import Structure, structure_of, walk
 from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
@@ -196,7 +197,7 @@ class Network:
         structure = self._structure
         if structure is None:  # of a copy, whose layers have names and fit the backend
             structure = self._structure = structure_of(self._parts)
-        elif list(walk(self._parts).items()) != list(structure.layers.items()):
+        elif not _are_same(walk(self._parts), structure.layers):
             named_parts(self.layers.values(), self.last_layer)
             structure = structure_of(self._parts)
             self._take(structure)
@@ -390,6 +391,7 @@ class Network:
         CallOrderError
         """
         structure = self._structure or self._up_to_date()
+        forget_gradients(structure.params)  # a layer that is not run now leaves none
         dout = self.last_layer.backward()
         # The derivative with respect to the data is read by nobody, and is a third of the work.
         names = dropwhile(lambda name: name not in structure.trained, self.layers)
@@ -570,6 +572,11 @@ class Network:
         network.last_layer = self.last_layer.copied(known)
         network._structure = None
         return network
+
+
+def _are_same(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> bool:
+    # By identity: a class may compare its layers by value.
+    return list(layers) == list(others) and all(map(is_, layers.values(), others.values()))
 
 
 def _require_numbers(y: Array, where: str) -> None:
