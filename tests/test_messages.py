@@ -423,7 +423,8 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: Network([layer := Relu(), layer], SoftmaxWithLoss()),
         SettingError,
-        "a layer stands twice in the network: make one for each place",
+        "a layer stands twice in the network: make one for each place, and let none hold "
+        "the layer that it is part of",
     ),
     (
         lambda: Network([brick()], Shift(None)),  # type: ignore[arg-type]

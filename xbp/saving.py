@@ -127,7 +127,7 @@ def _kinds(network: Network) -> str:
 def _kind(layer: Layer) -> str:
     if type(layer) is Rescale:  # it has no parameter from which its divisor could be seen
         return f"Rescale({layer.divisor!r})"
-    within = ", ".join(map(_kind, layer.children.values()))
+    within = ", ".join(map(_kind, layer._children().values()))
     return f"{type(layer).__name__}({within})" if within else type(layer).__name__
 
 

@@ -3,12 +3,14 @@
 Checks look at libraries, devices, dtypes and shapes, never at values: nothing waits for the device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import wraps
 from inspect import isfunction, signature
+from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
-from xbp.errors import CallOrderError, DTypeError, ShapeError
+from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
 from xbp.namespace import (
     Namespace,
     dtype_name,
@@ -28,9 +30,21 @@ class Call(NamedTuple):
 
     input_shapes: tuple[Shape, ...]
     output_shape: Shape
-    # Of the output; none of a number.
+    # Of the output; none of a number, and of several outputs.
     kind: type | None
     device: Any
+    is_single: bool = True
+
+
+class _OfLastCall:
+    """Reads what is kept of the last call; a layer may have an attribute of that name instead."""
+
+    def __init__(self, get: Callable[[Call], Shape], doc: str) -> None:
+        self._get = get
+        self.__doc__ = doc
+
+    def __get__(self, layer: Any, owner: type | None = None) -> Any:
+        return self if layer is None else self._get(layer.last_call())
 
 
 class Checked:
@@ -72,19 +86,15 @@ class Checked:
         """Return the output where nothing is learned from it: by default that of ``forward``."""
         return self.forward(*inputs)
 
-    @property
-    def input_shape(self) -> Shape:
-        """The shape of what ``forward`` was last given first."""
-        return self.last_call.input_shapes[0]
+    input_shape = _OfLastCall(
+        lambda call: call.input_shapes[0], "The shape of what ``forward`` was last given first."
+    )
+    output_shape = _OfLastCall(
+        lambda call: call.output_shape, "The shape of what ``forward`` last returned."
+    )
 
-    @property
-    def output_shape(self) -> Shape:
-        """The shape of what ``forward`` last returned."""
-        return self.last_call.output_shape
-
-    @property
     def last_call(self) -> Call:
-        """What is kept of the last ``forward``.
+        """Return what is kept of the last ``forward``.
 
         Raises
         ------
@@ -122,7 +132,7 @@ class Checked:
         if output is None:
             raise self._nothing_returned("forward")
 
-    def check_dout(self, dout: Any) -> None:
+    def check_dout(self, dout: Any, *others: Any) -> None:
         """Raise an error unless ``backward`` can take this.
 
         Raises
@@ -132,11 +142,10 @@ class Checked:
         ShapeError, DTypeError, MixedBackendError
             If it does not fit the output.
         """
-        call = self.last_call
-        if self.takes_numbers and is_number(dout):
+        _, shape, kind, device, is_single = self.last_call()
+        if not is_single or (self.takes_numbers and is_number(dout)):
             return
         where = f"{self.name}.backward"
-        _, shape, kind, device = call
         if kind is None:
             namespace_of(dout, where=where)
         elif type(dout) is not kind or getattr(dout, "device", None) is not device:
@@ -156,8 +165,15 @@ class Checked:
         """
         if gradients is None and not self.takes_integers:
             raise self._nothing_returned("backward")
-        several = gradients if isinstance(gradients, tuple) else (gradients,)
-        for gradient, shape in zip(several, self.last_call.input_shapes, strict=False):
+        several, shapes = (gradients,), self.last_call().input_shapes
+        if isinstance(gradients, tuple):
+            several = gradients
+            if len(several) > len(shapes):
+                raise ShapeError(
+                    f"{self.name}.backward returned {len(several)} derivatives: as many as inputs, "
+                    f"{len(shapes)}, are needed"
+                )
+        for gradient, shape in zip(several, shapes, strict=False):
             if (found := getattr(gradient, "shape", shape)) != shape:
                 raise ShapeError(
                     f"{self.name}.backward: the input had shape {tuple(shape)}, the derivative "
@@ -167,11 +183,26 @@ class Checked:
     def place_state(self, xp: Namespace, device: Any, dtype: Any) -> None:
         """Make arrays of what the state was given as: numbers, or tuples of numbers."""
         for name in self.state_names:
-            value = getattr(self, name)
-            if not hasattr(value, "shape"):
-                array = xp.asarray(value, device=device)
-                kind = dtype if xp.isdtype(array.dtype, "real floating") else xp.int32
-                setattr(self, name, xp.astype(array, kind))
+            value = getattr(self, name, None)
+            if hasattr(value, "shape"):
+                continue
+            leaves = list(_leaves(value))
+            if not leaves or not all(map(is_number, leaves)):
+                raise SettingError(
+                    f"{self.name}: state_names names {name!r}, which holds {value!r}: let it be an "
+                    "array, a number, or a tuple of numbers"
+                )
+            if all(isinstance(leaf, Integral) for leaf in leaves):
+                if max(map(abs, leaves)) >= _LARGEST:
+                    raise SettingError(
+                        f"{self.name}: self.{name} holds {max(leaves, key=abs)}, which an integer "
+                        "of 32 bits does not: give an array of another dtype, or floats"
+                    )
+                kind = xp.int32
+            else:
+                is_float = dtype is not None and xp.isdtype(dtype, "real floating")
+                kind = dtype if is_float else None
+            setattr(self, name, xp.asarray(value, dtype=kind, device=device))
 
     def check_state(self, before: dict[str, tuple[Shape, Any]]) -> None:
         """Raise an error unless the state has kept its shapes and dtypes.
@@ -188,10 +219,17 @@ class Checked:
                     f"{self.name}: forward changed self.{name} from an array of shape "
                     f"{tuple(shape)} to {found}: what state_names names keeps its shape"
                 )
-            if value.dtype != dtype:
+            xp = namespace_of(value)
+            if value.dtype != dtype and all(
+                xp.isdtype(kind, "real floating") for kind in (value.dtype, dtype)
+            ):
+                # What met wider numbers has become wider.
+                setattr(self, name, xp.astype(value, dtype))
+            elif value.dtype != dtype:
                 raise DTypeError(
                     f"{self.name}: forward changed self.{name} from {dtype_name(dtype)} to "
-                    f"{dtype_name(value.dtype)}: what state_names names keeps its dtype"
+                    f"{dtype_name(value.dtype)}: what state_names names keeps its dtype; 0.0 makes "
+                    "floats of it, 0 integers"
                 )
 
     def part_state_from(self, arrays: tuple[Any, ...]) -> None:
@@ -218,6 +256,21 @@ class Checked:
         )
 
 
+# From which integer on int32 has no room.
+_LARGEST = 2**31
+
+# The layers that are inferring now, by identity.
+_inferring: ContextVar[frozenset[int]] = ContextVar("inferring", default=frozenset())
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple | list):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
 def _is_checked(method: Any) -> bool:
     return getattr(method, "is_checked", False)
 
@@ -236,12 +289,13 @@ def _around_forward(method: Callable[..., Any]) -> Any:
             inputs, named = bound.args[1:], bound.kwargs
         self.check_inputs(*inputs)
         before = self._state_beside(inputs) if self.state_names else None
-        if self.infers and type(self).infer is not Checked.infer:
-            self.infers = False  # it may call forward
+        within = _inferring.get()
+        if self.infers and id(self) not in within and type(self).infer is not Checked.infer:
+            token = _inferring.set(within | {id(self)})  # it may call forward
             try:
                 output = self.infer(*inputs, **named)
             finally:
-                self.infers = True
+                _inferring.reset(token)
         else:
             output = method(self, *inputs, **named)
         self.check_output(output)
@@ -253,8 +307,8 @@ def _around_forward(method: Callable[..., Any]) -> Any:
             namespace_of(output)
             device = getattr(output, "device", None)
             self._call = Call(shapes, output.shape, type(output), device)
-        else:  # of numbers
-            self._call = Call(shapes, (), None, None)
+        else:  # of numbers, or several
+            self._call = Call(shapes, (), None, None, not isinstance(output, tuple | list))
         return output
 
     return forward

@@ -1,10 +1,12 @@
 """The base of all layers: what is checked of them, and the tree that they are."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
+from functools import partial
 from inspect import isdatadescriptor
-from types import MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any, ClassVar, Self
 
 from xbp.errors import DTypeError, SettingError, ShapeError
@@ -65,11 +67,24 @@ class Layer(Checked):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.name = cls.__name__
+        if held := [name for name, value in vars(cls).items() if isinstance(value, Layer)]:
+            raise SettingError(
+                f"{cls.__name__}: the class holds a layer, {held[0]}, which all layers of it would "
+                f"share: make one in __init__, self.{held[0]} = ..."
+            )
+        # What a base class does is not all that this class does.
+        if "forward" in cls.__dict__ and "infer" not in cls.__dict__:
+            cls.infer = Checked.infer  # type: ignore[method-assign]
         # What a base class does is not all that this class does.
         cls.state_names = cls.__dict__.get("state_names", ())
         cls.traceable = cls.__dict__.get("traceable", False)
         cls.samplewise = cls.__dict__.get("samplewise", False)
         cls.takes_integers = cls.__dict__.get("takes_integers", False)
+        if both := {*cls.param_names} & {*cls.state_names}:
+            raise SettingError(
+                f"{cls.__name__}: {both.pop()!r} is named in param_names and in state_names: it is "
+                "either trained or carried"
+            )
         for kind in ("param_names", "state_names"):
             if isinstance(names := getattr(cls, kind), str):
                 raise SettingError(f"{cls.__name__}: {kind} is a tuple, ({names!r},) with a comma")
@@ -94,28 +109,20 @@ class Layer(Checked):
 
     # The tree that it is -------------------------------------------------------------------------
 
-    @property
-    def children(self) -> "dict[str, Layer]":
-        """The layers among its attributes, also in lists, tuples and dictionaries, by name.
+    def _children(self) -> "dict[str, Layer]":
+        """Return the layers among its attributes, also in lists, tuples and dictionaries, by name.
 
         One that is an attribute, or stands in a dictionary, is called as it is there; one in a list
         by kind and count.
         """
-        named: dict[str, Layer] = {}
-        others: list[Layer] = []
+        found: list[tuple[Any, Layer]] = []
         for name, value in vars(self).items():
             if isinstance(value, Layer):
-                named[name] = value
+                found.append((name, value))
             elif _is_container(type(value)):
-                for key, layer in _layers_within(value, set()):
-                    if isinstance(key, str) and key not in named:
-                        named[key] = layer
-                    else:
-                        others.append(layer)
-        if others:
-            names = numbered(type(layer).__name__ for layer in others)
-            named |= {next(name for name in names if name not in named): x for x in others}
-        return named
+                found += _layers_within(value, set())
+        names = _names([key for key, _ in found], [layer for _, layer in found]) if found else []
+        return dict(zip(names, (layer for _, layer in found), strict=True))
 
     @property
     def params(self) -> Parameters:
@@ -185,7 +192,8 @@ class Layer(Checked):
 
 
 # Beside containers.
-_COPIED = (Layer, MethodType)
+_FUNCTIONS = (MethodType, FunctionType, partial)
+_COPIED = (Layer, *_FUNCTIONS)
 
 
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
@@ -208,9 +216,8 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
         return known[id(value)]
     if isinstance(value, Layer):
         return value.copied(known)
-    if isinstance(value, MethodType):
-        # Of the copy, if it is that of a layer which is copied.
-        return MethodType(value.__func__, known.get(id(value.__self__), value.__self__))
+    if isinstance(value, _FUNCTIONS):
+        return _copied_function(value, known)
     if not _is_container(type(value)):
         return value
     if isinstance(value, tuple):
@@ -227,6 +234,30 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
     return made
 
 
+def _copied_function(function: Any, known: dict[int, Any]) -> Any:
+    """Return a function that knows the copies of the layers that it knows."""
+    if isinstance(function, MethodType):
+        return MethodType(function.__func__, known.get(id(function.__self__), function.__self__))
+    if isinstance(function, partial):
+        args, named = _copied(function.args, known), _copied(function.keywords, known)
+        return partial(_copied(function.func, known), *args, **named)
+    cells = function.__closure__ or ()
+    with suppress(ValueError):  # a cell that is empty
+        if any(id(cell.cell_contents) in known for cell in cells):
+            closure = [CellType(known.get(id(c.cell_contents), c.cell_contents)) for c in cells]
+            made = FunctionType(
+                function.__code__,
+                function.__globals__,
+                function.__name__,
+                function.__defaults__,
+                tuple(closure),
+            )
+            made.__kwdefaults__ = function.__kwdefaults__
+            made.__dict__.update(vars(function))
+            return made
+    return function
+
+
 def _layers_within(container: Any, known: set[int]) -> Iterator[tuple[Any, Layer]]:
     """Yield the layers in nested containers, each with its key or number; known were looked at."""
     known.add(id(container))
@@ -237,9 +268,22 @@ def _layers_within(container: Any, known: set[int]) -> Iterator[tuple[Any, Layer
             yield from _layers_within(value, known)
 
 
+def _names(keys: Sequence[Any], layers: Sequence[Layer]) -> list[str]:
+    """Return a name for each: its key, if that is text without a dot, or its kind and count."""
+    given: set[str] = set()
+    own = []
+    for key in keys:
+        is_name = isinstance(key, str) and "." not in key and key not in given
+        own.append(key if is_name else None)
+        given.add(key if is_name else "")
+    kinds = (type(layer).__name__ for key, layer in zip(own, layers, strict=True) if key is None)
+    others = (name for name in numbered(kinds) if name not in given)
+    return [next(others, "") if key is None else key for key in own]
+
+
 def structure_of_layer(layer: Layer) -> Structure:
     """Return the structure of one layer, whose keys are numbered if it holds others."""
-    return structure_of({"": layer}, is_numbered=bool(layer.children))
+    return structure_of({"": layer}, is_numbered=bool(layer._children()))
 
 
 def run_backward_params(layer: Layer, dout: Array) -> None:

@@ -126,14 +126,14 @@ class LossLayer(Layer):
                 "mean over the batch"
             )
 
-    def check_dout(self, dout: Any = 1) -> None:
+    def check_dout(self, dout: Any = 1, *others: Any) -> None:
         """Raise an error unless this is a number, or an array of one.
 
         Raises
         ------
         CallOrderError, ShapeError, DTypeError, MixedBackendError
         """
-        shape = self.last_call.output_shape
+        shape = self.last_call().output_shape
         if is_number(dout):
             return
         if getattr(dout, "shape", shape) != shape:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from xbp.errors import DTypeError, ParameterNotFoundError, ShapeError
+from xbp.errors import DTypeError, ParameterNotFoundError, SettingError, ShapeError
 from xbp.namespace import Array, dtype_name, namespace_of
 
 
@@ -15,6 +15,7 @@ class Parameters(MutableMapping[str, Array]):
     """
 
     _attribute, _noun, _nouns = "params", "parameter", "parameters"
+    _names = "param_names"
 
     def __init__(self, places: Mapping[str, tuple[Any, str]]) -> None:
         self.places = dict(places)
@@ -26,7 +27,18 @@ class Parameters(MutableMapping[str, Array]):
             raise ParameterNotFoundError(
                 f"there is no {self._noun} {key!r}: choose one of {', '.join(self) or 'none'}"
             ) from None
-        return getattr(layer, attribute)
+        try:
+            value = getattr(layer, attribute)
+        except AttributeError:
+            raise SettingError(
+                f"{layer.name}: there is no attribute {attribute!r}, which {self._names} names"
+            ) from None
+        if not hasattr(value, "shape") and self._names == "state_names":
+            raise SettingError(
+                f"{layer.name}: self.{attribute} is {value!r}, and no array: assign one to "
+                f"network.state[{key!r}]"
+            )
+        return value
 
     def __setitem__(self, key: str, value: Array) -> None:
         self._check(key, value)
@@ -77,8 +89,15 @@ class State(Parameters):
     """Arrays that layers carry from step to step and that no gradient trains, by key."""
 
     _attribute, _noun, _nouns = "state", "array of the state", "state"
+    _names = "state_names"
+
+    # Copies are taken: a layer may change its state in place.
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        self._check(key, value)
+        self.replace({key: value})
 
     def replace(self, values: Mapping[str, Array]) -> None:
-        """Assign copies to several: a layer may change its state in place."""
+        """Assign copies to several, whatever their dtypes and libraries."""
         copies = {key: namespace_of(x).asarray(x, copy=True) for key, x in values.items()}
         super().replace(copies)

@@ -14,8 +14,7 @@ class Node(Protocol):
     param_names: Any
     state_names: Any
 
-    @property
-    def children(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def _children(self) -> Mapping[str, Any]: ...
 
 
 class Structure(NamedTuple):
@@ -46,7 +45,7 @@ def structure_of(layers: Mapping[str, Any], *, is_numbered: bool = True) -> Stru
         Parameters(_places(found, param_keys)),
         state_keys,
         State(_places(found, state_keys)),
-        frozenset(path.partition(".")[0] for path, keys in param_keys.items() if keys),
+        frozenset(name for name in layers if any(_keys_within(name, param_keys))),
     )
 
 
@@ -67,11 +66,22 @@ def walk(layers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _visit(path: str, layer: Any, found: dict[str, Any], known: set[int]) -> None:
     if id(layer) in known:
-        raise SettingError("a layer stands twice in the network: make one for each place")
+        raise SettingError(
+            "a layer stands twice in the network: make one for each place, and let none hold the "
+            "layer that it is part of"
+        )
+    if path in found:
+        raise SettingError(f"two layers are called {path}: name them without dots")
     known.add(id(layer))
     found[path] = layer
-    for name, child in layer.children.items():
+    for name, child in layer._children().items():
         _visit(f"{path}.{name}" if path else name, child, found, known)
+
+
+def _keys_within(name: str, keys: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    for path, owned in keys.items():
+        if path == name or path.startswith(f"{name}."):
+            yield from owned.values()
 
 
 def _numbered(names: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:

@@ -87,6 +87,8 @@ class Network:
     array([0.5, 0.5])
     """
 
+    # Whether this is a copy that infers.
+    infers = False
     # None of a copy that nobody has asked for it.
     _structure: Structure | None
 
@@ -194,6 +196,8 @@ class Network:
         """Return the structure of the layers that the network has now."""
         if not all(isinstance(layer, Layer) for layer in self.layers.values()):
             named_parts(self.layers.values(), self.last_layer)
+        if odd := [name for name in self.layers if not isinstance(name, str)]:
+            raise SettingError(f"layers are named by text, not by {odd[0]!r}")
         structure = self._structure
         if structure is None:  # of a copy, whose layers have names and fit the backend
             structure = self._structure = structure_of(self._parts)
@@ -219,6 +223,7 @@ class Network:
                         f"{kind}[{key!r}] is not on {backend!r}: move it there with "
                         "backend.asarray(...), or name its own backend"
                     )
+        structure.state.replace(dict(structure.state))  # another network may have the same arrays
         self._structure = structure
 
     @property
@@ -299,7 +304,8 @@ class Network:
         The layers learn: they keep what `backward` needs, and may change their state.
         """
         self._up_to_date()
-        return self.last_layer.forward(run_forward(self.layers.values(), x), t)
+        network = self.for_inference() if self.infers else self
+        return network.last_layer.forward(run_forward(network.layers.values(), x), t)
 
     def accuracy(self, x: Array, t: Array) -> float:
         """Return the share of samples whose highest score is at the target's class.
@@ -390,7 +396,7 @@ class Network:
         ------
         CallOrderError
         """
-        structure = self._structure or self._up_to_date()
+        structure = self._up_to_date()
         forget_gradients(structure.params)  # a layer that is not run now leaves none
         dout = self.last_layer.backward()
         # The derivative with respect to the data is read by nobody, and is a third of the work.
@@ -548,6 +554,7 @@ class Network:
         """Return a copy whose layers infer: what it does leaves nothing in this network."""
         copies: dict[int, Any] = {}
         network = self._copy(copies)
+        network.infers = True
         for copy in copies.values():
             if isinstance(copy, Layer):
                 copy.infers = True
