@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -460,3 +461,168 @@ def test_layers_are_told_apart_by_identity() -> None:
     twice = xbp.Network([Valued(2.0), Valued(2.0), affine(4, 3, 1)], SoftmaxWithLoss())
     assert len(twice.all_layers) == 4
     fit(twice)
+
+
+def test_names_with_dots_and_numbers_lead_to_their_layers() -> None:
+    network = flat()
+    network.layers = {"enc.0": affine(4, 5, 0), "enc.1": Relu(), "dec": affine(5, 3, 1)}
+    gradient = network.gradient(arr(X, widest), arr(T))
+    assert list(gradient) == ["W1", "b1", "W2", "b2"]
+    network.layers = {"Residual1": Residual(affine(4, 4, 0)), "Residual1.Affine1": affine(4, 3, 1)}
+    with pytest.raises(SettingError, match=r"two layers are called Residual1\.Affine1"):
+        network.predict(arr(X, widest))
+    network.layers = {1: affine(4, 3, 0)}  # type: ignore[dict-item]
+    with pytest.raises(SettingError, match="layers are named by text, not by 1"):
+        network.predict(arr(X, widest))
+    block = Sequential()
+    block.layers = {0: affine(4, 5, 0), "a.b": Relu(), "Affine1": affine(5, 3, 1)}  # type: ignore[dict-item]
+    net = xbp.Network([block], SoftmaxWithLoss())
+    assert list(net.all_layers) == [
+        "Sequential1",
+        "Sequential1.Affine2",
+        "Sequential1.Relu1",
+        "Sequential1.Affine1",
+        "SoftmaxWithLoss",
+    ]
+    assert xbp.gradient_check(net, arr(X[:3], widest), arr(T[:3])).passed
+
+
+def test_a_layer_of_the_class_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"Shared: the class holds a layer, inner, which all"):
+        type("Shared", (Layer,), {"inner": Relu()})
+
+
+class Closed(Affine):
+    """Reaches itself through functions that it holds."""
+
+    traceable = True
+
+    def __init__(self, W: Array, b: Array, kind: str) -> None:
+        super().__init__(W, b)
+        if kind == "closure":
+            self.product: Any = lambda x: x @ self.W
+        else:
+            self.product = partial(self.multiplied, 1)
+
+    def multiplied(self, factor: int, x: Array) -> Array:
+        return factor * (x @ self.W)
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.product(x) + self.b
+
+    def backward(self, dout: Array) -> Array:
+        return super().backward(dout)
+
+
+@pytest.mark.parametrize("kind", ["closure", "partial"])
+def test_functions_that_know_a_layer_know_its_copy(kind: str) -> None:
+    first = affine(4, 5, 0)
+    network = xbp.Network([Closed(first.W, first.b, kind), affine(5, 3, 1)], SoftmaxWithLoss())
+    x, t = arr(X[:3], widest), arr(T[:3])
+    assert xbp.gradient_check(network, x, t).passed
+    moved = network.bound_to({**network.params, "W1": network.params["W1"] * 2})
+    assert float(moved.loss(x, t)) != float(network.loss(x, t))
+
+
+def test_a_layer_that_is_made_in_forward_is_refused_by_a_training() -> None:
+    class Lazy(Layer):
+        def forward(self, x: Array) -> Array:
+            self.inner = getattr(self, "inner", None) or affine(4, 4, 0)
+            return self.inner.forward(x)
+
+        def backward(self, dout: Array) -> Array:
+            return self.inner.backward(dout)
+
+    network = xbp.Network([Lazy(), affine(4, 3, 1)], SoftmaxWithLoss())
+    with pytest.raises(SettingError, match="made in forward is not trained"):
+        fit(network)
+    assert list(network.gradient(arr(X, widest), arr(T))) == ["W1", "b1", "W2", "b2"]
+
+
+class Insert:
+    """Puts a layer in after the first epoch, and may fail after the second."""
+
+    def __init__(self, network: xbp.Network, layer: Layer, error: Exception | None) -> None:
+        self.network, self.layer, self.error = network, layer, error
+        self.calls = 0
+
+    def step(self, step: int, loss: Any) -> None:
+        pass
+
+    def evaluated(self, step: int, history: xbp.History) -> None:
+        self.calls += 1
+        if self.calls == 1:
+            layers = dict(self.network.layers)
+            self.network.layers.clear()
+            self.network.layers.update({"new": self.layer, **layers})
+        elif self.error:
+            raise self.error
+
+
+def fit_with(network: xbp.Network, progress: Insert) -> None:
+    trainer = xbp.Trainer(network, xbp.SGD(0.1), batch_size=5, seed=0)
+    trainer.fit(X, T, epochs=2, progress=progress)
+
+
+def test_what_goes_back_goes_to_the_layers_that_it_is_of() -> None:
+    network, other = flat(), flat()
+    fit(other, epochs=1)
+    before = {key: host(value) for key, value in network.params.items()}
+    with pytest.raises(ValueError, match="mine"):
+        fit_with(network, Insert(network, affine(4, 4, 9), ValueError("mine")))
+    # The last that was good are those after the second epoch.
+    assert list(network.layers) == ["new", "Affine1", "Relu1", "Affine2", "Sigmoid1", "Affine3"]
+
+    class Now(Insert):
+        def evaluated(self, step: int, history: xbp.History) -> None:
+            super().evaluated(step, history)
+            raise ValueError("mine")
+
+    network = flat()
+    with pytest.raises(ValueError, match="mine"):
+        fit_with(network, Now(network, affine(4, 4, 9), None))
+    assert list(network.layers) == ["Affine1", "Relu1", "Affine2", "Sigmoid1", "Affine3"]
+    for key, value in network.params.items():
+        assert tuple(value.shape) == before[key].shape
+        assert np.all(np.isfinite(host(value)))
+
+
+def test_a_layer_that_is_put_in_brings_arrays_of_its_own() -> None:
+    network, owner = flat(), affine(4, 4, 9)
+    W = host(owner.W)
+    shared = Affine(owner.W, owner.b)
+    fit_with(network, Insert(network, shared, None))
+    np.testing.assert_array_equal(host(owner.W), W)
+    assert np.any(host(shared.W) != W)
+
+
+class Shaped(Layer):
+    """Has attributes of the names that layers have, and two outputs."""
+
+    def __init__(self) -> None:
+        self.children = [1, 2]
+
+    def forward(self, x: Array) -> Any:
+        self.input_shape = x.shape
+        self.output_shape = (1,)
+        return x, 2 * x
+
+    def backward(self, first: Array, second: Array) -> Array:  # type: ignore[override]
+        return first + 2 * second
+
+
+def test_a_layer_may_have_such_names_and_several_outputs() -> None:
+    class Block(Layer):
+        def __init__(self) -> None:
+            self.inner = Shaped()
+
+        def forward(self, x: Array) -> Array:
+            one, other = self.inner.forward(x)
+            return one + other
+
+        def backward(self, dout: Array) -> Array:
+            return self.inner.backward(dout, dout)
+
+    network = xbp.Network([affine(4, 5, 0), Block(), affine(5, 3, 1)], SoftmaxWithLoss())
+    assert xbp.gradient_check(network, arr(X[:3], widest), arr(T[:3])).passed

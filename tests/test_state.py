@@ -22,6 +22,7 @@ from xbp.layers import Affine, Layer, Residual, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
 from xbp.randomness import random_key, uniform_like
 from xbp.saving import load_parameters, save_parameters, to_safetensors
+from xbp.testing import assert_gradients
 from xbp.training import Checkpoints
 from xbp.training.measurement import measure
 
@@ -457,3 +458,122 @@ def test_a_state_is_an_array_of_its_own() -> None:
         trainer.fit(X[:16], T[:16], steps=9)
         nets.append(net)
     assert_same(nets[0], nets[1], precise(1e-10, 1e-4))
+
+
+# As people write them ----------------------------------------------------------------------------
+
+
+def test_a_network_in_float32_with_a_state_is_checked_in_float64() -> None:
+    layers = xbp.Network.fully_connected([4, 3], dtype="float32", seed=0).layers.values()
+    network = xbp.Network([Centred(), *layers], SoftmaxWithLoss())
+    assert dtype_of(network.state["mean1"]) == "float32"
+    x, t = arr(X[:3], "float32"), arr(T[:3])
+    assert xbp.gradient_check(network, x, t).passed
+    network.numerical_gradient(x, t)
+    network.loss(arr(X, widest), arr(T))
+    assert dtype_of(network.state["mean1"]) == "float32"
+
+
+def test_layers_with_a_state_are_proven() -> None:
+    assert_gradients(Noise, inputs={"x": ("N", "D")}, backend=backend)
+
+    class Wrong(Noise):
+        state_names = ("key",)
+
+        def backward(self, dout: Array) -> Array:
+            return 1.01 * super().backward(dout)
+
+    with pytest.raises(AssertionError, match="backward is wrong"):
+        assert_gradients(Wrong, inputs={"x": ("N", "D")}, backend=backend)
+
+
+def test_a_copy_that_infers_may_be_asked_by_many_threads() -> None:
+    network = network_of(Centred(), Noise())
+    x, t = arr(X, widest), arr(T)
+    network.loss(x, t)
+    server = network.for_inference()
+    expected, before = float(server.loss(x, t)), arrays_of(server)
+    with ThreadPoolExecutor(4) as pool:
+        assert {float(loss) for loss in pool.map(lambda _: server.loss(x, t), range(40))} == {
+            expected
+        }
+    for key, value in arrays_of(server).items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_what_infers_is_said_by_each_class() -> None:
+    class Other(Centred):
+        state_names = ("mean",)
+
+        def forward(self, x: Array) -> Array:
+            return 3 * super().forward(x)
+
+    network = network_of(Other())
+    expected = 3 * X @ host(network.params["W1"])
+    np.testing.assert_allclose(
+        host(network.predict(arr(X, widest))), expected, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_networks_share_no_state() -> None:
+    mean = arr(np.zeros(4), widest)
+    nets = []
+    for _ in range(2):
+        layer = InPlace()
+        layer.mean = mean
+        nets.append(network_of(layer))
+    nets[0].loss(arr(X, widest), arr(T))
+    for array in (mean, nets[1].state["mean1"]):
+        np.testing.assert_array_equal(host(array), np.zeros(4))
+    nets[0].state["mean1"] = mean
+    nets[0].loss(arr(X, widest), arr(T))
+    np.testing.assert_array_equal(host(mean), np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, r"state_names names 'mean', which holds None: let it be an array, a number"),
+        ("text", "which holds 'text': let it be an array"),
+        ((), r"which holds \(\)"),
+        (3_000_000_000, "holds 3000000000, which an integer of 32 bits does not"),
+    ],
+)
+def test_a_state_that_is_none_is_refused(value: Any, message: str) -> None:
+    layer = Centred()
+    layer.mean = value
+    with pytest.raises(SettingError, match=rf"^Centred1?: .*{message}"):
+        network_of(layer)
+    with pytest.raises(SettingError, match=message):
+        layer.forward(arr(X, widest))
+
+
+def test_names_that_name_nothing_are_refused() -> None:
+    typo: Any = type("Typo", (Centred,), {"state_names": ("maen",)})
+    with pytest.raises(SettingError, match="state_names names 'maen', which holds None"):
+        network_of(typo())
+    typo = type("Typo", (Centred,), {"param_names": ("W",)})
+    with pytest.raises(SettingError, match="there is no attribute 'W', which param_names names"):
+        network_of(typo())
+    with pytest.raises(SettingError, match=r"'mean' is named in param_names and in state_names"):
+        type("Both", (Centred,), {"param_names": ("mean",), "state_names": ("mean",)})
+    network = network_of(layer := Centred())
+    layer.mean = (0.0,) * 4
+    with pytest.raises(SettingError, match=r"self\.mean is \(0\.0, .* no array: assign one to"):
+        network.state["mean1"]
+
+
+def test_a_float_beside_bytes_stays_a_float() -> None:
+    class Bytes(Layer):
+        state_names = ("half",)
+        takes_integers = True
+
+        def __init__(self) -> None:
+            self.half: Any = 0.5
+
+        def forward(self, x: Array) -> Array:
+            return x
+
+    layer = Bytes()
+    layer.forward(arr([1, 2]))
+    assert float(layer.half) == 0.5

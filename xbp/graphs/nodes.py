@@ -195,11 +195,6 @@ class Operation(Node):
         """Send the gradient back: to the inputs and to the parameters."""
         sent = self.layer.backward(self.gradient)
         sent = sent if isinstance(sent, tuple) else (sent,)
-        if len(sent) > len(self.inputs):
-            raise SettingError(
-                f"{self.layer.name}.backward returned {len(sent)} derivatives: as many as inputs, "
-                f"{len(self.inputs)}, are needed"
-            )
         # A loss sends nothing to the targets.
         sent += (None,) * (len(self.inputs) - len(sent))
         self.input_gradients = (*sent, *(self.layer.grads[name] for name in self.params))

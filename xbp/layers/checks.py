@@ -169,7 +169,7 @@ class Checked:
         if isinstance(gradients, tuple):
             several = gradients
             if len(several) > len(shapes):
-                raise ShapeError(
+                raise SettingError(
                     f"{self.name}.backward returned {len(several)} derivatives: as many as inputs, "
                     f"{len(shapes)}, are needed"
                 )

@@ -6,6 +6,7 @@ from contextlib import suppress
 from copy import copy
 from functools import partial
 from inspect import isdatadescriptor
+from itertools import count
 from types import CellType, FunctionType, MethodType
 from typing import Any, ClassVar, Self
 
@@ -270,15 +271,18 @@ def _layers_within(container: Any, known: set[int]) -> Iterator[tuple[Any, Layer
 
 def _names(keys: Sequence[Any], layers: Sequence[Layer]) -> list[str]:
     """Return a name for each: its key, if that is text without a dot, or its kind and count."""
-    given: set[str] = set()
-    own = []
-    for key in keys:
-        is_name = isinstance(key, str) and "." not in key and key not in given
-        own.append(key if is_name else None)
-        given.add(key if is_name else "")
-    kinds = (type(layer).__name__ for key, layer in zip(own, layers, strict=True) if key is None)
-    others = (name for name in numbered(kinds) if name not in given)
-    return [next(others, "") if key is None else key for key in own]
+    own: dict[str, int] = {}
+    for number, key in enumerate(keys):
+        if isinstance(key, str) and "." not in key:
+            own.setdefault(key, number)
+    names = {number: key for key, number in own.items()}
+    for number, layer in enumerate(layers):
+        if number not in names:
+            kind = type(layer).__name__
+            candidates = numbered(kind for _ in count())
+            names[number] = next(name for name in candidates if name not in own)
+            own[names[number]] = number
+    return [names[number] for number in range(len(layers))]
 
 
 def structure_of_layer(layer: Layer) -> Structure:

@@ -44,7 +44,8 @@ class LayerTrial:
         self.dtype = dtype
         self.arrays = {name: self.put(name, value) for name, value in case.arrays.items()}
         params = {name: self.arrays[name] for name in case.signature.params}
-        self.layer: Layer = self._attempt("making the layer", case.signature.make, **params)
+        self.made: Layer = self._attempt("making the layer", case.signature.make, **params)
+        self.layer = self.made
         self.inputs = [self.arrays[name] for name in case.signature.inputs]
         self._moved: dict[float, list[LayerTrial]] = {}
 
@@ -81,6 +82,9 @@ class LayerTrial:
 
     def forward_on_device(self) -> Array:
         """Return the output as the layer returns it, of the shape that the signature says."""
+        if self.made.state:
+            # Each call is of the state that the layer was made with.
+            self.layer = self.made.bound_to({})
         output = self._attempt("forward", self.layer.forward, *self.inputs)
         shape, needed = tuple(getattr(output, "shape", ())), self.case.dout.shape
         if shape != needed:

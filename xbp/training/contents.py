@@ -33,8 +33,8 @@ Path: TypeAlias = tuple[Any, ...]
 def contents(value: Any) -> dict[Path, Any]:
     """Return what a value holds by the way to it, each object once.
 
-    Containers and other objects stand there as their kind. Of layers that are within it the
-    parameters and their gradients are left out: a step changes them.
+    Containers and other objects stand there as their kind. Of layers that are within it parameters,
+    gradients and state are left out: a step changes them.
 
     Returns
     -------
@@ -63,7 +63,8 @@ def contents(value: Any) -> dict[Path, Any]:
 
 def _parts(value: Any) -> dict[Any, Any]:
     if isinstance(value, Layer):
-        steps = {*value.param_names, *(f"d{name}" for name in value.param_names)}
+        gradients = (f"d{name}" for name in value.param_names)
+        steps = {*value.param_names, *value.state_names, *gradients, "_call"}
         return {name: part for name, part in vars(value).items() if name not in steps}
     if type(value) is dict:
         return value

@@ -93,7 +93,8 @@ class Watch:
 
     def _first_not_finite(self, count: int) -> tuple[int, str] | None:
         """Do the steps again, with a look at all that they compute."""
-        learner = self.learner.bound_to(copied(self._good))
+        good = {name: self._good[name] for name in ("params", "state", "memory")}
+        learner = self.learner.bound_to(copied(good))
         learner.prepare()
         rows = learner.network.backend.rows
         numbers = (batches[i, ...] for batches, _ in self._since for i in range(batches.shape[0]))

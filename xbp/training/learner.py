@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, Self, TypeAlias
 
 from xbp.backend import Backend
-from xbp.errors import DivergenceError, MixedBackendError, TracingError
+from xbp.errors import DivergenceError, MixedBackendError, SettingError, TracingError
 from xbp.immutability import is_immutable
 from xbp.layers import Layer
 from xbp.namespace import Array, kind_of, namespace_of
@@ -49,6 +49,7 @@ class Learner:
         # By the name of a part of the network: see `try_out`.
         self.left_by_passes: dict[str, set[Path]] = {}
         self._numbers: dict[str, Any] = {}
+        self._owners: list[Layer] = []
         self._traceable = not check_finite
 
     def _look_at_memory(self) -> None:
@@ -98,13 +99,37 @@ class Learner:
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of all that a step may change, whether the optimizer names it or not."""
         everything = {**_arrays_of(self.network), "memory": vars(self.optimizer)}
-        return dict(copied(everything))
+        return {**copied(everything), **self.places()}
+
+    def places(self) -> dict[str, Any]:
+        """Return which layers there are, and which of them own which arrays."""
+        network = self.network
+        owners = {"params": dict(network.params.places), "state": dict(network.state.places)}
+        return {"layers": dict(network.layers), "owners": owners}
 
     def go_back(self, snapshot: dict[str, Any]) -> None:
-        """Let all be as it was when a snapshot was taken."""
-        self.network.params.update(snapshot["params"])
-        self.network.state.update(snapshot["state"])
+        """Let all be as it was when a snapshot was taken, in layers that have gone since, too."""
+        layers = self.network.layers
+        layers.clear()
+        layers.update(snapshot["layers"])
+        for kind, owners in snapshot["owners"].items():
+            for key, (layer, attribute) in owners.items():
+                setattr(layer, attribute, snapshot[kind][key])
         _put_back(self.optimizer, snapshot["memory"])
+
+    def own_arrays(self) -> None:
+        """Let the parameters of each new layer be arrays of their own.
+
+        Steps change them in place, and they may be another network's, too, or read-only. They get
+        one order of memory, for a product of matrices in another is rounded otherwise.
+        """
+        backend = self.network.backend
+        for layer in self.network.all_layers.values():
+            if not any(layer is known for known in self._owners):
+                self._owners.append(layer)
+                for name in layer.param_names:
+                    W = getattr(layer, name)
+                    setattr(layer, name, backend.row_major(backend.xp.astype(W, W.dtype)))
 
     def prepare(self) -> None:
         """Let the optimizer make room for what it remembers of each parameter."""
@@ -141,8 +166,8 @@ class Learner:
         known = list(network.all_layers.values())
         return [
             self.optimizer.unnamed,
-            *known,
-            *(_numbers_of(part) for part in known if part not in strange.values()),
+            *map(_Itself, known),
+            *(_settings_of(part) for part in known if all(part is not s for s in strange.values())),
             *(self._held_by(name, part) for name, part in strange.items()),
         ]
 
@@ -166,17 +191,19 @@ class Learner:
         if not all(is_immutable(value) for some in settings for *_, value in some):
             return None
         classes: list[type[Layer]] = [type(layer) for layer in layers]
-        kinds = [(kind, kind.forward, kind.backward) for kind in classes]
+        kinds = [(kind, *_methods_of(kind)) for kind in classes]
         arrays = [*network.params.items(), *network.state.items()]
         shapes = tuple((key, tuple(array.shape)) for key, array in arrays)
         parts = tuple(zip(kinds, map(tuple, settings), strict=True))
-        return type(network), parts, shapes, optimizer, optimizer.update
+        methods = _methods_of(type(network)), _methods_of(optimizer)
+        return type(network), optimizer, *methods, parts, shapes
 
     def without_arrays(self) -> Self:
         """Return a learner of the same structure that keeps no array alive."""
         bare = copy(self)
         bare.network = self.network.without_arrays()
         bare.optimizer = self.optimizer.bound_to(dict.fromkeys(self.optimizer.state or ()))
+        bare._numbers, bare._owners = {}, []
         return bare
 
     def settle(self) -> None:
@@ -197,7 +224,13 @@ class Learner:
         """Learn from a mini-batch, and return its loss."""
         if self.check_finite and (where := first_not_finite(self.network, x, t)):
             raise DivergenceError(f"{where} gave NaN or infinity")
+        keys = self.network.params.keys()
         loss, gradient = self.network.backpropagate(x, t)
+        if more := [key for key in gradient if key not in keys]:
+            raise SettingError(
+                f"a layer that is made in forward is not trained, with its {more[0]}: make it in "
+                "__init__"
+            )
         unnamed = None if self.optimizer.state is None else self.optimizer.unnamed
         self.optimizer.update(self.network.params, gradient)
         if unnamed is not None:
@@ -205,6 +238,18 @@ class Learner:
         if self.check_finite and (where := parameter_not_finite(self.network)):
             raise DivergenceError(f"the update of {where} gave NaN or infinity")
         return loss
+
+
+class _Itself:
+    """Is equal to nothing but what holds the same object: that may compare by value."""
+
+    def __init__(self, thing: object) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.thing is self.thing
+
+    __hash__ = object.__hash__
 
 
 def strange_parts(network: Network) -> dict[str, Part]:
@@ -236,17 +281,21 @@ def _arrays_of(network: Network) -> dict[str, dict[str, Array]]:
     return {"params": dict(network.params), "state": dict(network.state)}
 
 
-def _numbers_of(layer: Layer) -> list[Any]:
-    """Return the settings of a layer of xbp's own: its arrays are what the last pass has left."""
-    return [pair for pair in vars(layer).items() if type(pair[1]) in (bool, int, float)]
+def _methods_of(kind: type) -> tuple[Any, ...]:
+    """Return the functions of a class and its bases: somebody may have put others there."""
+    return tuple(value for base in kind.__mro__ for value in vars(base).values() if callable(value))
 
 
 def _settings_of(layer: Layer) -> list[tuple[str, type, Any]]:
-    """Return what a layer of xbp's own holds beside arrays, other layers, and what it notes."""
+    """Return what a layer of xbp's own holds beside arrays, other layers, and what a pass leaves.
+
+    What a pass leaves is None in the class; NumPy makes a number of an array without dimensions.
+    """
     return [
         (name, type(value), value)
         for name, value in attributes_of(layer).items()
         if not (is_array(value) or isinstance(value, Layer | dict))
+        and getattr(type(layer), name, layer) is not None
     ]
 
 

@@ -169,21 +169,18 @@ class Trainer:
         progress: Progress | None,
         checkpoints: Checkpoints | None,
     ) -> History:
-        backend, params = self.network.backend, self.network.params
+        params, state = self.network.params, self.network.state
         learner = Learner(self.network, self.optimizer, check_finite=self.check_finite)
-        state = self.network.state
         before = {
             "params": dict(params),
             "state": dict(state),
             "memory": copied(vars(self.optimizer)),
+            **learner.places(),
         }
         go_back: Callable[[], None] = partial(learner.go_back, before)
         try:
-            # Steps change arrays in place, and these may be another network's, too, or read-only.
-            # In one order of memory, for a product of matrices in another is rounded otherwise.
-            copies = {key: backend.xp.astype(W, W.dtype) for key, W in params.items()}
-            params.update({key: backend.row_major(W) for key, W in copies.items()})
-            state.update(copied(dict(state)))
+            learner.own_arrays()
+            state.replace(dict(state))
             learner.prepare()
             if checkpoints:
                 self._require_memory(learner)
@@ -216,6 +213,7 @@ class Trainer:
         with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
                 if progress and watch.learner.constants() != constants:
+                    watch.learner.own_arrays()
                     watch.learner.prepare()
                     try_out(watch.learner, x, t)
                     learn, constants = backend.loop(watch.learner), watch.learner.constants()
