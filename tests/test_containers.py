@@ -487,6 +487,42 @@ def test_names_with_dots_and_numbers_lead_to_their_layers() -> None:
     assert xbp.gradient_check(net, arr(X[:3], widest), arr(T[:3])).passed
 
 
+def test_what_is_no_layer_is_refused_in_a_block_too() -> None:
+    block = Sequential(affine(4, 3, 0))
+    network = xbp.Network([block], SoftmaxWithLoss())
+    block.layers["Relu1"] = Relu  # type: ignore[assignment]
+    with pytest.raises(SettingError, match=r"layer 2 is one of .* the class Relu: make one of it"):
+        network.predict(arr(X, widest))
+
+
+def test_a_layer_returns_an_array() -> None:
+    class Listing(Layer):
+        def forward(self, x: Array) -> Any:
+            return [1, 2]
+
+    with pytest.raises(DTypeError, match=r"^Listing\.forward returned \[1, 2\]: a layer returns"):
+        DTypeError, match=r"^Listing\.forward returned \[1, 2\]: a layer returns an"
+    ):
+        Listing().forward(arr(X, widest))
+
+
+def test_a_network_without_parameters_is_tried_out_as_others_are() -> None:
+    class Double(Layer):
+        traceable = True
+
+        def forward(self, x: Array) -> Array:
+            return 2 * x
+
+        def backward(self, dout: Array) -> Array:
+            return 2 * dout
+
+    network = xbp.Network([Double()], IdentityWithLoss(), backend=backend)
+    history = xbp.Trainer(network, xbp.SGD(0.1), batch_size=10, seed=0).fit(
+        X.astype(network.dtype), X.astype(network.dtype), epochs=1
+    )
+    assert len(history.loss) == 3
+
+
 def test_a_layer_of_the_class_is_refused() -> None:
     with pytest.raises(SettingError, match=r"Shared: the class holds a layer, inner, which all"):
         type("Shared", (Layer,), {"inner": Relu()})

@@ -128,9 +128,13 @@ class Checked:
             (require_real if self.takes_integers else require_floating)(x, name)
 
     def check_output(self, output: Any) -> None:
-        """Raise `DTypeError` unless ``forward`` has returned something."""
+        """Raise `DTypeError` unless ``forward`` has returned an array, several, or a number."""
         if output is None:
             raise self._nothing_returned("forward")
+        if not (hasattr(output, "shape") or isinstance(output, tuple) or self.takes_numbers):
+            raise DTypeError(
+                f"{self.name}.forward returned {output!r:.60}: a layer returns an array"
+            )
 
     def check_dout(self, dout: Any, *others: Any) -> None:
         """Raise an error unless ``backward`` can take this.
@@ -308,7 +312,7 @@ def _around_forward(method: Callable[..., Any]) -> Any:
             device = getattr(output, "device", None)
             self._call = Call(shapes, output.shape, type(output), device)
         else:  # of numbers, or several
-            self._call = Call(shapes, (), None, None, not isinstance(output, tuple | list))
+            self._call = Call(shapes, (), None, None, not isinstance(output, tuple))
         return output
 
     return forward

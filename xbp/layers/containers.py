@@ -43,6 +43,8 @@ class Sequential(Layer):
 
     def forward(self, x: Array) -> Array:
         """Return what the last layer makes of what the others have made of x."""
+        if not all(isinstance(layer, Layer) for layer in self.layers.values()):
+            named_layers(self.layers.values())  # which says what one is
         return run_forward(self.layers.values(), x)
 
     def backward(self, dout: Array) -> Array:

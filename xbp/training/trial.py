@@ -201,7 +201,8 @@ def _differing(learner: Learner, x: Array, t: Array, apart: float) -> str | None
     # Other samples in each step.
     rows = backend.asarray([[(2 * i + j) % count for j in range(size)] for i in range(STEPS)])
     start, plain, moved, traced = (_apart(learner) for _ in range(4))
-    unit = max(epsilon_of(W) for W in start.network.params.values() if is_floating(W))
+    floating = [W for W in start.network.params.values() if is_floating(W)]
+    unit = max(map(epsilon_of, floating), default=epsilon_of(x) if is_floating(x) else 0.0)
     for one, by in ((start, apart), (plain, apart), (moved, apart + 8 * unit), (traced, apart)):
         _move(one, by)
     backend.loop(traced)(rows, x, t)
