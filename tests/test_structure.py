@@ -62,6 +62,8 @@ def test_a_structure_is_all_that_a_trace_has_for_good() -> None:
     rescale = Rescale(2.0, widest)
     rescale.divisor = np.float64(2.0)
     assert structure_of(network(rescale)) not in (structure_of(network(Rescale(2.0, widest))), None)
+    rescale.divisor = arr(2.0, widest)
+    assert structure_of(network(rescale)) is None or not hasattr(rescale.divisor, "__dlpack__")
     rescale.divisor = np.asarray([2.0]).tolist()
     assert structure_of(network(rescale)) is None
     net = network(Sigmoid())

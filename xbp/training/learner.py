@@ -289,12 +289,14 @@ def _methods_of(kind: type) -> tuple[Any, ...]:
 def _settings_of(layer: Layer) -> list[tuple[str, type, Any]]:
     """Return what a layer of xbp's own holds beside arrays, other layers, and what a pass leaves.
 
+    An array without dimensions is a number.
+
     What a pass leaves is None in the class; NumPy makes a number of an array without dimensions.
     """
     return [
         (name, type(value), value)
         for name, value in attributes_of(layer).items()
-        if not (is_array(value) or isinstance(value, Layer | dict))
+        if not ((is_array(value) and value.ndim) or isinstance(value, Layer | dict))
         and getattr(type(layer), name, layer) is not None
     ]
 
