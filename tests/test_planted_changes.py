@@ -237,6 +237,39 @@ READ = {
     ),
 }
 
+LAYERS = {
+    "a layer that was not run keeps its gradient": Change(
+        "xbp/networks/network.py",
+        "        forget_gradients(structure.params)  # a layer that is not run now leaves none\n",
+        "",
+        "test_containers.py::test_a_layer_that_was_not_run_has_no_gradient_of_the_step_before",
+    ),
+    "a state may be a parameter": Change(
+        "xbp/layers/checks.py",
+        "            self.part_state_from((*inputs, *",
+        "            len((*inputs, *",
+        "test_state.py::test_a_state_is_an_array_of_its_own",
+    ),
+    "what infers changes the state": Change(
+        "xbp/networks/network.py",
+        "        network = self.for_inference() if self.infers else self\n",
+        "        network = self\n",
+        "test_state.py::test_a_copy_that_infers_may_be_asked_by_many_threads",
+    ),
+    "a layer is told apart by value": Change(
+        "xbp/networks/network.py",
+        "all(map(is_, layers.values(), others.values()))",
+        "all(a == b for a, b in zip(layers.values(), others.values()))",
+        "test_containers.py::test_layers_are_told_apart_by_identity",
+    ),
+    "what goes back goes by key": Change(
+        "xbp/training/learner.py",
+        '        layers.update(snapshot["layers"])\n',
+        "        layers.update(self.network.layers)\n",
+        "test_containers.py::test_what_goes_back_goes_to_the_layers_that_it_is_of",
+    ),
+}
+
 EACH_PROPERTY = "test_testing.py::test_each_property_finds_what_it_is_for"
 KIT = {
     "a property is held for layers without parameters alone": Change(
@@ -259,7 +292,7 @@ KIT = {
     ),
 }
 
-CHANGES = DURABILITY | LOCKS | RECORDED | READ | KIT
+CHANGES = DURABILITY | LOCKS | RECORDED | READ | LAYERS | KIT
 
 
 # Run by a process that has imported what is slow to import and is not changed, so that each change

@@ -487,8 +487,24 @@ def test_layers_with_a_state_are_proven() -> None:
         assert_gradients(Wrong, inputs={"x": ("N", "D")}, backend=backend)
 
 
+class Drifting(Layer):
+    """Does the same to learn and to infer, and goes on each time."""
+
+    state_names = ("mean",)
+
+    def __init__(self) -> None:
+        self.mean: Any = (0.0,) * 4
+
+    def forward(self, x: Array) -> Array:
+        self.mean = self.mean + namespace_of(x).mean(x, axis=0)
+        return x - self.mean
+
+    def backward(self, dout: Array) -> Array:
+        return dout
+
+
 def test_a_copy_that_infers_may_be_asked_by_many_threads() -> None:
-    network = network_of(Centred(), Noise())
+    network = network_of(Centred(), Noise(), Drifting())
     x, t = arr(X, widest), arr(T)
     network.loss(x, t)
     server = network.for_inference()

@@ -76,7 +76,6 @@ class Layer(Checked):
         # What a base class does is not all that this class does.
         if "forward" in cls.__dict__ and "infer" not in cls.__dict__:
             cls.infer = Checked.infer  # type: ignore[method-assign]
-        # What a base class does is not all that this class does.
         cls.state_names = cls.__dict__.get("state_names", ())
         cls.traceable = cls.__dict__.get("traceable", False)
         cls.samplewise = cls.__dict__.get("samplewise", False)
