@@ -169,7 +169,9 @@ class JaxBackend(Backend):
                 state, result = step(carry[0], rows[i])
                 return state, carry[1].at[i].set(result)
 
-            _, result = jax.eval_shape(step, _ordered(state), rows[0])
+            # Where nothing is compiled, nothing is to be traced either.
+            shape_of = _called if jax.config.jax_disable_jit else jax.eval_shape
+            _, result = shape_of(step, _ordered(state), rows[0])
             results = jax.numpy.zeros((rows.shape[0], *result.shape), result.dtype)
             last, results = jax.lax.fori_loop(0, count, body, (_ordered(state), results))
             return _plain(last), results
@@ -180,6 +182,10 @@ class JaxBackend(Backend):
         """Make new arrays on this device."""
         device: AbstractContextManager[Any] = jax.default_device(self.native_device)
         return device
+
+
+def _called(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
 
 
 class _Padded:
