@@ -34,7 +34,10 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc says it
 
 # Bases that are nobody's to use, and other projects' names: there is no network to look them up.
-nitpick_ignore_regex = [("py:.*", r".*\._.*|(collections|numpy|matplotlib|click|hypothesis)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", r".*\._.*|(collections|numpy|matplotlib|click|hypothesis)\..*"),
+    ("py:.*", r"xbp\.layers\.checks\..*"),
+]
 
 html_theme = "furo"
 html_title = f"xbp {version}"
