@@ -437,6 +437,41 @@ def test_a_layer_that_was_not_run_has_no_gradient_of_the_step_before() -> None:
 
 
 @dataclass(eq=True)
+class Gain(Layer):
+    """Is equal to another whose gain is so."""
+
+    gain: Array
+
+    param_names = ("gain",)
+    traceable = True
+    samplewise = True
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return x * self.gain
+
+    def backward(self, dout: Array) -> Array:
+        self.dgain = namespace_of(dout).reshape(namespace_of(dout).sum(dout * self.x), (1,))
+        return dout * self.gain
+
+
+def test_equal_layers_are_checked_and_drawn_each_by_itself() -> None:
+    gains = [Gain(arr([2.0], widest)) for _ in range(2)]
+    network = xbp.Network(
+        [gains[0], affine(4, 4, 0), Sigmoid(), gains[1], affine(4, 3, 1)], SoftmaxWithLoss()
+    )
+    x, t = arr(X[:4], widest), arr(T[:4])
+    gradient, numerical = network.gradient(x, t), network.numerical_gradient(x, t)
+    assert float(gradient["gain1"][0]) != float(gradient["gain2"][0])
+    for key, value in gradient.items():
+        np.testing.assert_allclose(
+            host(numerical[key]), host(value), rtol=precise(1e-5, 0.1), atol=precise(1e-7, 0.05)
+        )
+    labels = [node.label for node in Graph.of_network(network, x, t).variables]
+    assert {"gain1", "gain2"} <= set(labels)
+
+
+@dataclass(eq=True)
 class Valued(Layer):
     """Is equal to another of the same factor."""
 

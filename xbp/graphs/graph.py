@@ -131,11 +131,13 @@ class Graph:
         for layer in network.layers.values():
             node = _drawn(layer, node)
         graph = cls(Operation(network.last_layer, node, Variable("t", t)), name="loss")
-        keys = {place: key for key, place in network.params.places.items()}
+        # By identity: a class may compare its layers by value.
+        places = network.params.places.items()
+        keys = {(id(layer), attribute): key for key, (layer, attribute) in places}
         for operation in graph.operations:
-            for attribute, place in operation.layer.params.places.items():
-                if place in keys:
-                    operation.params[attribute].label = keys[place]
+            for own, (layer, attribute) in operation.layer.params.places.items():
+                if key := keys.get((id(layer), attribute)):
+                    operation.params[own].label = key
         graph.forward()
         graph.backward()
         return graph

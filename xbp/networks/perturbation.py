@@ -57,10 +57,13 @@ def perturbed_losses(
         t = label_as_array(t, x) if isinstance(t, Integral) else t
         x, t = x[None, :], t[None, ...]
     stack = list(layers.values())
-    owner, key = next(
-        (layer, key) for layer in stack for key, it in layer.params.places.items() if it == place
+    # By identity: a class may compare its layers by value.
+    number, owner, key = next(
+        (number, layer, key)
+        for number, layer in enumerate(stack)
+        for key, (part, attribute) in layer.params.places.items()
+        if part is place[0] and attribute == place[1]
     )
-    number = next(i for i, layer in enumerate(stack) if layer is owner)
     x, rest = run_forward(stack[:number], x), stack[number + 1 :]
     samples = x.shape[0]
     shapes = [parameter.shape for layer in layers.values() for parameter in layer.params.values()]
