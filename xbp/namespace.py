@@ -38,15 +38,18 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
     """
     kind = type(array)
     xp = _namespaces.get(kind) or _look_up(array, where)
+    if not others:
+        return xp
+    device = getattr(array, "device", None)
     for other in others:
         # Most arrays that meet live in one place: see that before all else, it is asked often.
-        if type(other) is kind and _place(array) is _place(other):
+        if type(other) is kind and getattr(other, "device", None) == device:
             continue
         found = _namespaces.get(type(other)) or _look_up(other, where)
         if found is not xp:
             _require_one_library(xp, found, kind, type(other), where)
             xp = found if hasattr(found, "traces") else xp
-        _require_one_device(_place(array), _place(other), where)
+        _require_one_device(device, _place(other), where)
     return xp
 
 

@@ -65,7 +65,8 @@ class Checked:
         for name, around in (("forward", _around_forward), ("backward", _around_backward)):
             # Of its own, or of a base that is no layer.
             method = getattr(cls, name)
-            if isfunction(method) and not (_is_checked(method) or method is vars(Checked)[name]):
+            known = hasattr(method, "is_checked") or method is vars(Checked)[name]
+            if isfunction(method) and not known:
                 checked = around(method)
                 checked.is_checked = True
                 setattr(cls, name, checked)
@@ -115,17 +116,17 @@ class Checked:
         ------
         DTypeError, MixedBackendError
         """
-        name, arrays = self.name, [getattr(self, name) for name in self.param_names]
+        arrays = [getattr(self, name) for name in self.param_names] if self.param_names else []
         if others:  # an option is none of them
             arrays += [other for other in others if hasattr(other, "shape")]
         if self.takes_numbers:
             operands = [operand for operand in (x, *arrays) if not is_number(operand)]
             if operands:
-                namespace_of(*operands, where=name)
+                namespace_of(*operands, where=self.name)
             return
-        namespace_of(x, *arrays, where=name)
+        namespace_of(x, *arrays, where=self.name)
         if kind_of(x) != "real floating":
-            (require_real if self.takes_integers else require_floating)(x, name)
+            (require_real if self.takes_integers else require_floating)(x, self.name)
 
     def check_output(self, output: Any) -> None:
         """Raise `DTypeError` unless ``forward`` has returned an array, several, or a number."""
@@ -152,7 +153,7 @@ class Checked:
         where = f"{self.name}.backward"
         if kind is None:
             namespace_of(dout, where=where)
-        elif type(dout) is not kind or getattr(dout, "device", None) is not device:
+        elif type(dout) is not kind or getattr(dout, "device", None) != device:
             require_beside(dout, kind, device, where)
         if dout.shape != shape:
             raise ShapeError(
@@ -169,7 +170,10 @@ class Checked:
         """
         if gradients is None and not self.takes_integers:
             raise self._nothing_returned("backward")
-        several, shapes = (gradients,), self.last_call().input_shapes
+        shapes = self.last_call().input_shapes
+        if getattr(gradients, "shape", None) == shapes[0]:
+            return
+        several = (gradients,)
         if isinstance(gradients, tuple):
             several = gradients
             if len(several) > len(shapes):
@@ -275,10 +279,6 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _is_checked(method: Any) -> bool:
-    return getattr(method, "is_checked", False)
-
-
 # The checks are done once, by the method that is called from outside, not by those that this calls
 # by super().
 
@@ -293,13 +293,8 @@ def _around_forward(method: Callable[..., Any]) -> Any:
             inputs, named = bound.args[1:], bound.kwargs
         self.check_inputs(*inputs)
         before = self._state_beside(inputs) if self.state_names else None
-        within = _inferring.get()
-        if self.infers and id(self) not in within and type(self).infer is not Checked.infer:
-            token = _inferring.set(within | {id(self)})  # it may call forward
-            try:
-                output = self.infer(*inputs, **named)
-            finally:
-                _inferring.reset(token)
+        if self.infers and type(self).infer is not Checked.infer:
+            output = _inferred(self, method, inputs, named)
         else:
             output = method(self, *inputs, **named)
         self.check_output(output)
@@ -318,12 +313,23 @@ def _around_forward(method: Callable[..., Any]) -> Any:
     return forward
 
 
+def _inferred(layer: Any, forward: Callable[..., Any], inputs: Any, named: Any) -> Any:
+    within = _inferring.get()
+    if id(layer) in within:  # infer has called forward
+        return forward(layer, *inputs, **named)
+    token = _inferring.set(within | {id(layer)})
+    try:
+        return layer.infer(*inputs, **named)
+    finally:
+        _inferring.reset(token)
+
+
 def _around_backward(method: Callable[..., Any]) -> Any:
     @wraps(method)
     def backward(self: Any, *douts: Any) -> Any:
         if type(self).backward is not backward:
             return method(self, *douts)
-        if "forward" in vars(self) or not _is_checked(type(self).forward):
+        if "forward" in vars(self) or not hasattr(type(self).forward, "is_checked"):
             return method(self, *douts)  # nobody has seen what went forward
         self.check_dout(*douts)
         gradients = method(self, *douts)

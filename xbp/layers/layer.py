@@ -117,11 +117,14 @@ class Layer(Checked):
         """
         found: list[tuple[Any, Layer]] = []
         for name, value in vars(self).items():
-            if isinstance(value, Layer):
+            role = _role_of[type(value)]
+            if role == "layer":
                 found.append((name, value))
-            elif _is_container(type(value)):
+            elif role == "container":
                 found += _layers_within(value, set())
-        names = _names([key for key, _ in found], [layer for _, layer in found]) if found else []
+        if not found:
+            return {}
+        names = _names([key for key, _ in found], [layer for _, layer in found])
         return dict(zip(names, (layer for _, layer in found), strict=True))
 
     @property
@@ -182,7 +185,7 @@ class Layer(Checked):
         own = made.__dict__
         own.update(self.__dict__)
         for name, value in self.__dict__.items():
-            if isinstance(value, _COPIED) or _is_container(type(value)):
+            if _role_of[type(value)]:
                 own[name] = _copied(value, known)
         for name in self.state_names:
             value = getattr(self, name)
@@ -191,20 +194,26 @@ class Layer(Checked):
         return made
 
 
-# Beside containers.
 _FUNCTIONS = (MethodType, FunctionType, partial)
-_COPIED = (Layer, *_FUNCTIONS)
-
-
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-_are_containers: dict[type, bool] = {}
 
 
-def _is_container(kind: type) -> bool:
-    # Asked of each attribute of each layer: an answer is kept.
-    if kind not in _are_containers:
-        _are_containers[kind] = issubclass(kind, _CONTAINERS) and kind is not Call
-    return _are_containers[kind]
+class _Roles(dict[type, str]):
+    """What a value of a type is to a layer that holds it: an answer is kept, it is asked often."""
+
+    def __missing__(self, kind: type) -> str:
+        role = ""
+        if issubclass(kind, Layer):
+            role = "layer"
+        elif issubclass(kind, _FUNCTIONS):
+            role = "function"
+        elif issubclass(kind, _CONTAINERS) and kind is not Call:
+            role = "container"
+        self[kind] = role
+        return role
+
+
+_role_of = _Roles()
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
@@ -214,11 +223,12 @@ def _copied(value: Any, known: dict[int, Any]) -> Any:
     """
     if id(value) in known:
         return known[id(value)]
-    if isinstance(value, Layer):
+    role = _role_of[type(value)]
+    if role == "layer":
         return value.copied(known)
-    if isinstance(value, _FUNCTIONS):
+    if role == "function":
         return _copied_function(value, known)
-    if not _is_container(type(value)):
+    if role != "container":
         return value
     if isinstance(value, tuple):
         parts = [_copied(part, known) for part in value]
@@ -262,9 +272,10 @@ def _layers_within(container: Any, known: set[int]) -> Iterator[tuple[Any, Layer
     """Yield the layers in nested containers, each with its key or number; known were looked at."""
     known.add(id(container))
     for key, value in container.items() if isinstance(container, dict) else enumerate(container):
-        if isinstance(value, Layer):
+        role = _role_of[type(value)]
+        if role == "layer":
             yield key, value
-        elif _is_container(type(value)) and id(value) not in known:
+        elif role == "container" and id(value) not in known:
             yield from _layers_within(value, known)
 
 
@@ -304,7 +315,7 @@ def run_backward_params(layer: Layer, dout: Array) -> None:
 def forget_gradients(params: Parameters) -> None:
     """Take away the gradients that a ``backward`` has left."""
     for layer, attribute in params.places.values():
-        vars(layer).pop(f"d{attribute}", None)
+        layer.__dict__.pop(f"d{attribute}", None)
 
 
 def gradients_left(params: Parameters) -> dict[str, Array]:
@@ -315,25 +326,28 @@ def gradients_left(params: Parameters) -> dict[str, Array]:
     SettingError, ShapeError, DTypeError
         If there is none, or it does not fit.
     """
-    return {key: _gradient_left(*place) for key, place in params.places.items()}
+    gradients = {}
+    for key, (layer, attribute) in params.places.items():
+        gradient = getattr(layer, f"d{attribute}", None)
+        if getattr(gradient, "shape", None) != getattr(layer, attribute).shape:
+            raise _no_gradient(layer, attribute, gradient)
+        gradients[key] = gradient
+    return gradients
 
 
-def _gradient_left(layer: Layer, attribute: str) -> Array:
-    gradient = getattr(layer, f"d{attribute}", None)
+def _no_gradient(layer: Layer, attribute: str, gradient: Any) -> Exception:
+    """Return the error that says why what was left is no gradient."""
     if gradient is None:
-        raise SettingError(
+        return SettingError(
             f"{layer.name}: backward left no gradient in self.d{attribute}: leave it there, zeros "
             "if the layer was not run"
         )
     if not hasattr(gradient, "shape"):
-        raise DTypeError(
+        return DTypeError(
             f"{layer.name}: backward left no array in self.d{attribute}, but "
             f"{type(gradient).__name__}"
         )
-    shape = getattr(layer, attribute).shape
-    if gradient.shape != shape:
-        raise ShapeError(
-            f"{layer.name}: {attribute} has shape {tuple(shape)}, but backward left a "
-            f"d{attribute} of shape {tuple(gradient.shape)}: sum it over the batch"
-        )
-    return gradient
+    return ShapeError(
+        f"{layer.name}: {attribute} has shape {tuple(getattr(layer, attribute).shape)}, but "
+        f"backward left a d{attribute} of shape {tuple(gradient.shape)}: sum it over the batch"
+    )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from operator import is_
 from typing import Any, NamedTuple, Protocol
 
 from xbp.errors import SettingError
@@ -28,8 +29,21 @@ class Structure(NamedTuple):
     params: Parameters
     state_keys: dict[str, dict[str, str]]
     state: State
-    # Those of the layers at the root that hold a parameter, or whose children do.
+    # Each layer with its children.
+    families: list[tuple[Any, Mapping[str, Any]]]
+    roots: dict[str, Any]
+    # The roots that hold a parameter, or whose children do.
     trained: frozenset[str]
+
+    def is_of(self, roots: Mapping[str, Any]) -> bool:
+        """Tell whether the trees of these layers are still what they were."""
+        if not _are_same(roots, self.roots):
+            return False
+        for layer, children in self.families:
+            now = layer._children()
+            if (now or children) and not _are_same(now, children):
+                return False
+        return True
 
 
 def structure_of(layers: Mapping[str, Any], *, is_numbered: bool = True) -> Structure:
@@ -45,8 +59,15 @@ def structure_of(layers: Mapping[str, Any], *, is_numbered: bool = True) -> Stru
         Parameters(_places(found, param_keys)),
         state_keys,
         State(_places(found, state_keys)),
+        [(layer, layer._children()) for layer in found.values()],
+        dict(layers),
         frozenset(name for name in layers if any(_keys_within(name, param_keys))),
     )
+
+
+def _are_same(layers: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    # By identity: a class may compare its layers by value.
+    return list(layers) == list(others) and all(map(is_, layers.values(), others.values()))
 
 
 def walk(layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,8 +95,9 @@ def _visit(path: str, layer: Any, found: dict[str, Any], known: set[int]) -> Non
         raise SettingError(f"two layers are called {path}: name them without dots")
     known.add(id(layer))
     found[path] = layer
-    for name, child in layer._children().items():
-        _visit(f"{path}.{name}" if path else name, child, found, known)
+    if children := layer._children():
+        for name, child in children.items():
+            _visit(f"{path}.{name}" if path else name, child, found, known)
 
 
 def _keys_within(name: str, keys: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import dropwhile
 from math import isclose, isnan, prod
-from operator import is_
 from typing import Any, NamedTuple, Self
 
 from xbp.backend import Backend
@@ -23,7 +22,7 @@ from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithL
 from xbp.layers.containers import run_backward, run_forward
 from xbp.layers.layer import forget_gradients, gradients_left, run_backward_params
 from xbp.layers.parameters import State
-from xbp.layers.tree import Structure, structure_of, walk
+from xbp.layers.tree import Structure, structure_of
 from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
 from xbp.networks.construction import affine_stack, check_kind, named_parts
 from xbp.networks.perturbation import perturbed_losses
@@ -194,18 +193,18 @@ class Network:
 
     def _up_to_date(self) -> Structure:
         """Return the structure of the layers that the network has now."""
-        if not all(isinstance(layer, Layer) for layer in self.layers.values()):
-            named_parts(self.layers.values(), self.last_layer)
+        parts, structure = self._parts, self._structure
+        if structure is not None and structure.is_of(parts):
+            return structure
+        named_parts(self.layers.values(), self.last_layer)
         if odd := [name for name in self.layers if not isinstance(name, str)]:
             raise SettingError(f"layers are named by text, not by {odd[0]!r}")
-        structure = self._structure
+        found = structure_of(parts)
         if structure is None:  # of a copy, whose layers have names and fit the backend
-            structure = self._structure = structure_of(self._parts)
-        elif not _are_same(walk(self._parts), structure.layers):
-            named_parts(self.layers.values(), self.last_layer)
-            structure = structure_of(self._parts)
-            self._take(structure)
-        return structure
+            self._structure = found
+        else:
+            self._take(found)
+        return found
 
     def _take(self, structure: Structure) -> None:
         """Let this be the structure: layers are called by the way to them."""
@@ -579,11 +578,6 @@ class Network:
         network.last_layer = self.last_layer.copied(known)
         network._structure = None
         return network
-
-
-def _are_same(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> bool:
-    # By identity: a class may compare its layers by value.
-    return list(layers) == list(others) and all(map(is_, layers.values(), others.values()))
 
 
 def _require_numbers(y: Array, where: str) -> None:
