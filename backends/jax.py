@@ -132,11 +132,14 @@ class JaxBackend(Backend):
         compiled = self._compiled_loop(work)
         length, padded = self.loop_length, _Padded()
 
-        def run_on_own_state(rows: Array, *others: Array) -> Array:
+        def run_on_own_state(rows: Any, *others: Array) -> Array:
             # A copy: what the state was before is its owner's, and stays.
             own = jax.tree.map(jax.numpy.copy, _ordered(work.state))
-            count = rows.shape[0]
-            rows = jax.numpy.pad(rows, ((0, length - count), (0, 0)))
+            columns = [jax.numpy.asarray(c) for c in (rows if type(rows) is tuple else (rows,))]
+            count = columns[0].shape[0]
+            padding = [((0, length - count), *[(0, 0)] * (c.ndim - 1)) for c in columns]
+            whole = tuple(map(jax.numpy.pad, columns, padding))
+            rows = whole if type(rows) is tuple else whole[0]
             work.state, results = compiled(own, rows, count, padded(others))
             return results[:count]
 
@@ -157,22 +160,27 @@ class JaxBackend(Backend):
             return _loops[key]
 
     def _loop_of(self, work: Work) -> Callable[..., Any]:
+        length = self.loop_length
+
         # How many rows there are, and the number of samples up to some, change nothing in what is
         # compiled.
-        def run(state: Any, rows: Array, count: int, others: tuple[Array, ...]) -> Any:
-            def step(state: Any, row: Array) -> tuple[Any, Array]:
+        def run(state: Any, rows: Any, count: int, others: tuple[Array, ...]) -> Any:
+            def row_at(i: Any) -> Any:
+                return jax.tree.map(lambda column: column[i], rows)
+
+            def step(state: Any, row: Any) -> tuple[Any, Array]:
                 bound = work.bound_to(_plain(state))
                 result = bound.step(row, *others)
                 return _ordered(bound.state), result
 
             def body(i: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
-                state, result = step(carry[0], rows[i])
+                state, result = step(carry[0], row_at(i))
                 return state, carry[1].at[i].set(result)
 
             # Where nothing is compiled, nothing is to be traced either.
             shape_of = _called if jax.config.jax_disable_jit else jax.eval_shape
-            _, result = shape_of(step, _ordered(state), rows[0])
-            results = jax.numpy.zeros((rows.shape[0], *result.shape), result.dtype)
+            _, result = shape_of(step, _ordered(state), row_at(0))
+            results = jax.numpy.zeros((length, *result.shape), result.dtype)
             last, results = jax.lax.fori_loop(0, count, body, (_ordered(state), results))
             return _plain(last), results
 

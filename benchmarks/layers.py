@@ -15,7 +15,7 @@ from .contestant import LEARNING_RATE, Contestant, Shape
 class _OneBatch(Learner):
     """Learns from the same mini-batch at each step, as all contestants do."""
 
-    def step(self, batch: Array, x: Array, t: Array) -> Array:
+    def step(self, row: tuple[Any, ...], x: Array, t: Array) -> Array:
         return self.learn(x, t)
 
 
@@ -35,7 +35,7 @@ def xbp_layers(shape: Shape, backend: Backend) -> Contestant:
 
     compiled_loss = backend.compile(loss_of)
     compiled_step = backend.compile(whole_step, donate=[0])
-    compiled_loop = backend.loop(learner)
+    compiled_loop = learner.loop()
     # The step may use the memory of its state again, so it is given copies.
     state: Any = {
         "params": {key: value * 1 for key, value in network.params.items()},

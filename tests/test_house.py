@@ -28,7 +28,7 @@ WITHOUT_LIBRARIES = [
         "networks/*.py",
         "layers/*.py",
     ),
-    *("optimizers.py", "recording/*.py"),
+    *("optimizers/*.py", "schedules.py", "recording/*.py"),
 ]
 
 

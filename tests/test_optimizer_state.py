@@ -299,8 +299,8 @@ def test_what_does_not_change_loses_no_digits() -> None:
     fit(optimizer, 3)
     assert (optimizer.lr, optimizer.beta2, optimizer.epsilon) == (0.1, 0.999, 1e-8)
     assert type(optimizer.lr) is float
-    assert type(optimizer.steps) is int
-    assert optimizer.steps == 3
+    assert type(optimizer.update_number) is int
+    assert optimizer.update_number == 3
 
 
 def test_state_names_are_not_inherited() -> None:
@@ -811,7 +811,7 @@ def test_numbers_keep_their_digits_without_64_bits() -> None:
         optimizer, halving = Adam(lr=0.1), NamedHalving(0.1)
         fit(optimizer, 3, network)
         fit(halving, 3, network)
-    assert (optimizer.lr, optimizer.epsilon, optimizer.steps) == (0.1, 1e-8, 3)
+    assert (optimizer.lr, optimizer.epsilon, optimizer.update_number) == (0.1, 1e-8, 3)
     assert halving.lr == pytest.approx(0.0125)
 
 
@@ -1026,7 +1026,7 @@ def test_a_setting_may_be_another_when_a_training_goes_on(tmp_path: Path) -> Non
     fit(Adam(0.1), 3, checkpoints=Checkpoints(tmp_path))
     optimizer = Adam(0.05)
     fit(optimizer, 6, checkpoints=Checkpoints(tmp_path, resume=True))
-    assert (optimizer.lr, optimizer.steps) == (0.05, 6)
+    assert (optimizer.lr, optimizer.update_number) == (0.05, 6)
 
 
 def test_a_number_that_both_have_changed_is_an_error(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from support import arr, backend, dtype_of, host, precise, widest
 
 from xbp import SGD, Adam, Momentum, Optimizer
-from xbp.errors import DTypeError, SettingError
+from xbp.errors import DTypeError, SettingError, ShapeError
 
 ALL = pytest.mark.parametrize("make", [lambda: SGD(0.1), lambda: Momentum(0.1), lambda: Adam(0.3)])
 
@@ -162,6 +162,94 @@ def test_a_parameter_may_be_of_a_kind_of_array(make: Any) -> None:
 def test_an_optimizer_without_update_says_so() -> None:
     with pytest.raises(NotImplementedError, match="Optimizer has no update"):
         Optimizer().update({}, {})
+
+
+# One of somebody's own ---------------------------------------------------------------------------
+
+
+class Nesterov(Optimizer):
+    """W ← W - lr (dW + μ v), where v ← μ v + dW, as PyTorch has it."""
+
+    memory_names = ("velocity",)
+
+    def step(self, W: Any, dW: Any, memory: dict[str, Any], lr: Any) -> Any:
+        memory["velocity"] = 0.9 * memory["velocity"] + dW
+        return W - lr * (dW + 0.9 * memory["velocity"])
+
+
+def test_an_optimizer_is_one_method() -> None:
+    optimizer, params = Nesterov(0.1), {"W": arr([1.0, -2.0], widest)}
+    W: Any = np.array([1.0, -2.0])
+    v: Any = np.zeros(2)
+    for _ in range(3):
+        optimizer.update(params, {"W": params["W"] * 2})
+        dW = 2 * W
+        v = 0.9 * v + dW
+        W = W - 0.1 * (dW + 0.9 * v)
+    np.testing.assert_allclose(host(params["W"]), W, rtol=precise(1e-12, 1e-5))
+    np.testing.assert_allclose(host(optimizer.velocity["W"]), v, rtol=precise(1e-12, 1e-5))  # type: ignore[attr-defined]
+    assert optimizer.update_number == 3
+    assert optimizer.state is not None
+    assert set(optimizer.state) == {"lr", "velocity"}
+
+
+def test_decay_draws_each_parameter_to_0() -> None:
+    for make in (SGD, Momentum, Adam, Nesterov):
+        params, plain = {"W": arr([2.0, -4.0], widest)}, {"W": arr([2.0, -4.0], widest)}
+        make(0.5, decay=0.25).update(params, {"W": arr([1.0, 1.0], widest)})
+        make(0.5).update(plain, {"W": arr([1.5, 0.0], widest)})
+        np.testing.assert_allclose(host(params["W"]), host(plain["W"]), rtol=1e-6)
+    for decay in (-1, float("nan"), "much"):
+        with pytest.raises(SettingError, match="decay is a positive number, not"):
+            SGD(decay=decay)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        (lambda W, dW, memory: None, DTypeError, "Odd.step gives None as a new parameter"),
+        (lambda W, dW, memory: W[:1], ShapeError, r"a new parameter of shape \(1,\): W has \(2,\)"),
+        (
+            lambda W, dW, memory: memory.update(velocity=dW[:1]) or W,
+            ShapeError,
+            r"Odd.step gives velocity of shape \(1,\): W has \(2,\)",
+        ),
+        (
+            lambda W, dW, memory: memory.update(speed=dW) or W,
+            SettingError,
+            "Odd.step remembers velocity, speed, and memory_names names velocity",
+        ),
+    ],
+)
+def test_what_a_step_gives_is_looked_at(step: Any, error: Any, message: str) -> None:
+    class Odd(Optimizer):
+        memory_names = ("velocity",)
+
+        def step(self, W: Any, dW: Any, memory: dict[str, Any], lr: Any) -> Any:
+            return step(W, dW, memory)
+
+    optimizer, params = Odd(0.1), {"b": arr([1.0, 2.0]), "W": arr([1.0, 2.0])}
+    with pytest.raises(error, match=message):
+        optimizer.update(params, {"W": arr([1.0, 1.0])})
+    np.testing.assert_array_equal(host(params["W"]), [1, 2])
+    np.testing.assert_array_equal(host(optimizer.velocity["W"]), [0, 0])  # type: ignore[attr-defined]
+    assert optimizer.update_number == 0
+
+
+def test_attributes_of_ones_own_may_be_called_like_a_method_or_a_setting() -> None:
+    class Own(SGD):
+        def __init__(self) -> None:
+            super().__init__(0.5)
+            self.step, self.rate, self.decay, self.steps = 7, 8, 9, 10  # type: ignore[assignment,method-assign]
+
+        def update(self, params: Any, grads: Any) -> None:
+            self.steps += 1
+            super().update(params, grads)
+
+    own, params = Own(), {"W": arr([1.0])}
+    own.update(params, {"W": arr([1.0])})
+    np.testing.assert_array_equal(host(params["W"]), [0.5])
+    assert own.steps == 11
 
 
 # Their state -------------------------------------------------------------------------------------

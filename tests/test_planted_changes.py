@@ -257,7 +257,7 @@ LAYERS = {
         "test_state.py::test_a_copy_that_infers_may_be_asked_by_many_threads",
     ),
     "a layer is told apart by value": Change(
-        "xbp/networks/network.py",
+        "xbp/layers/tree.py",
         "all(map(is_, layers.values(), others.values()))",
         "all(a == b for a, b in zip(layers.values(), others.values()))",
         "test_containers.py::test_layers_are_told_apart_by_identity",

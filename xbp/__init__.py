@@ -1,6 +1,6 @@
 """Backpropagation you can read, on any array library."""
 
-from xbp import datasets, errors, functions, layers, saving
+from xbp import datasets, errors, functions, layers, saving, schedules
 from xbp.backend import Backend
 from xbp.differences import numerical_gradient
 from xbp.gradient_report import GradientReport
@@ -39,6 +39,7 @@ __all__ = [
     "numerical_gradient",
     "register_backend",
     "saving",
+    "schedules",
     "set_backend",
     "use_backend",
 ]

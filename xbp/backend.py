@@ -4,7 +4,7 @@ A backend is met only at the doors, where arrays are created, moved, compiled an
 Inside a layer the arrays themselves say what to do.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, cast
@@ -31,7 +31,7 @@ class Work(Protocol):
     def without_arrays(self) -> "Work":
         """Return a work of the same structure that keeps no array alive."""
 
-    def step(self, row: Array, /, *others: Array) -> Array: ...  # noqa: D102
+    def step(self, row: Any, /, *others: Array) -> Array: ...  # noqa: D102
     def bound_to(self, state: Any) -> "Work": ...  # noqa: D102
 
 
@@ -184,27 +184,28 @@ class Backend:
     def loop(self, work: "Work") -> Callable[..., Array]:
         """Return a function that does a work for one row after the other.
 
-        Called with an array of rows, and with what else the work takes, it returns the results of
-        the rows, stacked. Each is a call of the step that `compile` returns; a library that can
-        compile the loop whole overrides this.
+        Called with rows, and with what else the work takes, it returns the results of the rows,
+        stacked. Rows are an array, or a tuple of columns: arrays, and lists of numbers. Each is a
+        call of the step that `compile` returns; a library that can compile the loop whole
+        overrides this.
         """
 
-        def step(state: Any, row: Array, *others: Array) -> tuple[Any, Array]:
+        def step(state: Any, row: Any, *others: Array) -> tuple[Any, Array]:
             bound = work.bound_to(state)
             result = bound.step(row, *others)
             return bound.state, result
 
         compiled: Any = self.compile(step, donate=[0])
 
-        def run(rows: Array, *others: Array) -> Array:
+        def run(rows: Any, *others: Array) -> Array:
             state, results = work.state, []
             if compiled is step or state is None:
-                results = [work.step(rows[i, ...], *others) for i in range(rows.shape[0])]
+                results = [work.step(row, *others) for row in _each(rows)]
             elif isinstance(compiled, Recorded):
-                work.state, results = compiled.loop(state, rows, *others)
+                work.state, results = compiled.loop(state, _each(rows), *others)
             else:
-                for i in range(rows.shape[0]):
-                    state, result = compiled(state, rows[i, ...], *others)
+                for row in _each(rows):
+                    state, result = compiled(state, row, *others)
                     results.append(result)
                 work.state = state
             return results[0][None] if len(results) == 1 else self.xp.stack(results)
@@ -344,6 +345,17 @@ class Backend:
                 f"backend {self.name}:{self.device} brings no array to the host ({error}): its "
                 "author overrides to_numpy"
             ) from error
+
+
+def _each(rows: Any) -> Iterator[Any]:
+    """Yield the rows of an array, or of columns side by side."""
+    if isinstance(rows, tuple):
+        yield from zip(*(_each(column) for column in rows), strict=True)
+    elif isinstance(rows, list):
+        yield from rows
+    else:
+        for i in range(rows.shape[0]):
+            yield rows[i, ...]
 
 
 def _converted(host: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[Any, Any]:

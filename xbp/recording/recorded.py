@@ -1,7 +1,7 @@
 """A function that is recorded when it meets new shapes, else replayed."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import accumulate, chain
 from typing import Any, Generic
 
@@ -46,6 +46,10 @@ class Recorded(Generic[Result]):
 
     def __call__(self, *args: Any) -> Result:
         """Return the function's result."""
+        return self._called(args)
+
+    def _called(self, args: Sequence[Any], varying: range = range(0)) -> Result:
+        """Return the result; if it is recorded now, these leaves are known to vary."""
         leaves, structure, rebuild = flattened(args)
         if any(isinstance(leaf, Traced) for leaf in leaves):
             return self.function(*args)  # part of a larger recording
@@ -61,27 +65,28 @@ class Recorded(Generic[Result]):
                 leaves,
                 structure,
                 rebuild,
-                self._varying(leaves),
+                self._varying(leaves, structure) | set(varying),
                 set(chain.from_iterable(_leaf_numbers(args)[i] for i in self.donate)),
             )
             self.recordings.insert(0, recording)
             del self.recordings[KEPT:]
             return recording.result()
 
-    def _varying(self, leaves: Sequence[Any]) -> set[int]:
-        """Return which arrays and numbers are others than at the last call."""
-        last = self.recordings[0].inputs if self.recordings else []
-        if len(leaves) != len(last):
+    def _varying(self, leaves: Sequence[Any], structure: Hashable) -> set[int]:
+        """Return which arrays and numbers are others than at the last call, if that was like it."""
+        if not self.recordings or structure != self.recordings[0].structure:
             return set()
+        last = self.recordings[0].inputs
         pairs = enumerate(zip(leaves, values(last), strict=True))
         return {
             number
             for number, (leaf, before) in pairs
-            if (is_array(leaf) and leaf is not before) or (_is_number(leaf) and leaf != before)
+            if (is_array(leaf) and leaf is not before)
+            or (_is_number(leaf) and (is_array(before) or leaf != before))
         }
 
     def loop(
-        self: "Recorded[tuple[Any, Array]]", state: Any, rows: Array, *others: Any
+        self: "Recorded[tuple[Any, Array]]", state: Any, rows: Iterable[Any], *others: Any
     ) -> tuple[Any, list[Array]]:
         """Call it for one row after the other, each time on the state that it returned before.
 
@@ -92,17 +97,18 @@ class Recorded(Generic[Result]):
         """
         results = []
         settled: Recording[tuple[Any, Array]] | None = None
-        position = len(flatten(state)[0])
-        for i in range(rows.shape[0]):
-            row = rows[i, ...]
+        first = len(flatten(state)[0])
+        for row in rows:
+            given = dict(enumerate(flatten(row)[0], first))
             with self._one_at_a_time:
-                if settled is None:
-                    state, result = self(state, row, *others)
-                    if self.recordings[0].needs_only(position):
-                        settled = self.recordings[0]
-                else:
-                    settled.replay({position: row})
+                if settled and settled.has(given):
+                    settled.replay({i: leaf for i, leaf in given.items() if i in settled.varying})
                     result = settled.last_result()
+                else:
+                    varying = range(first, first + len(given))
+                    state, result = self._called((state, row, *others), varying)
+                    known = self.recordings[0]
+                    settled = known if known.needs_only(varying) else None
             results.append(result)
         return state, results
 

@@ -9,7 +9,14 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from xbp.errors import TracingError, XbpError
 from xbp.namespace import Array, Namespace
 from xbp.recording.nested import flatten
-from xbp.recording.rewriting import Fuse, fused, with_early_updates
+from xbp.recording.rewriting import (
+    Fuse,
+    fused,
+    in_memory_of,
+    with_early_updates,
+    without_repeats,
+    without_the_unread,
+)
 from xbp.recording.tracing import (
     Note,
     Trace,
@@ -118,11 +125,39 @@ class Recording(Generic[Result]):
     # From the notes to calls ---------------------------------------------------------------------
 
     def _rewritten(self, notes: Sequence[Note], given: Set[Traced]) -> list[Note]:
+        outputs = list(traced_among(self.outputs))
+        lasting = frozenset(outputs).union(*(x.owners for x in outputs))
+        notes = without_repeats(without_the_unread(notes, lasting), lasting)
+        places = self._places(notes)
+        notes = in_memory_of(notes, places, self.library.overwriting, lasting)
+        self.outputs = [places.get(x, x) if isinstance(x, Traced) else x for x in self.outputs]
         notes = with_early_updates(notes, given)
         if not self.library.fuse:
             return notes
         results = frozenset().union(*(x.owners for x in traced_among(self.outputs)))
         return fused(notes, self.library.fuse, given | results)
+
+    def _places(self, notes: Sequence[Note]) -> dict[Traced, Traced]:
+        """Return for results the arguments, the function's to keep, in whose place they stand."""
+        made = {note.output for note in notes if not (note.in_place or note.is_view)}
+        often = Counter(traced_among(self.outputs))
+        places = {}
+        for number in sorted(self._donated):
+            given = self.inputs[number]
+            result = self.outputs[number] if number < len(self.outputs) else None
+            if (
+                isinstance(given, Traced)
+                and isinstance(result, Traced)
+                and result in made
+                and result.owners == {result}
+                and often[result] == 1
+                and given not in often
+                and is_array(given.value)
+                and is_array(result.value)
+                and _kind(given.value) == _kind(result.value)
+            ):
+                places[result] = given
+        return places
 
     def _calls(
         self, notes: Sequence[Note], given: set[Traced]
@@ -247,15 +282,23 @@ class Recording(Generic[Result]):
             return output
         return output.value if id(output.value) in self._returnable else self._copy(output.value)
 
-    def needs_only(self, number: int) -> bool:
-        """Tell whether one argument alone differs from a replay to the next.
+    def needs_only(self, numbers: range) -> bool:
+        """Tell whether these arguments alone differ from a replay to the next.
 
-        That is where those before it are changed in place and returned, and those behind it stay.
+        That is where those before them are changed in place and returned, and those behind stay.
         """
+        first = numbers.start
         return (
-            self.varying == {number}
-            and len(self.outputs) == number + 1
-            and all(map(_is_same, self.inputs[:number], self.outputs[:number]))
+            self.varying <= set(numbers)
+            and len(self.outputs) == first + 1
+            and all(map(_is_same, self.inputs[:first], self.outputs[:first]))
+        )
+
+    def has(self, arguments: Mapping[int, Any]) -> bool:
+        """Tell whether these are what was recorded, but for what varies."""
+        return all(
+            number in self.varying or (not is_array(leaf) and leaf == self.inputs[number])
+            for number, leaf in arguments.items()
         )
 
 

@@ -1,10 +1,10 @@
 """What a function does to its arrays: each call of their namespace, noted while it is made."""
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from copy import copy, deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, ClassVar
@@ -193,10 +193,15 @@ class Note:
     in_place: bool = False
     is_view: bool = False
 
-    @property
+    @cached_property
     def inputs(self) -> list[Traced]:
         """The arrays and numbers that it reads."""
         return list(traced_among((self.args, self.kwargs)))
+
+    @cached_property
+    def touched(self) -> Set[Traced]:
+        """Those whose memory it reads or writes."""
+        return frozenset().union(*(x.owners for x in (*self.inputs, self.output)))
 
 
 class Trace:

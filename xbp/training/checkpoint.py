@@ -173,6 +173,7 @@ def pack(
         {
             **position,
             "optimizer": type(optimizer).__name__,
+            "updates": optimizer.update_number,
             "numbers": numbers_of(optimizer),
             "history": {name: value for name, value in history.items() if name != "loss"},
             "backend": spec,
@@ -221,7 +222,11 @@ def unpack(
                 f"the training that was saved had {name} {checkpoint.state.get(name)}, this one "
                 f"has {value}: go on with the same"
             )
-    saved = Memory.saved_in(checkpoint)
+    saved, updates = Memory.saved_in(checkpoint), checkpoint.state.get("updates", checkpoint.step)
+    if "optimizer.steps" not in here.numbers and "updates" not in checkpoint.state:
+        saved.numbers.pop("optimizer.steps", None)  # an older Adam counted by itself
+    if not is_integer(updates) or updates < 0:
+        raise CheckpointError(f"its count of updates is {updates!r}")
     if misfit := here.misfit(saved):
         name, now, then = misfit
         raise CheckpointError(
@@ -237,7 +242,7 @@ def unpack(
     # From here on nothing can fail.
     network.params.update({key: values[f"params.{key}"] for key in network.params})
     network.state.update({key: values[f"state.{key}"] for key in network.state})
-    optimizer.remember(memory)
+    optimizer.remember({**memory, "update_number": updates})
 
 
 @dataclass(frozen=True)
@@ -253,7 +258,7 @@ class Memory:
     """
 
     arrays: Mapping[str, str]
-    numbers: Mapping[str, Any]
+    numbers: dict[str, Any]
 
     @classmethod
     def of(cls, network: Network, optimizer: Optimizer) -> Self:

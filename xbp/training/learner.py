@@ -1,6 +1,6 @@
 """One step of learning: mini-batch, gradient, update."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy, deepcopy
 from hashlib import blake2b
@@ -14,6 +14,7 @@ from xbp.namespace import Array, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.recording import flatten, is_array
+from xbp.training.changes import Change
 from xbp.training.contents import COMPARABLE, Path, contents, on_host
 from xbp.training.finite import first_not_finite, parameter_not_finite
 
@@ -30,6 +31,9 @@ class Learner:
     ----------
     network, optimizer
         Which learns, and how.
+    changes
+        What is done to the gradients before the update, in this order: see
+        `xbp.training.changes`.
     check_finite
         Whether to look at all that a step computes, and to raise `DivergenceError`.
 
@@ -41,10 +45,16 @@ class Learner:
     """
 
     def __init__(
-        self, network: Network, optimizer: Optimizer, *, check_finite: bool = False
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        *,
+        changes: Sequence[Change] = (),
+        check_finite: bool = False,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
+        self.changes = tuple(changes)
         self.check_finite = check_finite
         # By the name of a part of the network: see `try_out`.
         self.left_by_passes: dict[str, set[Path]] = {}
@@ -140,7 +150,10 @@ class Learner:
     def is_strange(self) -> bool:
         """Whether the update is somebody else's than xbp's."""
         kind = type(self.optimizer)
-        return kind.__module__ != Optimizer.__module__ or "update" in vars(self.optimizer)
+        is_ours = kind.__module__.startswith("xbp.optimizers.")
+        return not is_ours or any(
+            callable(getattr(kind, name, None)) for name in vars(self.optimizer)
+        )
 
     def updated(self) -> Self:
         """Return a copy after an update by gradients of 1."""
@@ -184,11 +197,12 @@ class Learner:
         None if a part is somebody else's, of which nobody can say all that it computes.
         """
         network, optimizer = self.network, type(self.optimizer)
-        if self.is_strange or strange_parts(network) or self.optimizer.unnamed:
+        if self.is_strange or strange_parts(network):
             return None
         layers = network.all_layers.values()
         settings = [_settings_of(layer) for layer in layers]
-        if not all(is_immutable(value) for some in settings for *_, value in some):
+        constants = [(name, type(c), c) for name, c in self.optimizer.unnamed.items()]
+        if not all(is_immutable(value) for some in (constants, *settings) for *_, value in some):
             return None
         classes: list[type[Layer]] = [type(layer) for layer in layers]
         kinds = [(kind, *_methods_of(kind)) for kind in classes]
@@ -196,7 +210,7 @@ class Learner:
         shapes = tuple((key, tuple(array.shape)) for key, array in arrays)
         parts = tuple(zip(kinds, map(tuple, settings), strict=True))
         methods = _methods_of(type(network)), _methods_of(optimizer)
-        return type(network), optimizer, *methods, parts, shapes
+        return type(network), optimizer, *methods, parts, shapes, tuple(constants), self.changes
 
     def without_arrays(self) -> Self:
         """Return a learner of the same structure that keeps no array alive."""
@@ -215,8 +229,30 @@ class Learner:
             settled = _settled(memory, self._numbers, self.network.backend.asarray)
             self.optimizer.remember(settled)
 
-    def step(self, batch: Array, x: Array, t: Array) -> Array:
-        """Learn from the samples of a batch, given by their numbers, and return the loss."""
+    def loop(self) -> Callable[[Array, Array, Array], Array]:
+        """Return a function that learns from one mini-batch after the other.
+
+        Called with the samples of each, by their numbers, ``(count, size)``, and with all samples
+        and targets, it returns the losses, ``(count,)``.
+        """
+        optimizer, run = self.optimizer, self.network.backend.loop(self)
+
+        def learn(batches: Array, x: Array, t: Array) -> Array:
+            first, count = optimizer.update_number, batches.shape[0]
+            losses = run((batches, *_plans(optimizer, range(first, first + count))), x, t)
+            vars(optimizer)["update_number"] = first + count
+            return losses
+
+        return learn
+
+    def step(self, row: Array | tuple[Any, ...], x: Array, t: Array) -> Array:
+        """Learn from the samples of a batch, given by their numbers, and return the loss.
+
+        Beside these numbers may stand what is planned for the update.
+        """
+        batch, *plan = row if isinstance(row, tuple) else (row,)
+        if plan:
+            self.optimizer.plan_update(*plan)
         rows = self.network.backend.rows
         return self.learn(rows(x, batch), rows(t, batch))
 
@@ -226,6 +262,8 @@ class Learner:
             raise DivergenceError(f"{where} gave NaN or infinity")
         keys = self.network.params.keys()
         loss, gradient = self.network.backpropagate(x, t)
+        for change in self.changes:
+            gradient = change(gradient)
         if more := [key for key in gradient if key not in keys]:
             raise SettingError(
                 f"a layer that is made in forward is not trained, with its {more[0]}: make it in "
@@ -233,11 +271,19 @@ class Learner:
             )
         unnamed = None if self.optimizer.state is None else self.optimizer.unnamed
         self.optimizer.update(self.network.params, gradient)
+        vars(self.optimizer).pop("_plan", None)  # of one that asks for none
         if unnamed is not None:
             _require_same(unnamed, self.optimizer)
         if self.check_finite and (where := parameter_not_finite(self.network)):
             raise DivergenceError(f"the update of {where} gave NaN or infinity")
         return loss
+
+
+def _plans(optimizer: Optimizer, numbers: range) -> tuple[list[Any], ...]:
+    """Return what updates are told: how many came before each, and the rates of a schedule."""
+    if callable(getattr(optimizer, "lr", None)):
+        return [*numbers], [optimizer.rate_after(number) for number in numbers]
+    return ([*numbers],)
 
 
 class _Itself:

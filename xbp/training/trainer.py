@@ -1,5 +1,6 @@
 """Training: a mini-batch, its gradient, an update, again."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -20,6 +21,7 @@ from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.settings import positive_integer, true_or_false, without_base
+from xbp.training.changes import ClipNorm
 from xbp.training.checkpoint import Checkpoint, Memory, history_in, pack, unpack
 from xbp.training.checkpoints import Checkpoints
 from xbp.training.data import checked_data
@@ -89,6 +91,7 @@ class Trainer:
         epochs: int | None = None,
         x_test: Any = None,
         t_test: Any = None,
+        clip_norm: float | None = None,
         progress: Progress | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> History:
@@ -109,6 +112,9 @@ class Trainer:
             How long to train: one of the two.
         x_test, t_test
             Data to measure the network on as well, at the end of each epoch and of the training.
+        clip_norm
+            The largest norm of all gradients together: longer ones are made shorter, all by one
+            factor. None leaves them.
         progress
             Is told of each step and of each measurement: an object with the methods of
             `xbp.training.Progress`.
@@ -157,6 +163,7 @@ class Trainer:
                 per_epoch = ceil(x.shape[0] / self.batch_size)
                 steps = per_epoch * positive_integer("epochs", epochs)
             steps = positive_integer("steps", steps)
+            self._changes = [] if clip_norm is None else [ClipNorm(clip_norm)]
             with checkpoints.in_use() if checkpoints else nullcontext():
                 return self._run(x, t, test, steps, progress, checkpoints)
 
@@ -170,7 +177,12 @@ class Trainer:
         checkpoints: Checkpoints | None,
     ) -> History:
         params, state = self.network.params, self.network.state
-        learner = Learner(self.network, self.optimizer, check_finite=self.check_finite)
+        learner = Learner(
+            self.network,
+            self.optimizer,
+            changes=self._changes,
+            check_finite=self.check_finite,
+        )
         before = {
             "params": dict(params),
             "state": dict(state),
@@ -209,14 +221,14 @@ class Trainer:
     ) -> None:
         x, t, backend = watch.x, watch.t, self.network.backend
         per_epoch = ceil(x.shape[0] / self.batch_size)
-        learn, constants = backend.loop(watch.learner), watch.learner.constants()
+        learn, constants = watch.learner.loop(), watch.learner.constants()
         with interruptible() as interrupted:
             for batches in self._batches(x.shape[0], step, steps, backend):
                 if progress and watch.learner.constants() != constants:
                     watch.learner.own_arrays()
                     watch.learner.prepare()
                     try_out(watch.learner, x, t)
-                    learn, constants = backend.loop(watch.learner), watch.learner.constants()
+                    learn, constants = watch.learner.loop(), watch.learner.constants()
                 try:
                     losses = learn(batches, x, t)
                 except DivergenceError as error:
@@ -315,7 +327,12 @@ class Trainer:
             type(layer).__name__ if layer.param_names else repr(layer)
             for layer in network.all_layers.values()
         ]
-        return {"samples": count, "batch_size": self.batch_size, "layers": layers}
+        position = {"samples": count, "batch_size": self.batch_size, "layers": layers}
+        position["clip_norm"] = self._changes[0].limit if self._changes else None
+        if callable(schedule := getattr(self.optimizer, "lr", None)):
+            # A function is known by its name, not by its place in memory.
+            position["schedule"] = re.sub(" at 0x[0-9a-f]+", "", repr(schedule))
+        return position
 
     def _resumed(
         self, checkpoints: Checkpoints, count: int, steps: int, has_test: bool

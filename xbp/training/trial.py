@@ -205,7 +205,7 @@ def _differing(learner: Learner, x: Array, t: Array, apart: float) -> str | None
     unit = max(map(epsilon_of, floating), default=epsilon_of(x) if is_floating(x) else 0.0)
     for one, by in ((start, apart), (plain, apart), (moved, apart + 8 * unit), (traced, apart)):
         _move(one, by)
-    backend.loop(traced)(rows, x, t)
+    traced.loop()(rows, x, t)
     for one in (plain, moved):
         for i in range(STEPS):
             one.step(rows[i, ...], x, t)

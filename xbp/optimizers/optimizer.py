@@ -1,0 +1,328 @@
+"""What optimizers have in common: settings, what they remember, and an update of all parameters."""
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from inspect import isdatadescriptor
+from typing import Any, ClassVar, Self, TypeAlias
+
+from xbp.errors import DTypeError, SettingError, ShapeError
+from xbp.immutability import is_immutable
+from xbp.namespace import Array, DType, cast_like, is_floating, namespace_of, require_floating
+from xbp.registry import backend_of
+from xbp.settings import is_finite_number, positive_number
+
+# From the number of updates that were made to the learning rate of the next.
+Schedule: TypeAlias = Callable[[int], float]
+
+# What is counted and planned of updates is given to each: it is no part of what they change.
+_OF_UPDATES = ("update_number", "_plan")
+
+# Subclasses have attributes of their own, called ``step``, ``rate``, ``decay`` ...: what this class
+# needs of itself is looked up in the class, or has another name.
+
+
+class Optimizer:
+    """Changes parameters so that the loss becomes smaller.
+
+    A subclass writes `step`: from a parameter, its gradient, what is remembered of it, and the
+    learning rate, to the new parameter. It names in `memory_names` what it remembers.
+
+    One that has to see all parameters at once writes `update` instead. If it also names in
+    `state_names` the attributes that `update` reads and changes, numbers and arrays and
+    dictionaries and lists of them, and does not branch on their values, then a training is saved
+    with them, and a library with a compiler compiles whole steps.
+
+    Parameters
+    ----------
+    lr
+        Learning rate: a positive number, or a schedule: a function from the number of updates that
+        were made to the rate of the next. See `xbp.schedules`.
+    decay
+        Weight decay: so much of each parameter is added to its gradient.
+
+    Attributes
+    ----------
+    memory_names : tuple of str
+        What `step` remembers of each parameter: arrays of its shape, zeros at first.
+        ``memory_names = ("velocity",)`` keeps them in ``self.velocity``, by the parameters' keys.
+    state_names : tuple of str or None
+        The attributes that `update` reads and changes; for one that writes `step`: ``lr`` and the
+        memory, unless the class says more. Each class says so for itself: what a base class
+        changes is not all that this class does. None: it is not known. Then each step is done as it
+        is written, and nothing is saved.
+    update_number : int
+        How many updates were made. Within `step` this one counts.
+
+    Raises
+    ------
+    SettingError
+        If a setting is out of its range.
+    """
+
+    memory_names: ClassVar[tuple[str, ...]] = ()
+    state_names: ClassVar[tuple[str, ...] | None] = None
+    lr: Any
+    update_number: int = 0
+    _decay: float = 0.0
+
+    def __init__(self, lr: float | Schedule = 0.01, *, decay: float = 0.0) -> None:
+        self.lr = lr if callable(lr) else positive_number("lr", lr)
+        if decay != 0:
+            self._decay = positive_number("decay", decay)
+        for name in self.memory_names:
+            setattr(self, name, {})
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = cls.__dict__
+        for kind in ("memory_names", "state_names"):
+            if isinstance(names := own.get(kind), str):
+                raise SettingError(f"{cls.__name__}: {kind} is a tuple, ({names!r},) with a comma")
+        if own.get("__slots__"):
+            raise SettingError(
+                f"{cls.__name__}: what an optimizer remembers is copied and saved by its "
+                "dictionary of attributes: leave out __slots__"
+            )
+        is_stepwise = cls.update is Optimizer.update
+        cls.state_names = own.get("state_names", ("lr", *cls.memory_names) if is_stepwise else None)
+
+    # What it remembers ---------------------------------------------------------------------------
+
+    @property
+    def is_stepwise(self) -> bool:
+        """Whether one parameter is changed after the other, by `step`, and nothing else."""
+        return type(self).update is Optimizer.update and "update" not in vars(self)
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """What an update reads and changes, by name; None if it is not known.
+
+        It is not known without `state_names`, or if another attribute is a list, an array, or
+        whatever else may change unseen. A schedule is no part of it.
+        """
+        if self.state_names is None or self.unseen:
+            return None
+        own, kind = vars(self), type(self)
+        if missing := [n for n in self.state_names if n not in own and not hasattr(kind, n)]:
+            raise SettingError(
+                f"{type(self).__name__}: state_names names {missing[0]!r}, and there is no such "
+                "attribute"
+            )
+        state = {name: getattr(self, name) for name in self.state_names}
+        if callable(state.get("lr")):
+            del state["lr"]
+        for name, value in state.items():
+            if isdatadescriptor(getattr(type(self), name, None)):
+                raise SettingError(
+                    f"{type(self).__name__}: state_names names {name!r}, a property: name the "
+                    "attributes that it reads"
+                )
+            if (found := _odd_container(value)) is not None:
+                raise SettingError(
+                    f"{type(self).__name__}: self.{name} holds a {type(found).__name__}: what "
+                    "state_names names is in plain dictionaries, lists and tuples"
+                )
+        return state
+
+    @property
+    def unnamed(self) -> dict[str, Any]:
+        """The attributes that `state_names` does not name."""
+        named = {*(self.state_names or ()), *_OF_UPDATES}
+        return {name: value for name, value in vars(self).items() if name not in named}
+
+    @property
+    def unseen(self) -> list[str]:
+        """Which of these may change without another taking their place."""
+        return [name for name, value in self.unnamed.items() if not is_immutable(value)]
+
+    def bound_to(self, state: Mapping[str, Any]) -> Self:
+        """Return a copy of the optimizer with another state."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__, **state)
+        return copy
+
+    def remember(self, state: Mapping[str, Any]) -> None:
+        """Take over another state."""
+        vars(self).update(state)
+
+    def prepare(self, params: Mapping[str, Array]) -> None:
+        """Make room for what is remembered of each parameter, where there is none yet.
+
+        It is kept in float32 at least: the square of a gradient in float16 is soon 0.
+        """
+        for name in self.memory_names:
+            memory = vars(self).setdefault(name, {})
+            for key, W in params.items():
+                if key not in memory:
+                    memory[key] = namespace_of(W).zeros_like(W, dtype=_at_least_float32(W))
+
+    # An update -----------------------------------------------------------------------------------
+
+    def rate_after(self, number: int) -> Any:
+        """Return the learning rate after so many updates.
+
+        Raises
+        ------
+        SettingError
+            If a schedule gives none.
+        """
+        if not callable(self.lr):
+            return self.lr
+        rate = self.lr(number)
+        if not (is_finite_number(rate) and rate >= 0):
+            raise SettingError(
+                f"{type(self).__name__}: after {number:,} updates the schedule {self.lr!r} gives "
+                f"{rate!r}: a learning rate is a number of 0 or more"
+            )
+        return float(rate)
+
+    def plan_update(self, number: int, rate: float | None = None) -> None:
+        """Let the next `update` come after so many others, at the rate of a schedule."""
+        vars(self)["_plan"] = number, rate
+
+    def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
+        """Return a parameter after a step; what is given is not changed in place.
+
+        Parameters
+        ----------
+        W, dW
+            The parameter and its gradient, of one shape and one dtype: float32 at least.
+        memory
+            What is remembered of the parameter, by the names in `memory_names`. What is put there
+            is remembered for the next step.
+        lr
+            The learning rate, a number, or an array of one while a step is compiled.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no update: write step, or update")
+
+    def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """Change every parameter that has a gradient.
+
+        Parameters
+        ----------
+        params
+            Arrays by key. Others take their places.
+        grads
+            Gradients by key; they are not changed.
+
+        Raises
+        ------
+        SettingError, ShapeError, DTypeError, MixedBackendError
+            If a gradient does not fit its parameter, or the optimizer has learned with another
+            network. No parameter has changed then.
+        """
+        if type(self).step is Optimizer.step:
+            Optimizer.step(self, None, None, {}, None)
+        number, rate = vars(self).pop("_plan", None) or (self.update_number, None)
+        rate = self.rate_after(number) if rate is None else rate
+        gradients = self._fitting(params, grads)
+        self.prepare({key: params[key] for key in gradients})
+        before, vars(self)["update_number"] = self.update_number, number + 1
+        try:
+            with _unrecorded([*params.values(), *gradients.values()]):
+                changed = {
+                    key: self._stepped(key, params[key], gradient, rate)
+                    for key, gradient in gradients.items()
+                }
+        except BaseException:
+            vars(self)["update_number"] = before
+            raise
+        for key, (W, memory) in changed.items():
+            params[key] = W
+            for name, value in memory.items():
+                getattr(self, name)[key] = value
+
+    def _stepped(
+        self, key: str, W: Array, gradient: Array, rate: Any
+    ) -> tuple[Array, dict[str, Array]]:
+        """Return a parameter after a step, and what is remembered of it then."""
+        memory = {name: getattr(self, name)[key] for name in self.memory_names}
+        kept, xp, dtype = dict(memory), namespace_of(W), _at_least_float32(W)
+        wide, dW = (x if x.dtype == dtype else xp.astype(x, dtype) for x in (W, gradient))
+        if self._decay:
+            dW = dW + self._decay * wide
+        # A number that is compiled may be of a wider dtype.
+        lr = cast_like(rate, like=wide) if hasattr(rate, "dtype") else rate
+        new = type(self).step(self, wide, dW, memory, lr)
+        where = f"{type(self).__name__}.step"
+        if memory.keys() != kept.keys():
+            names = ", ".join(kept) or "nothing"
+            raise SettingError(
+                f"{where} remembers {', '.join(memory) or 'nothing'}, and memory_names names "
+                f"{names}"
+            )
+        for what, value in (("a new parameter", new), *memory.items()):
+            if not hasattr(value, "shape"):
+                raise DTypeError(f"{where} gives {value!r:.60} as {what}: it is an array")
+            if value.shape != W.shape:
+                raise ShapeError(
+                    f"{where} gives {what} of shape {tuple(value.shape)}: {key} has "
+                    f"{tuple(W.shape)}"
+                )
+        return cast_like(new, like=W), {
+            name: cast_like(value, like=kept[name]) for name, value in memory.items()
+        }
+
+    def _fitting(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the gradients in the dtypes of their parameters, once all are seen to fit.
+
+        So an update changes all parameters or none.
+        """
+        kind = type(self).__name__
+        if not isinstance(params, Mapping) or not isinstance(grads, Mapping):
+            raise SettingError(
+                f"{kind}.update takes parameters and gradients by key, as dictionaries"
+            )
+        fitting = {}
+        for key, gradient in grads.items():
+            where = f"{kind}.update, the gradient of {key}"
+            if key not in params:
+                raise SettingError(f"{where}: the parameters are {', '.join(params) or 'none'}")
+            parameter = params[key]
+            namespace_of(gradient, parameter, where=where)
+            require_floating(parameter, f"{kind}.update, {key}")
+            if gradient.shape != parameter.shape:
+                raise ShapeError(
+                    f"{where} has shape {tuple(gradient.shape)}, the parameter "
+                    f"{tuple(parameter.shape)}"
+                )
+            for name in self.memory_names:
+                kept = vars(self).get(name, {}).get(key)
+                if kept is not None and not _is_memory_of(parameter, kept):
+                    raise SettingError(
+                        f"this {kind} remembers another network's {key}: make one for each network"
+                    )
+            fitting[key] = cast_like(gradient, like=parameter)
+        return fitting
+
+
+def _is_memory_of(parameter: Array, kept: Array) -> bool:
+    return (
+        namespace_of(kept) is namespace_of(parameter)
+        and kept.shape == parameter.shape
+        and kept.dtype == _at_least_float32(parameter)
+    )
+
+
+def _at_least_float32(like: Array) -> DType:
+    xp = namespace_of(like)
+    return xp.result_type(like.dtype, xp.float32) if is_floating(like) else like.dtype
+
+
+def _unrecorded(arrays: Sequence[Array]) -> AbstractContextManager[Any]:
+    """Return what must surround an update, so that no library differentiates it by itself."""
+    recorded = [x for x in arrays if getattr(x, "requires_grad", False)]
+    return backend_of(recorded[0]).scope() if recorded else nullcontext()
+
+
+def _odd_container(value: Any) -> Any:
+    """Return what of nested dictionaries, lists and tuples is of another kind than these; or None.
+
+    Whoever takes them apart would put a plain one in its place.
+    """
+    if not isinstance(value, dict | list | tuple):
+        return None
+    if type(value) not in (dict, list, tuple):
+        return value
+    parts = value.values() if isinstance(value, dict) else value
+    return next((found for part in parts if (found := _odd_container(part)) is not None), None)
