@@ -47,6 +47,13 @@ def _reduction(function: Any) -> Writer:
     return write
 
 
+def _sum(x: Array, *, axis: Any = None, keepdims: bool = False, out: Array) -> Call:
+    if axis == 0 and x.ndim == 2 and not keepdims and x.dtype in (numpy.float32, numpy.float64):  # noqa: PLR2004
+        # A product with ones is the faster sum.
+        return partial(numpy.ones(x.shape[0], x.dtype).dot, x, out)
+    return _reduction(numpy.add.reduce)(x, axis=axis, keepdims=keepdims, out=out)
+
+
 def _matmul(x: Array, y: Array, *, out: Array) -> Call:
     # For vectors and matrices it is the same, and sooner begun.
     if max(x.ndim, y.ndim) <= 2 and out.flags.c_contiguous:  # noqa: PLR2004
@@ -97,7 +104,7 @@ WRITERS: dict[str, Writer] = {
     "maximum": _extremum(numpy.maximum),
     "minimum": _extremum(numpy.minimum),
     # The reductions themselves: numpy.sum and numpy.max look at their arguments first.
-    "sum": _reduction(numpy.add.reduce),
+    "sum": _sum,
     "max": _reduction(numpy.maximum.reduce),
     "min": _reduction(numpy.minimum.reduce),
     "matmul": _matmul,

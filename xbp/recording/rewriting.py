@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from xbp.recording.tracing import ELEMENTWISE, Note, Traced
 
-# What nobody reads ---------------------------------------------------------------------------------
+# What nobody reads --------------------------------------------------------------------------------
 
 
 def without_the_unread(notes: Sequence[Note], results: Set[Traced]) -> list[Note]:
