@@ -369,6 +369,59 @@ def test_an_attribute_that_is_gone_is_a_change_too() -> None:
         fit(Warm(), 2)
 
 
+class Scaled(Optimizer):
+    """Steps by one method, with a factor and a count of its own."""
+
+    memory_names = ("last",)
+
+    def __init__(self, count: bool) -> None:
+        super().__init__(0.5)
+        self.factor, self.count, self.calls = 1.0, count, 0
+
+    def step(self, W: Any, dW: Any, memory: Any, lr: Any) -> Any:
+        if self.count:
+            self.calls += 1
+        memory["last"] = self.factor * dW
+        return W - lr * memory["last"]
+
+
+def test_what_a_step_changes_and_is_not_named_is_an_error_that_names_it() -> None:
+    with pytest.raises(
+        TracingError, match=r"state\.py, line \d+: Scaled: Scaled.step changes self.c"
+    ):
+        fit(Scaled(count=True), 3)
+
+
+def test_a_factor_that_a_watcher_changes_is_changed() -> None:
+    optimizer = Scaled(count=False)
+
+    class Watcher:
+        def step(self, step: int, loss: Any) -> None:
+            optimizer.factor = 0.5**step
+
+        def evaluated(self, step: int, history: Any) -> None:
+            pass
+
+    network = fit(optimizer, 4, progress=Watcher())
+    assert_same(network, by_hand([0.5, 0.25, 0.125, 0.0625]), rtol=TOLERANCE)
+    x, t = arr(X, widest), arr(T)
+    last = by_hand([0.5, 0.25, 0.125]).gradient(x, t)
+    for key, dW in last.items():
+        np.testing.assert_allclose(
+            host(optimizer.last[key]),  # type: ignore[attr-defined]
+            0.125 * host(dW),
+            rtol=TOLERANCE,
+            atol=TOLERANCE,
+        )
+
+
+def test_a_step_of_ones_own_is_saved_and_goes_on(tmp_path: Path) -> None:
+    whole = fit(Scaled(count=False), 6)
+    fit(Scaled(count=False), 4, checkpoints=Checkpoints(tmp_path))
+    again = fit(Scaled(count=False), 6, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert_same(whole, again)
+
+
 def counting() -> Any:
     calls = 0
 
@@ -686,7 +739,9 @@ def test_what_an_update_reads_elsewhere_is_found_out_before_it_is_trusted(kind: 
     if not backend.writers and backend.name != "jax":
         pytest.skip("nothing is traced")
     network = net()
-    with pytest.raises(TracingError, match=rf"two equal calls of {kind.__name__}.update differ"):
+    name = kind.__name__
+    message = rf"state\.py, line \d+: {name}: two equal calls of {name}.update differ"
+    with pytest.raises(TracingError, match=message):
         fit(kind(), 4, network)
     assert_same(network, net())
     if kind is not FromChance:

@@ -195,7 +195,9 @@ class Seldom(Scale):
 def test_a_layer_that_remembers_is_named(kind: Callable[[], Layer], attribute: str) -> None:
     net = network(kind())
     before = {key: host(W) for key, W in net.params.items()}
-    with pytest.raises(TracingError, match=rf"{kind.__name__}1: {attribute} depends on the calls"):
+    name = kind.__name__
+    message = rf"test_trial\.py, line \d+: {name}: {name}1: {attribute} depends on the calls"
+    with pytest.raises(TracingError, match=message):
         fit(net)
     for key, W in net.params.items():
         np.testing.assert_array_equal(host(W), before[key])
@@ -217,14 +219,17 @@ class CountedElsewhere(SoftmaxWithLoss):
 @pytest.mark.skipif(not traces, reason="traces nothing")
 def test_a_loss_that_remembers_elsewhere_is_named() -> None:
     layers = network().layers.values()
-    with pytest.raises(TracingError, match=r"the loss depends on the calls .* CountedElsewhere"):
+    with pytest.raises(
+        TracingError,
+        match=r"line \d+: CountedElsewhere: the loss depends on the calls .* CountedElsewhere",
+    ):
         fit(xbp.Network([*layers], CountedElsewhere()))
 
 
 @pytest.mark.skipif(not traces, reason="traces nothing")
 def test_a_layer_that_is_random_now_and_then_is_named() -> None:
     learner, state = Learner(network(Rarely()), xbp.SGD(0.1)), random.getstate()
-    with pytest.raises(TracingError, match="Rarely1 draws random numbers"):
+    with pytest.raises(TracingError, match=r"line \d+: Rarely: Rarely1 draws random numbers"):
         try_out(learner, arr(X, widest), arr(T))
     assert random.getstate() == state  # the trial has used up none
 
@@ -338,7 +343,10 @@ class Conf(Optimizer):
 
 @pytest.mark.skipif(not traces, reason="traces nothing")
 def test_steps_that_are_traced_do_what_is_written() -> None:
-    with pytest.raises(TracingError, match=r"traced lead to another params\..*TwoNames does what"):
+    with pytest.raises(
+        TracingError,
+        match=r"line \d+: TwoNames: steps that are traced lead to another params\..*TwoNames does",
+    ):
         fit(network(), TwoNames())
 
 

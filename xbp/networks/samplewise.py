@@ -1,13 +1,13 @@
 """Whether layers treat each sample by itself, as they say: a sample alone against its batch."""
 
 from collections.abc import Iterable
-from inspect import getsourcefile, getsourcelines
 from math import cbrt
 
 from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.layers.tree import walk
 from xbp.namespace import Array, epsilon_of, namespace_of
+from xbp.sources import place_of
 
 
 def require_samplewise(layers: Iterable[Layer], x: Array) -> None:
@@ -30,7 +30,7 @@ def require_samplewise(layers: Iterable[Layer], x: Array) -> None:
             alone = layer.bound_to({}).forward(x[sample, ...])
             if not _is_close(alone, y[sample, ...]):
                 raise SettingError(
-                    f"{_place_of(strange[0])} says samplewise = True, but {layer.name}.forward "
+                    f"{place_of(strange[0])} says samplewise = True, but {layer.name}.forward "
                     "gives for a sample in a batch something else than for the sample alone: say "
                     "samplewise = False"
                 )
@@ -53,11 +53,3 @@ def _is_close(alone: Array, within: Array) -> bool:
     difference = xp.where(both, xp.abs(alone - within), 0.0)
     # Products of another size are rounded otherwise.
     return float(xp.max(difference)) <= cbrt(epsilon_of(within)) * (1 + float(xp.max(size)))
-
-
-def _place_of(kind: type) -> str:
-    try:
-        file, line = getsourcefile(kind), getsourcelines(kind)[1]
-    except (OSError, TypeError):  # of a class that stands in no file
-        return kind.__name__
-    return f"{file}, line {line}: {kind.__name__}"

@@ -14,6 +14,7 @@ from xbp.namespace import Array, kind_of, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.recording import flatten, is_array
+from xbp.sources import places_of
 from xbp.training.changes import Change
 from xbp.training.contents import COMPARABLE, Path, contents, on_host
 from xbp.training.finite import first_not_finite, parameter_not_finite
@@ -455,10 +456,11 @@ def _require_same(before: Mapping[str, Any], optimizer: Optimizer) -> None:
     after = optimizer.unnamed
     for name in [*before, *after]:
         if not (name in before and name in after and _is_kept(before[name], after[name])):
-            kind = type(optimizer).__name__
+            method = "step" if optimizer.is_stepwise else "update"
             raise TracingError(
-                f"{kind}.update changes self.{name}, which state_names does not name: name it "
-                "there, so that it is traced and saved, or say state_names = None"
+                f"{places_of([optimizer])}: {type(optimizer).__name__}.{method} changes "
+                f"self.{name}, which state_names does not name: name it there, so that it is "
+                "traced and saved, or say state_names = None"
             )
 
 

@@ -16,6 +16,7 @@ from xbp.errors import TracingError
 from xbp.namespace import Array, epsilon_of, is_floating, kind_of, namespace_of, widest_float
 from xbp.networks import Network
 from xbp.recording import flatten, is_array
+from xbp.sources import places_of
 from xbp.tensors import HostArray
 from xbp.training.contents import COMPARABLE, Path, contents, on_host
 from xbp.training.learner import Learner, attributes_of, copied, strange_parts
@@ -43,9 +44,10 @@ def try_out(learner: Learner, x: Array, t: Array) -> None:
         if learner.is_strange:
             _require_steady_update(learner)
         if not _is_same(before, (random.getstate(), np.random.get_state()), backend):
-            raise TracingError(
+            raise _error(
+                _strange(learner),
                 f"{_names(learner)} draws random numbers, so it cannot be traced: say "
-                "traceable = False of a layer, state_names = None of an optimizer"
+                "traceable = False of a layer, state_names = None of an optimizer",
             )
     finally:
         random.setstate(before[0])
@@ -53,9 +55,20 @@ def try_out(learner: Learner, x: Array, t: Array) -> None:
     _require_same_when_traced(learner, x, t)
 
 
+def _strange(learner: Learner) -> dict[str, object]:
+    """Return what is somebody else's than xbp's, by name."""
+    optimizer = learner.optimizer
+    more = {type(optimizer).__name__: optimizer} if learner.is_strange else {}
+    return {**strange_parts(learner.network), **more}
+
+
 def _names(learner: Learner) -> str:
-    optimizer = [type(learner.optimizer).__name__] if learner.is_strange else []
-    return " or ".join([*strange_parts(learner.network), *optimizer])
+    return " or ".join(_strange(learner))
+
+
+def _error(parts: Mapping[str, object], message: str) -> TracingError:
+    """Return an error that says where the parts that it may be of are written."""
+    return TracingError(f"{places_of(parts.values())}: {message}")
 
 
 def _apart(learner: Learner) -> Learner:
@@ -69,9 +82,10 @@ def _apart(learner: Learner) -> Learner:
 def _require_steady_layers(learner: Learner, x: Array, t: Array) -> None:
     """See that what went through the network before changes nothing for what comes after."""
     if name := _apart(learner).network.unsteady_layer(x):
-        raise TracingError(
+        raise _error(
+            {name: learner.network.layers[name]},
             f"two equal calls of {name}.forward differ, so it cannot be traced: say "
-            "traceable = False"
+            "traceable = False",
         )
     backend, count = learner.network.backend, x.shape[0]
     batches = slice((count + 1) // 2), slice(count // 2, count)
@@ -82,16 +96,18 @@ def _require_steady_layers(learner: Learner, x: Array, t: Array) -> None:
         for name, (attributes, others) in _pairs(alone.parts, behind.parts).items():
             for attribute, (one, other) in _pairs(attributes, others).items():
                 if not _is_same(one, other, backend):
-                    raise TracingError(
+                    raise _error(
+                        {name: strange_parts(learner.network)[name]},
                         f"{name}: self.{attribute} depends on the calls before, and a trace knows "
                         "of none: name arrays that are carried on in state_names, or say "
-                        "traceable = False"
+                        "traceable = False",
                     )
         for what in ("loss", "gradient"):
             if not _is_same(getattr(alone, what), getattr(behind, what), backend):
-                raise TracingError(
+                raise _error(
+                    strange_parts(learner.network),
                     f"the {what} depends on the calls before, of which {_names(learner)} knows, "
-                    "and a trace does not: say traceable = False"
+                    "and a trace does not: say traceable = False",
                 )
     learner.left_by_passes = _left_by_passes(learner, *each_alone)
 
@@ -139,10 +155,11 @@ def _pairs(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, tuple[
 def _require_steady_update(learner: Learner) -> None:
     first, second = (learner.updated().state for _ in range(2))
     if not _is_same(first, second, learner.network.backend):
-        raise TracingError(
+        raise _error(
+            {"": learner.optimizer},
             f"two equal calls of {type(learner.optimizer).__name__}.update differ: it depends on "
             "what state_names does not name, such as a global variable, an attribute of the class, "
-            "or a random number: keep that in attributes which it names, or say state_names = None"
+            "or a random number: keep that in attributes which it names, or say state_names = None",
         )
 
 
@@ -185,11 +202,12 @@ def _require_same_when_traced(learner: Learner, x: Array, t: Array) -> None:
     # Twice, from parameters that are a little apart: where one is about to go over a kink, rounding
     # can lead to another gradient.
     if (_differing(learner, x, t, 0.0)) and (where := _differing(learner, x, t, 1e-3)):
-        raise TracingError(
+        raise _error(
+            _strange(learner),
             f"steps that are traced lead to another {where} than steps that are done as they are "
             f"written: {_names(learner)} does what a trace does not see, such as to have "
             "one array under two names and change it in place. Say traceable = False of a layer, "
-            "state_names = None of an optimizer, or compute without changes in place"
+            "state_names = None of an optimizer, or compute without changes in place",
         )
 
 
