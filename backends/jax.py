@@ -12,7 +12,8 @@ import jax
 import jax.numpy
 import numpy
 
-from xbp.backend import Backend, Function, Work
+from xbp.backend import Backend
+from xbp.engine import Function, Work
 from xbp.errors import DTypeError, TracingError, XbpError
 from xbp.namespace import Array
 from xbp.recording import untraceable

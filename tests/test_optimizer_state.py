@@ -409,7 +409,7 @@ def test_a_factor_that_a_watcher_changes_is_changed() -> None:
     for key, dW in last.items():
         np.testing.assert_allclose(
             host(optimizer.last[key]),  # type: ignore[attr-defined]
-            0.125 * host(dW),
+            np.asarray(0.125 * host(dW)),
             rtol=TOLERANCE,
             atol=TOLERANCE,
         )

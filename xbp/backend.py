@@ -1,41 +1,23 @@
 """What the framework asks of an array library: the class `Backend`.
 
-A backend is met only at the doors, where arrays are created, moved, compiled and waited for.
-Inside a layer the arrays themselves say what to do.
+A backend is met only at the doors, where arrays are created, moved and waited for. Inside a layer
+the arrays themselves say what to do. How functions are compiled is told by its base, `Engine`.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar
 
 import array_api_compat
 import numpy as np
 
+from xbp.engine import Engine
 from xbp.errors import BackendUnavailableError, DataError, DTypeError, ShapeError, XbpError
 from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, kind_of, namespace_of
-from xbp.recording import ELEMENTWISE, Capture, Fuse, Recorded, Writer
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class Work(Protocol):
-    """What `Backend.loop` does: one step after the other, each of which changes its state."""
-
-    state: Any
-
-    @property
-    def structure(self) -> Hashable:
-        """Works of one structure do the same to their states; None: there is no other like this."""
-
-    def without_arrays(self) -> "Work":
-        """Return a work of the same structure that keeps no array alive."""
-
-    def step(self, row: Any, /, *others: Array) -> Array: ...  # noqa: D102
-    def bound_to(self, state: Any) -> "Work": ...  # noqa: D102
-
-
-class Backend:
+class Backend(Engine):
     """An array library on one device.
 
     A subclass sets the class attributes `name`, `library` and `xp`, and overrides only what the
@@ -144,73 +126,6 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
-
-    # Writers by the standard's name of a function: each runs the function into a given ``out``.
-    writers: ClassVar[Mapping[str, Writer]] = {}
-
-    # The functions whose ``out`` may be one of their inputs.
-    overwriting: ClassVar[Set[str]] = ELEMENTWISE
-
-    # Makes one call of two, where the library has a function that does both.
-    fuse: Fuse | None = None
-
-    # Makes one call of all calls of a recording, where the library can: a graph on a GPU.
-    capture: Capture | None = None
-
-    def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
-        """Return the function compiled.
-
-        Where there is no compiler, but the library writes into memory that is there, it is
-        recorded instead: see `xbp.recording`. Else it is the function itself.
-
-        Parameters
-        ----------
-        function
-            A pure function.
-        donate
-            The positions of the arguments whose memory may be used for the results: they are not
-            to be read after the call, nor is what was returned in their place after the next.
-        """
-        if not self.writers:
-            return function
-        recorded: Any = Recorded(function, self, donate)
-        return cast(Function, recorded)
-
-    @property
-    def loop_length(self) -> int:
-        """How many steps of a training a `loop` takes before somebody looks at its results."""
-        return 10 if self.writers else 1
-
-    def loop(self, work: "Work") -> Callable[..., Array]:
-        """Return a function that does a work for one row after the other.
-
-        Called with rows, and with what else the work takes, it returns the results of the rows,
-        stacked. Rows are an array, or a tuple of columns: arrays, and lists of numbers. Each is a
-        call of the step that `compile` returns; a library that can compile the loop whole
-        overrides this.
-        """
-
-        def step(state: Any, row: Any, *others: Array) -> tuple[Any, Array]:
-            bound = work.bound_to(state)
-            result = bound.step(row, *others)
-            return bound.state, result
-
-        compiled: Any = self.compile(step, donate=[0])
-
-        def run(rows: Any, *others: Array) -> Array:
-            state, results = work.state, []
-            if compiled is step or state is None:
-                results = [work.step(row, *others) for row in _each(rows)]
-            elif isinstance(compiled, Recorded):
-                work.state, results = compiled.loop(state, _each(rows), *others)
-            else:
-                for row in _each(rows):
-                    state, result = compiled(state, row, *others)
-                    results.append(result)
-                work.state = state
-            return results[0][None] if len(results) == 1 else self.xp.stack(results)
-
-        return run
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return a context manager that must surround work on this backend."""
@@ -345,17 +260,6 @@ class Backend:
                 f"backend {self.name}:{self.device} brings no array to the host ({error}): its "
                 "author overrides to_numpy"
             ) from error
-
-
-def _each(rows: Any) -> Iterator[Any]:
-    """Yield the rows of an array, or of columns side by side."""
-    if isinstance(rows, tuple):
-        yield from zip(*(_each(column) for column in rows), strict=True)
-    elif isinstance(rows, list):
-        yield from rows
-    else:
-        for i in range(rows.shape[0]):
-            yield rows[i, ...]
 
 
 def _converted(host: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[Any, Any]:
