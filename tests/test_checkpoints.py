@@ -310,7 +310,7 @@ def test_the_command_says_that_a_folder_is_in_use(tmp_path: Path) -> None:
 
 
 @except_slow
-@pytest.mark.parametrize("moment", ["load", "Report", "write_files"])
+@pytest.mark.parametrize("moment", ["load_data_set", "Report", "write_files"])
 def test_the_folder_is_in_use_from_the_first_look_to_the_last_word(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -658,7 +658,7 @@ def test_train_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
             raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xbp.training.progress.TrainingProgress.step", stop)
+        patch.setattr("xbp.cli.progress.TrainingProgress.step", stop)
         result = run(*arguments, f"--out={folder}")
         assert isinstance(result.exception, StoppedError)
     result = run(*arguments, f"--out={folder}")

@@ -218,7 +218,7 @@ READ = {
         "test_cli.py::test_a_training_says_where_its_files_are",
     ),
     "where a training was interrupted is not told": Change(
-        "xbp/training/progress.py",
+        "xbp/cli/progress.py",
         " or history.interrupted",
         "",
         "test_progress.py::test_the_last_line_of_an_interrupted_training_is_written",

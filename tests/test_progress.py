@@ -7,13 +7,13 @@ import pytest
 from rich.console import Console
 from support import arr
 
+from xbp.cli.progress import TrainingProgress
 from xbp.training import History
-from xbp.training.progress import TrainingProgress
 
 
 def shown(terminal: bool, steps: int, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return what a training of so many steps, evaluated at each second one, writes."""
-    monkeypatch.setattr("xbp.training.progress._SECONDS_BETWEEN_LOSSES", 0)
+    monkeypatch.setattr("xbp.cli.progress._SECONDS_BETWEEN_LOSSES", 0)
     file = StringIO()
     console = Console(file=file, force_terminal=terminal, width=100)
     history = History()
@@ -55,7 +55,7 @@ def test_the_last_line_of_an_interrupted_training_is_written() -> None:
 
 def test_how_many_samples_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("xbp.training.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("xbp.cli.progress.time.monotonic", lambda: clock[0])
     file = StringIO()
     progress = TrainingProgress(60, 100, Console(file=file, width=100))
     # The steps before were another process's.

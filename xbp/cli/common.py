@@ -1,11 +1,7 @@
 """What the commands share: options, the way to a backend and to data, tables."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from math import prod
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -17,14 +13,8 @@ from rich.text import Text
 
 import xbp
 from xbp.backend import Backend
-from xbp.datasets import load_digits, load_mnist, load_npz
-from xbp.datasets.digits import DARKEST
-from xbp.datasets.mnist import BRIGHTEST
-from xbp.errors import DataError, SettingError
-from xbp.files import as_path
+from xbp.datasets.formats import NAMED
 from xbp.saving import to_json
-
-MOST_CLASSES = 100_000
 
 Item = TypeVar("Item")
 
@@ -45,7 +35,7 @@ def complete_data(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return the data sets' names that begin so, and let the shell look for files."""
-    named = [CompletionItem(name) for name in ("digits", "mnist") if name.startswith(incomplete)]
+    named = [CompletionItem(name) for name in NAMED if name.startswith(incomplete)]
     return named or [CompletionItem(incomplete, type="file")]
 
 
@@ -77,100 +67,6 @@ def start(spec: str | None) -> Backend:
     backend = xbp.get_backend(spec)
     backend.enable_float64()
     return backend
-
-
-@dataclass(frozen=True)
-class Data:
-    """Samples and targets on the host, pixels as they are.
-
-    Attributes
-    ----------
-    train, test : tuple of two arrays
-        ``x`` and ``t``; a test of None and None is none.
-    divisor : float or None
-        What a network divides the samples by.
-    image_shape : tuple of two int or None
-        Height and width, if the samples are images.
-    """
-
-    train: tuple[Any, Any]
-    test: tuple[Any, Any]
-    divisor: float | None = None
-    image_shape: tuple[int, int] | None = None
-
-    def sha256(self) -> str:
-        """Return a digest of all samples and targets."""
-        found = hashlib.sha256()
-        for array in (*self.train, *self.test):
-            if array is not None:
-                found.update(f"{array.dtype} {array.shape}".encode())
-                found.update(array.tobytes())
-        return found.hexdigest()
-
-
-def load(name: str, data_dir: str | None) -> Data:
-    """Return the data that a command names."""
-    if name == "digits":
-        return Data(*load_digits(normalize=False, backend="numpy"), DARKEST, (8, 8))
-    if name == "mnist":
-        if data_dir is not None:
-            as_path(data_dir)
-        loaded = load_mnist(normalize=False, backend="numpy", data_dir=data_dir)
-        return Data(*loaded, BRIGHTEST, (28, 28))
-    if Path(name).suffix == ".npz":
-        (x, t), test = load_npz(name)
-        for kind, samples, targets in (("training", x, t), ("test", *test)):
-            # Before a network is built for them.
-            if samples is not None and (
-                0 in samples.shape or samples.shape[:1] != targets.shape[:1]
-            ):
-                raise DataError(
-                    f"{name}: {kind} data: as many targets as samples are needed, and one of them "
-                    f"at least, got shapes {samples.shape} and {targets.shape}"
-                )
-        if test[0] is not None and (x.dtype == "uint8") != (test[0].dtype == "uint8"):
-            raise DataError(
-                f"{name}: x_train is of {x.dtype}, x_test of {test[0].dtype}: bytes are divided by "
-                "255, and nothing else is: give both as bytes, or both as other numbers"
-            )
-        # (N, H, W), or (N, 1, H, W).
-        is_image = x.ndim > 2 and prod(x.shape[1:]) == prod(x.shape[-2:])  # noqa: PLR2004
-        is_bytes = x.dtype == "uint8"
-        return Data(
-            (x, t),
-            test,
-            divisor=BRIGHTEST if is_bytes else None,
-            image_shape=x.shape[-2:] if is_image else None,
-        )
-    raise SettingError(f"the data are digits, mnist or a file that ends in .npz, not {name!r}")
-
-
-def class_count(t: Any, source: str) -> int:
-    """Return the number of classes among labels, or the width of one-hot targets."""
-    if t.ndim == 2 and t.shape[1] > 1:  # noqa: PLR2004
-        return int(t.shape[1])
-    if t.ndim != 1 or t.size == 0 or t.dtype.kind not in "iu":
-        raise DataError(
-            f"{source}: targets are integer labels (N,) or one-hot (N, C), got {t.dtype} of shape "
-            f"{t.shape}{_how_to_number(t)}"
-        )
-    if t.min() < 0:
-        raise DataError(f"{source}: labels are numbered from 0, but one is {t.min()}")
-    classes = int(t.max()) + 1
-    if classes > MOST_CLASSES:
-        raise DataError(
-            f"{source}: the largest label, {classes - 1}, would need {classes:,} outputs: number "
-            "the classes from 0 without gaps"
-        )
-    return classes
-
-
-def _how_to_number(t: Any) -> str:
-    if t.ndim != 1:
-        return ""
-    if t.dtype.kind in "UST":
-        return ": number the classes, names, t = np.unique(t, return_inverse=True)"
-    return ": labels become integers by .astype(int)"
 
 
 # The doors to the terminal. Nothing else in xbp.cli prints, and a test holds that: whoever names a

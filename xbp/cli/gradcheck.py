@@ -8,24 +8,24 @@ from click.core import ParameterSource
 import xbp
 from xbp.cli.common import (
     backend_option,
-    class_count,
     count_type,
     data_dir_option,
     echo,
     echo_json,
     json_option,
-    load,
     seed_option,
     show,
     start,
     styled,
     table,
 )
+from xbp.cli.task import class_count
+from xbp.datasets.formats import NAMED, load_data_set
 from xbp.errors import SettingError
 
 
 @click.command()
-@click.argument("data", default="digits", type=click.Choice(["digits", "mnist"]))
+@click.argument("data", default="digits", type=click.Choice([*NAMED]))
 @backend_option
 @click.option("--samples", type=count_type, default=3, show_default=True, help="Mini-batch size.")
 @click.option("--hidden", type=count_type, default=50, show_default=True)
@@ -77,7 +77,7 @@ def gradcheck(
         given = " and ".join(name for name, is_given in compared.items() if is_given)
         raise SettingError(f"{given} exclude each other: give one of them")
     chosen = start(backend)
-    loaded = load(data, data_dir)
+    loaded = load_data_set(data, data_dir)
     (x, t), divisor = loaded.train, loaded.divisor
     x = x[:samples] / (divisor or 1)
     dtype = "float64" if chosen.has_float64 else "float32"

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from xbp.cli.common import MOST_CLASSES, class_count
 from xbp.errors import DataError
 
 CLASSIFICATION, REGRESSION = TASKS = ("classification", "regression")
+
+MOST_CLASSES = 100_000
 
 # How far from 1 the sum of a row may be that is taken for the probabilities of classes.
 _ROUNDING = 1e-3
@@ -140,3 +141,31 @@ def _could_be_labels(t: Any) -> bool:
         return False
     found: set[float] = set(t.reshape(-1).tolist())
     return found == set(range(len(found)))
+
+
+def class_count(t: Any, source: str) -> int:
+    """Return the number of classes among labels, or the width of one-hot targets."""
+    if t.ndim == 2 and t.shape[1] > 1:  # noqa: PLR2004
+        return int(t.shape[1])
+    if t.ndim != 1 or t.size == 0 or t.dtype.kind not in "iu":
+        raise DataError(
+            f"{source}: targets are integer labels (N,) or one-hot (N, C), got {t.dtype} of shape "
+            f"{t.shape}{_how_to_number(t)}"
+        )
+    if t.min() < 0:
+        raise DataError(f"{source}: labels are numbered from 0, but one is {t.min()}")
+    classes = int(t.max()) + 1
+    if classes > MOST_CLASSES:
+        raise DataError(
+            f"{source}: the largest label, {classes - 1}, would need {classes:,} outputs: number "
+            "the classes from 0 without gaps"
+        )
+    return classes
+
+
+def _how_to_number(t: Any) -> str:
+    if t.ndim != 1:
+        return ""
+    if t.dtype.kind in "UST":
+        return ": number the classes, names, t = np.unique(t, return_inverse=True)"
+    return ": labels become integers by .astype(int)"

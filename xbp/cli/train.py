@@ -5,8 +5,8 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import click
 import xbp
 from xbp.cli.common import (
     INTERRUPTED,
-    Data,
     backend_option,
     complete_data,
     count_type,
@@ -26,23 +25,24 @@ from xbp.cli.common import (
     echo_json,
     folder_type,
     json_option,
-    load,
     seed_option,
     show,
     start,
     table,
     width_for_curves,
 )
+from xbp.cli.progress import TrainingProgress
+from xbp.cli.settings import Settings
 from xbp.cli.task import CLASSIFICATION, REGRESSION, TASKS, Task, task_of
+from xbp.datasets.data_set import DataSet
+from xbp.datasets.formats import load_data_set
 from xbp.errors import CheckpointError, DataError, SettingError
 from xbp.files import as_path, prepare_folder, recover, write_files
 from xbp.layers import IdentityWithLoss, SoftmaxWithLoss
 from xbp.reports import Report, loss_in_terminal
 from xbp.saving import to_json, to_safetensors
-from xbp.settings import is_integer
 from xbp.training import Checkpoints
 from xbp.training.history import MEASURED, loss_as_text
-from xbp.training.progress import TrainingProgress
 
 # In the folder of --out.
 CHECKPOINTS = "checkpoints"
@@ -117,7 +117,7 @@ def train(ctx: click.Context, /, resume: str | None, as_json: bool, **settings: 
     """
     place = settings["out"] if resume is None else resume
     if place is None:
-        _train(**settings, checkpoints=None, as_json=as_json)
+        _train(settings, None, as_json)
         return
     folder = as_path(place)
     if resume is not None and not os.path.isdir(folder / CHECKPOINTS):  # whatever its name
@@ -129,7 +129,7 @@ def train(ctx: click.Context, /, resume: str | None, as_json: bool, **settings: 
         recover(folder)
         if resume is not None:
             settings = _settings_of(resume, checkpoints, ctx, settings)
-        _train(**settings, checkpoints=checkpoints, as_json=as_json)
+        _train(settings, checkpoints, as_json)
 
 
 def _nothing_to_resume(folder: str) -> CheckpointError:
@@ -154,154 +154,92 @@ def _settings_of(
     if unwanted := sorted(from_user - changeable):
         names = ", ".join(map(_option, unwanted))
         raise SettingError(f"--resume goes on with the settings of the training: omit {names}")
-    kept = {name: given[name] for name in from_user & changeable}
-    return {**given, **_checked(last, folder), **kept, "out": folder}
-
-
-# What a checkpoint of the command holds, and of which kinds.
-_KINDS = {
-    **dict.fromkeys(["data", "data_sha256", "backend", "init", "dtype", "task"], str),
-    **dict.fromkeys(["steps", "batch_size", "seed"], int),
-    **dict.fromkeys(["data_dir"], str | None),
-    **dict.fromkeys(["checkpoint_steps"], int | None),
-    "lr": float,
-    "hidden": list,
-}
-
-
-def _checked(state: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Return the settings in a checkpoint, if they are some: anybody may have written it."""
-    settings = state.get("settings")
-    if isinstance(settings, dict):
-        # An older version of xbp knew nothing else.
-        settings = {"task": CLASSIFICATION, **settings}
-    if (
-        not isinstance(settings, dict)
-        or settings.keys() != _KINDS.keys()
-        or not all(isinstance(settings[name], kind) for name, kind in _KINDS.items())
-        or not all(map(is_integer, settings["hidden"]))
-        or settings["steps"] < 1
-        or settings["task"] not in TASKS
-    ):
-        raise CheckpointError(
-            f"{folder} holds a training of some program, not of xbp train: go on with it there"
-        )
-    return settings
+    changed = {name: given[name] for name in from_user & changeable}
+    return {**given, **asdict(Settings.saved_in(last, folder)), **changed, "out": folder}
 
 
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _prepare(checkpoints: Checkpoints, folder: Path, settings: dict[str, Any]) -> None:
+def _prepare(checkpoints: Checkpoints, folder: Path, settings: Settings) -> None:
     """Have checkpoints of such a training, unless it would take the place of one that stopped."""
-    checkpoints.every_steps = settings["checkpoint_steps"]
+    checkpoints.every_steps = settings.checkpoint_steps
     checkpoints.every_minutes = None if checkpoints.every_steps else 1
-    checkpoints.settings = settings
+    checkpoints.settings = asdict(settings)
     last = None if checkpoints.resume else checkpoints.latest_state()
-    if last and last["step"] < _checked(last, str(folder))["steps"]:
+    if last and last["step"] < Settings.saved_in(last, str(folder)).steps:
         raise CheckpointError(
             f"{folder} holds a training that was stopped after step {last['step']:,}: go on with "
             f"it by --resume {folder}, or remove {checkpoints.folder}"
         )
 
 
-def _train(
-    data: str,
-    backend: str | None,
-    task: str | None,
-    steps: int | None,
-    batch_size: int,
-    lr: float,
-    hidden: Sequence[int],
-    init: str | None,
-    dtype: str | None,
-    seed: int,
-    data_dir: str | None,
-    out: str | None,
-    checkpoint_steps: int | None,
-    checkpoints: Checkpoints | None,
-    as_json: bool,
-    data_sha256: str | None = None,
-) -> None:
-    if checkpoint_steps and out is None:
+def _train(given: Mapping[str, Any], checkpoints: Checkpoints | None, as_json: bool) -> None:
+    """Train with the options that are given, or with what a checkpoint holds in their place."""
+    folder = None if given["out"] is None else as_path(given["out"])
+    if given["checkpoint_steps"] and folder is None:
         raise SettingError("--checkpoint-steps saves the training: say where with --out DIR")
-    chosen = start(backend)
-    optimizer = xbp.SGD(lr)
-    folder = None if out is None else as_path(out)
-    resume = checkpoints is not None and checkpoints.resume
-    try:
-        loaded = load(data, data_dir)
-    except DataError as error:
-        hint = f". If it has moved: xbp train DATA --resume {folder}" if resume else ""
-        raise DataError(f"{error}{hint}") from error
-    digest = loaded.sha256() if folder else ""
-    if data_sha256 not in (None, digest):
-        raise CheckpointError(
-            f"{data} holds other data than those that the training in {folder} began with: name "
-            f"these, xbp train DATA --resume {folder}"
-        )
-    understood, loaded = _understood(data, loaded, task)
+    chosen = start(given["backend"])
+    optimizer = xbp.SGD(given["lr"])
+    loaded = _loaded(given, folder if checkpoints and checkpoints.resume else None)
+    task, loaded = _with_targets(loaded, given["data"], given["task"])
     (x, t), (x_test, t_test) = loaded.train, loaded.test
-    on_mnist = data == "mnist"
-    steps = steps or (10_000 if on_mnist else 2_000)
-    init = init or ("0.01" if on_mnist else "he")
-    spread = _spread(init)
-    dtype = dtype or "float32"
-    sizes = [prod(x.shape[1:]), *hidden, understood.output_count(t, data)]
+    settings = Settings(
+        data=loaded.source,
+        data_sha256=loaded.sha256() if folder else "",
+        backend=f"{chosen.name}:{chosen.device}",
+        task=task.name,
+        steps=given["steps"] or loaded.steps,
+        batch_size=given["batch_size"],
+        lr=given["lr"],
+        hidden=[*given["hidden"]],
+        init=given["init"] or str(loaded.weight_init_std),
+        dtype=given["dtype"] or "float32",
+        seed=given["seed"],
+        data_dir=given["data_dir"] and str(Path(given["data_dir"]).resolve()),
+        checkpoint_steps=given["checkpoint_steps"],
+    )
+    sizes = [prod(x.shape[1:]), *settings.hidden, task.output_count(t, given["data"])]
+    spread = _spread(settings.init)
     network = xbp.Network.fully_connected(
         sizes,
         divisor=loaded.divisor,
-        loss=_LOSSES[understood.name],
+        loss=_LOSSES[task.name],
         weight_init_std=spread,
         backend=chosen,
-        dtype=dtype,
-        seed=seed,
+        dtype=settings.dtype,
+        seed=settings.seed,
     )
-    trainer = xbp.Trainer(network, optimizer, batch_size=batch_size, seed=seed)
-    settings = {
-        "data": str(Path(data).resolve()) if data.endswith(".npz") else data,
-        "data_sha256": digest,
-        "backend": f"{chosen.name}:{chosen.device}",
-        "task": understood.name,
-        "steps": steps,
-        "batch_size": batch_size,
-        "lr": lr,
-        "hidden": list(hidden),
-        "init": init,
-        "dtype": dtype,
-        "seed": seed,
-        "data_dir": data_dir and str(Path(data_dir).resolve()),
-        "checkpoint_steps": checkpoint_steps,
-    }
+    trainer = xbp.Trainer(network, optimizer, batch_size=settings.batch_size, seed=settings.seed)
     if folder and checkpoints:
         _prepare(checkpoints, folder, settings)
     if not as_json:
         echo(
-            f"{data}: {len(x):,} samples to learn from, "
+            f"{given['data']}: {len(x):,} samples to learn from, "
             f"{0 if x_test is None else len(x_test):,} to test on; "
-            f"network {'-'.join(map(str, sizes))} "
-            f"on {chosen.name}:{chosen.device}; a {understood.name}"
-            f"{understood.reason and f', {understood.reason}: {understood.hint}'}"
+            f"network {'-'.join(map(str, sizes))} on {settings.backend}; a {task.name}"
+            f"{task.reason and f', {task.reason}: {task.hint}'}"
         )
-    for doubt in _doubts(understood, loaded):
+    for doubt in _doubts(task, loaded):
         echo(doubt, err=True)
     began = time.perf_counter()
-    with TrainingProgress(steps, min(batch_size, len(x))) as progress, warnings.catch_warnings():
+    samples = min(settings.batch_size, len(x))
+    with TrainingProgress(settings.steps, samples) as progress, warnings.catch_warnings():
         # A loss that is not finite ends in an error that says more.
         warnings.filterwarnings("ignore", "(overflow|invalid value|divide by zero) encountered")
         history = trainer.fit(
             x,
             t,
-            steps=steps,
+            steps=settings.steps,
             x_test=x_test,
             t_test=t_test,
             progress=progress,
             checkpoints=checkpoints,
         )
     result = {
-        "data": data,
-        "task": understood.name,
+        "data": given["data"],
+        "task": task.name,
         "backend": chosen.name,
         "device": chosen.device,
         "versions": {
@@ -313,10 +251,10 @@ def _train(
         "divisor": loaded.divisor,
         "layers": sizes,
         "steps": len(history.loss),
-        "batch_size": batch_size,
-        "lr": lr,
+        "batch_size": settings.batch_size,
+        "lr": settings.lr,
         "init": spread,
-        "seed": seed,
+        "seed": settings.seed,
         "seconds": time.perf_counter() - began,
         **_figures(history),
     }
@@ -326,7 +264,7 @@ def _train(
                 network,
                 history,
                 *(loaded.train if x_test is None else loaded.test),
-                settings=_settings(result),
+                settings=_shown(result),
                 image_shape=loaded.image_shape,
             )
             _write(folder, network, result, report)
@@ -359,17 +297,30 @@ def _write(folder: Path, network: xbp.Network, result: dict[str, Any], report: R
         raise DataError(f"{error}{hint}") from error
 
 
-def _understood(source: str, data: Data, wanted: str | None) -> tuple[Task, Data]:
+def _loaded(given: Mapping[str, Any], resumed: Path | None) -> DataSet:
+    """Return the data; of a training that goes on, in a folder, they are those that it had."""
+    try:
+        loaded = load_data_set(given["data"], given["data_dir"])
+    except DataError as error:
+        hint = f". If it has moved: xbp train DATA --resume {resumed}" if resumed else ""
+        raise DataError(f"{error}{hint}") from error
+    if resumed and loaded.sha256() != given["data_sha256"]:
+        raise CheckpointError(
+            f"{given['data']} holds other data than those that the training in {resumed} began "
+            f"with: name these, xbp train DATA --resume {resumed}"
+        )
+    return loaded
+
+
+def _with_targets(data: DataSet, name: str, wanted: str | None) -> tuple[Task, DataSet]:
     """Return what to learn from data, and the data with targets for that."""
     (x, t), (x_test, t_test) = data.train, data.test
-    if Path(source).suffix != ".npz":
-        wanted = wanted or CLASSIFICATION
-    task = task_of(t, source, wanted)
-    test = (x_test, None if t_test is None else task.targets(t_test, source))
-    return task, replace(data, train=(x, task.targets(t, source)), test=test)
+    task = task_of(t, name, wanted or data.task)
+    test = (x_test, None if t_test is None else task.targets(t_test, name))
+    return task, replace(data, train=(x, task.targets(t, name)), test=test)
 
 
-def _doubts(task: Task, data: Data) -> Iterator[str]:
+def _doubts(task: Task, data: DataSet) -> Iterator[str]:
     """Yield what may be wrong with data that can be learned from."""
     if task.doubt:
         yield f"the targets {task.doubt}: {task.hint}"
@@ -408,7 +359,7 @@ def _spread(text: str) -> float | str:
         raise SettingError(f"--init is a number, he or xavier, not {text!r}") from None
 
 
-def _settings(result: dict[str, Any]) -> dict[str, Any]:
+def _shown(result: dict[str, Any]) -> dict[str, Any]:
     """Return what the training depended on, as a page shows it."""
     names = ("data", "task", "backend", "device", "dtype", "batch_size", "lr", "init", "seed")
     return {

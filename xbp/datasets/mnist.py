@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from xbp.backend import Backend
+from xbp.datasets.data_set import DataSet
 from xbp.datasets.idx import read_open
 from xbp.datasets.prepare import Split, prepare
 from xbp.errors import DataError
@@ -196,4 +197,19 @@ def _find(file: _File, data_dir: Path) -> Path:
         f"{data_dir}: holds neither {file.name} nor {file.name}.gz, nor do its folders mnist, "
         f"MNIST/raw and raw: put the four MNIST files there; without --data-dir and "
         f"{DATA_DIR_VARIABLE} they are downloaded"
+    )
+
+
+def data_set(data_dir: str | None = None) -> DataSet:
+    """Return MNIST as it comes, from a folder, or downloaded, with the chapter's settings."""
+    if data_dir is not None:
+        as_path(data_dir)
+    return DataSet(
+        "mnist",
+        *load_mnist(normalize=False, backend="numpy", data_dir=data_dir),
+        BRIGHTEST,
+        (28, 28),
+        task="classification",
+        steps=10_000,
+        weight_init_std=0.01,
     )

@@ -7,8 +7,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from xbp.datasets.data_set import DataSet
 from xbp.errors import DataError
 from xbp.files import open_regular
+
+# The largest byte.
+_BRIGHTEST = 255
 
 _NAMES = ("x_train", "t_train", "x_test", "t_test")
 # No compression of NumPy's makes anything smaller than that.
@@ -111,3 +115,35 @@ def _reason(error: Exception) -> str:
     # NumPy advises to load a strange file in an unsafe way; xbp does not pass that on.
     is_none = "pickle" in str(error) or "not a zip file" in str(error)
     return "it is no archive of numbers" if is_none else str(error)
+
+
+def data_set(path: str) -> DataSet:
+    """Return the data in an ``.npz`` file; bytes are pixels, which a network divides by 255.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or samples and targets do not belong together.
+    """
+    (x, t), test = load_npz(path)
+    for kind, samples, targets in (("training", x, t), ("test", *test)):
+        # Before a network is built for them.
+        if samples is not None and (0 in samples.shape or samples.shape[:1] != targets.shape[:1]):
+            raise DataError(
+                f"{path}: {kind} data: as many targets as samples are needed, and one of them "
+                f"at least, got shapes {samples.shape} and {targets.shape}"
+            )
+    if test[0] is not None and (x.dtype == "uint8") != (test[0].dtype == "uint8"):
+        raise DataError(
+            f"{path}: x_train is of {x.dtype}, x_test of {test[0].dtype}: bytes are divided by "
+            "255, and nothing else is: give both as bytes, or both as other numbers"
+        )
+    # (N, H, W), or (N, 1, H, W).
+    is_image = x.ndim > 2 and prod(x.shape[1:]) == prod(x.shape[-2:])  # noqa: PLR2004
+    return DataSet(
+        str(Path(path).resolve()),
+        (x, t),
+        test,
+        divisor=_BRIGHTEST if x.dtype == "uint8" else None,
+        image_shape=x.shape[-2:] if is_image else None,
+    )
