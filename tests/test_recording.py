@@ -28,6 +28,7 @@ from xbp.recording import (
     fuse_elementwise,
     is_array,
 )
+from xbp.recording.recording import Recording
 from xbp.testing import NetworkCase, network_cases
 from xbp.training.learner import Learner
 
@@ -889,6 +890,40 @@ def test_a_training_learns_what_its_steps_would(make: Callable[[], xbp.Optimizer
         np.testing.assert_allclose(
             host(looped.network.params[key]), host(value), rtol=1e-3, atol=1e-6
         )
+
+
+@recorded_only
+@pytest.mark.parametrize(
+    "make", [lambda: xbp.SGD(0.1), lambda: xbp.Momentum(0.1), lambda: xbp.Adam(0.1)]
+)
+def test_without_a_rule_a_training_learns_the_same(
+    make: Callable[[], xbp.Optimizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(0)
+    x, t = chance.normal(size=(30, 4)), chance.integers(3, size=30)
+    calls = []
+
+    def learned() -> dict[str, Array]:
+        network = xbp.Network.fully_connected([4, 9, 5, 3], seed=1, dtype=widest)
+        xbp.Trainer(network, make(), batch_size=6, seed=0).fit(x, t, epochs=4, clip_norm=0.5)
+        return {key: host(value) for key, value in network.params.items()}
+
+    def as_they_are(recording: Any, notes: Sequence[Note], outputs: Any, given: Any) -> Any:
+        calls.append(len(notes))
+        return notes, outputs
+
+    def by_rules(recording: Any, *args: Any) -> Any:
+        notes, outputs = ordinary(recording, *args)
+        calls.append(len(notes))
+        return notes, outputs
+
+    ordinary = Recording._rewritten
+    monkeypatch.setattr(Recording, "_rewritten", by_rules)
+    expected = learned()
+    monkeypatch.setattr(Recording, "_rewritten", as_they_are)
+    for key, value in learned().items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-9, atol=1e-9)
+    assert len(set(calls)) > 1
 
 
 class Noise(Layer):

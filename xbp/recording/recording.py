@@ -113,7 +113,8 @@ class Recording(Generic[Result]):
         self._returnable = {
             id(place) for i, place in enumerate(places) if i in donated or i not in varying
         }
-        calls = list(self._calls(self._rewritten(trace.notes, given), given))
+        notes, self.outputs = self._rewritten(trace.notes, self.outputs, given)
+        calls = list(self._calls(notes, given))
         # The first result, too, comes of the calls: two that are made one round otherwise, and no
         # result should depend on whether it was the first.
         _restore(places, before)
@@ -124,18 +125,21 @@ class Recording(Generic[Result]):
 
     # From the notes to calls ---------------------------------------------------------------------
 
-    def _rewritten(self, notes: Sequence[Note], given: Set[Traced]) -> list[Note]:
-        outputs = list(traced_among(self.outputs))
-        lasting = frozenset(outputs).union(*(x.owners for x in outputs))
+    def _rewritten(
+        self, notes: Sequence[Note], outputs: list[Any], given: Set[Traced]
+    ) -> tuple[list[Note], list[Any]]:
+        """Return notes that compute the same with less work, and what they leave it in."""
+        results = list(traced_among(outputs))
+        lasting = frozenset(results).union(*(x.owners for x in results))
         notes = without_repeats(without_the_unread(notes, lasting), lasting)
         places = self._places(notes)
         notes = in_memory_of(notes, places, self.library.overwriting, lasting)
-        self.outputs = [places.get(x, x) if isinstance(x, Traced) else x for x in self.outputs]
+        outputs = [places.get(x, x) if isinstance(x, Traced) else x for x in outputs]
         notes = with_early_updates(notes, given)
-        if not self.library.fuse:
-            return notes
-        results = frozenset().union(*(x.owners for x in traced_among(self.outputs)))
-        return fused(notes, self.library.fuse, given | results)
+        if self.library.fuse:
+            owners = frozenset().union(*(x.owners for x in traced_among(outputs)))
+            notes = fused(notes, self.library.fuse, given | owners)
+        return notes, outputs
 
     def _places(self, notes: Sequence[Note]) -> dict[Traced, Traced]:
         """Return for results the arguments, the function's to keep, in whose place they stand."""
