@@ -1166,7 +1166,7 @@ def test_what_only_looks_like_an_array_is_not_sent_back() -> None:
     layer = Relu()
     layer.forward(np.asarray([1.0, 2.0]))
     with pytest.raises(DTypeError, match=r"^Relu\.backward: expected an array, got numpy\.ma\."):
-        layer.backward(np.ma.masked_array([1.0, 2.0]))  # type: ignore[no-untyped-call]
+        layer.backward(np.ma.masked_array([1.0, 2.0]))
 
 
 def test_derivatives_have_the_shapes_of_the_inputs() -> None:

@@ -226,6 +226,21 @@ def test_inferring_may_call_forward() -> None:
         np.testing.assert_allclose(scores, 2 * X @ host(network.params["W1"]), rtol=1e-4)
 
 
+def test_inferring_may_be_told_options() -> None:
+    class Scaled(Layer):
+        def forward(self, x: Array, *, factor: float = 1.0) -> Array:  # type: ignore[override]
+            return factor * x
+
+        def infer(self, x: Array, *, factor: float = 1.0) -> Array:  # type: ignore[override]
+            return -self.forward(x, factor=factor)
+
+    layer, x = Scaled(), arr([1.0, 2.0])
+    np.testing.assert_array_equal(host(layer.forward(x, factor=3.0)), [3, 6])
+    copy: Any = layer.for_inference()
+    np.testing.assert_array_equal(host(copy.forward(x, factor=3.0)), [-3, -6])
+    np.testing.assert_array_equal(host(copy.forward(x)), [-1, -2])
+
+
 def test_many_threads_infer_on_one_network() -> None:
     network = network_of(Centred(), Noise(), Residual(InPlace()))
     network.loss(arr(X, widest), arr(T))
