@@ -551,6 +551,9 @@ def test_a_compiled_function_may_call_another() -> None:
         assert float(outer(arr([number], "float32"))[0]) == 2 * number + 1
 
 
+@pytest.mark.skipif(
+    backend.name == "dpnp", reason="its operators refuse what is traced on their right"
+)
 @pytest.mark.parametrize("kind", [Relu, Sigmoid, Affine, IdentityWithLoss])
 def test_one_of_two_directions_may_be_compiled_alone(kind: type[Layer]) -> None:
     W, b = arr([[1.0, 2.0], [3.0, -1.0]]), arr([0.5, -1.0])
