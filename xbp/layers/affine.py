@@ -93,7 +93,7 @@ class Affine(Layer):
         dout = _as_rows(cast_like(dout, like=self.W))
         self.dW = self.x.T @ dout
         # A product with ones is the faster sum.
-        xp = namespace_of(dout)
+        xp = namespace_of(dout, self.W)
         ones = xp.ones(dout.shape[0], dtype=dout.dtype, device=device_of(dout))
         self.db = xp.matmul(ones, dout)
 
