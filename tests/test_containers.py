@@ -4,7 +4,7 @@ from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -376,6 +376,17 @@ def test_layers_are_found_in_containers_of_every_kind(kind: Any) -> None:
     assert xbp.gradient_check(nets[0], arr(X[:3], widest), arr(T[:3])).passed
 
 
+def test_layers_in_a_list_are_counted_by_kind() -> None:
+    chain: Any = Chain([affine(4, 4, n) for n in range(3)])
+    chain.Affine2 = affine(4, 4, 3)
+    net = xbp.Network([chain, affine(4, 3, 4)], SoftmaxWithLoss())
+    names = ["Affine1", "Affine3", "Affine4", "Affine2"]
+    found = [path for path in net.all_layers if path.startswith("Chain1.")]
+    assert found == [f"Chain1.{name}" for name in names]
+    assert net.params["W2"] is chain.parts[1].W
+    assert net.params["W4"] is chain.Affine2.W
+
+
 class Named(Affine):
     """Keeps one of its methods under another name."""
 
@@ -592,6 +603,103 @@ def test_functions_that_know_a_layer_know_its_copy(kind: str) -> None:
     assert xbp.gradient_check(network, x, t).passed
     moved = network.bound_to({**network.params, "W1": network.params["W1"] * 2})
     assert float(moved.loss(x, t)) != float(network.loss(x, t))
+
+
+class Helper:
+    """No layer, but one of its methods is held by one."""
+
+    def halved(self, x: Array) -> Array:
+        return x * 0.5
+
+
+def with_functions() -> Any:
+    """Return a layer that holds functions of many kinds."""
+    layer: Any = affine(4, 3, 0)
+    factor = 3.0
+
+    def named(x: Array, power: int = 2, *, scale: float = 0.25) -> Array:
+        return scale * (x @ layer.W) ** power
+
+    def multiplied(x: Array, by: float) -> Array:
+        return by * (x @ layer.W)
+
+    named.__name__ = "renamed"
+    named.note = "a remark"  # type: ignore[attr-defined]
+    layer.closed = lambda x: factor * (x @ layer.W)
+    layer.named = named
+    layer.partial = partial(multiplied, by=5.0)
+    layer.halved = Helper().halved
+    return layer
+
+
+def test_a_copied_function_is_the_same_but_for_the_layer() -> None:
+    layer, x = with_functions(), arr(X[:3], widest)
+    copy = layer.bound_to({"W": layer.W * 2})
+    for name, factor in (("closed", 2), ("named", 4), ("partial", 2), ("halved", 1)):
+        found, expected = host(getattr(copy, name)(x)), host(getattr(layer, name)(x))
+        np.testing.assert_allclose(found, factor * expected, rtol=1e-5, err_msg=name)
+    assert copy.named.__name__ == "renamed"
+    assert copy.named.note == "a remark"
+    assert copy.halved.__self__ is layer.halved.__self__
+
+
+def test_a_function_may_know_what_is_not_there_yet() -> None:
+    layer: Any = affine(4, 3, 0)
+
+    def first(x: Array) -> Array:
+        return second(x)
+
+    layer.function = first
+    copy = layer.bound_to({})
+
+    def second(x: Array) -> Array:
+        return x * 2
+
+    np.testing.assert_array_equal(host(copy.function(arr([1.0, 2.0]))), [2, 4])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, deque])
+def test_functions_that_know_a_container_know_its_copy(kind: Any) -> None:
+    inner, layer = affine(4, 3, 1), cast(Any, affine(4, 3, 0))
+    branches = layer.branches = kind([inner])
+    x = arr(X[:3], widest)
+
+    def run(x: Array) -> Array:
+        return branches[0].forward(x)
+
+    layer.run = run
+    copy = layer.bound_to({"W2": inner.W * 0, "b2": inner.b * 0})
+    assert not np.any(host(copy.run(x)))
+    assert np.any(host(layer.run(x)))
+
+
+def test_what_a_layer_holds_twice_its_copy_holds_twice() -> None:
+    layer: Any = affine(4, 3, 0)
+    layer.seen = layer.log = [1]
+    layer.pair = layer.again = (1, [2])
+    layer.table = layer.index = {"a": 1}
+    copy = layer.bound_to({})
+    assert copy.seen is copy.log
+    assert copy.pair is copy.again
+    assert copy.table is copy.index
+    copy.seen.append(2)
+    copy.pair[1].append(3)
+    copy.table["b"] = 2
+    assert (layer.seen, layer.pair, layer.table) == ([1], (1, [2]), {"a": 1})
+
+
+def test_a_container_may_hold_itself() -> None:
+    layer: Any = affine(4, 3, 0)
+    parts: list[Any] = [affine(4, 3, 1)]
+    table: dict[str, Any] = {"parts": parts, "last": affine(4, 3, 2)}
+    parts += [parts, table]
+    table["itself"] = table
+    layer.parts = parts
+    assert list(layer.params) == ["W1", "b1", "W2", "b2", "W3", "b3"]
+    copy = layer.bound_to({})
+    assert copy.parts[1] is copy.parts is not parts
+    assert copy.parts[2]["itself"]["parts"] is copy.parts
+    assert copy.parts[0] is not parts[0]
 
 
 def test_a_layer_that_is_made_in_forward_is_refused_by_a_training() -> None:

@@ -1,6 +1,8 @@
 """Each layer: the chapter's examples, backward against central differences, untouched inputs."""
 
 import math
+import pickle
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -389,6 +391,36 @@ def test_an_array_is_sent_back_to_numbers(kind: type[Layer], expected: tuple[flo
         assert float(gradient) == value
 
 
+@pytest.mark.parametrize(("kind", "expected"), [(ExpLayer, 8.0), (ReciprocalLayer, -2.0)])
+def test_an_array_is_sent_back_to_one_number(kind: type[Layer], expected: float) -> None:
+    layer = kind()
+    out = layer.forward(1.0)
+    gradient = layer.backward(arr(2.0, widest))
+    assert float(gradient) == pytest.approx(expected if kind is ReciprocalLayer else 2 * out)
+
+
+@both_floats
+@pytest.mark.parametrize("kind", [ExpLayer, ReciprocalLayer, Sigmoid])
+def test_functions_send_back_the_dtype_of_what_they_gave(kind: type[Layer], dtype: str) -> None:
+    layer = kind()
+    layer.forward(arr([1.0, 2.0], dtype))
+    for dout in (arr([1, 2], "int64"), arr([1.0, 2.0], widest), arr([1.0, 2.0], "float32")):
+        assert dtype_of(layer.backward(dout)) == dtype
+
+
+@pytest.mark.parametrize("kind", ARITHMETIC)
+def test_what_is_neither_a_number_nor_an_array_is_no_operand(kind: type[Layer]) -> None:
+    layer = kind()
+    for operands in ((arr([1.0]), "text"), (arr([1.0]), [1.0]), ("text", arr([1.0]))):
+        with pytest.raises(DTypeError, match=rf"^{kind.__name__}: expected an array, got "):
+            layer.forward(*operands)
+    layer.forward(2.0, 3.0)
+    with pytest.raises(
+        DTypeError, match=rf"^{kind.__name__}\.backward: expected an array, got str"
+    ):
+        layer.backward("text")
+
+
 @pytest.mark.parametrize("name", ["W", "b"])
 def test_a_parameter_of_another_library_is_refused(name: str) -> None:
     layer = Affine(arr([[1.0]]), arr([1.0]))
@@ -404,6 +436,40 @@ def test_a_loss_is_sent_back_to_in_its_own_dtype_and_library() -> None:
         assert dtype_of(layer.backward(dout)) == "float32"
     with pytest.raises(MixedBackendError, match=r"SoftmaxWithLoss\.backward"):
         layer.backward(other.asarray(2.0))
+
+
+def test_the_target_of_one_sample_may_be_a_number_of_numpy() -> None:
+    for there in (backend, other):
+        x = there.asarray([1.0, 2.0, 4.0], "float32")
+        layer = SoftmaxWithLoss()
+        expected = float(layer.forward(x, 1))
+        assert float(layer.forward(x, np.int64(1))) == expected
+
+
+def test_targets_of_another_library_are_refused_whatever_forward_does() -> None:
+    class Own(LossLayer):
+        classifies = False
+
+        def forward(self, x: Array, t: Array) -> Array:
+            return namespace_of(x).mean(x)
+
+    x = arr([[1.0, 2.0]])
+    assert float(Own().forward(x, x)) == 1.5
+    with pytest.raises(MixedBackendError, match=r"^Own: "):
+        Own().forward(x, other.asarray([[1.0, 2.0]]))
+    with pytest.raises(MixedBackendError, match=r"^Own: "):
+        Own().forward(other.asarray([[1.0, 2.0]]), x)
+
+
+def test_a_loss_returns_something() -> None:
+    class Nothing(LossLayer):
+        classifies = False
+
+        def forward(self, x: Array, t: Array) -> Any:
+            namespace_of(x).mean(x - t)
+
+    with pytest.raises(DTypeError, match=r"^Nothing\.forward returned None: it ends with return"):
+        Nothing().forward(arr([[1.0]]), arr([[1.0]]))
 
 
 @needs_float64
@@ -749,6 +815,9 @@ def test_arrays_on_two_devices_do_not_mix() -> None:
         layer.forward(there.asarray([[1.0]]))
     with pytest.raises(MixedBackendError, match=r"params\['b'\]: arrays on "):
         layer.params["b"] = there.asarray([1.0])
+    layer.forward(here.asarray([[1.0]]))
+    with pytest.raises(MixedBackendError, match=r"^Affine\.backward: arrays on .*device"):
+        layer.backward(there.asarray([[1.0]]))
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (4, 2), (3, 1), (2, 3, 2)])
@@ -1029,6 +1098,21 @@ def test_options_and_names_are_passed_on() -> None:
         assert layer.input_shape == (2,)
 
 
+def test_a_copy_of_another_making_has_seen_no_forward() -> None:
+    layer = Rescale(2)
+    layer.forward(arr([1.0, 2.0]))
+    for copy in (deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert copy.divisor == 2
+        with pytest.raises(CallOrderError, match="Rescale: backward was called before forward"):
+            copy.backward(arr([1.0, 2.0]))
+    np.testing.assert_array_equal(host(layer.backward(arr([1.0, 2.0]))), [0.5, 1])
+
+
+def test_what_is_kept_of_a_call_is_explained_by_the_class() -> None:
+    assert Layer.input_shape.__doc__ == "The shape of what ``forward`` was last given first."
+    assert Relu.output_shape.__doc__ == "The shape of what ``forward`` last returned."
+
+
 def test_a_forward_that_was_set_from_outside_is_called_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -1050,6 +1134,39 @@ def test_a_forward_that_was_set_from_outside_is_called_as_it_is(
     other_layer = Sigmoid()
     other_layer.forward(arr([0.5]))
     np.testing.assert_array_equal(host(other_layer.backward(arr([1.0]))), [0.25])
+
+
+class Weighted(Layer):
+    """Has two inputs, of which the second goes nowhere, an option, and a parameter."""
+
+    param_names = ("a",)
+
+    def __init__(self, a: Array) -> None:
+        self.a = a
+
+    def forward(self, x: Array, y: Array = None, option: Any = None) -> Array:
+        return 1 * x
+
+
+def test_each_input_and_each_parameter_is_of_one_library() -> None:
+    x, stranger = arr([1.0, 2.0]), other.asarray([1.0, 2.0])
+    layer = Weighted(arr([1.0]))
+    for option in (None, "text", [1]):
+        np.testing.assert_array_equal(host(layer.forward(x, x, option)), [1, 2])
+    for inputs in ((x, stranger), (stranger, x), (stranger,), (x, x, stranger)):
+        with pytest.raises(MixedBackendError, match=r"^Weighted: .* met"):
+            layer.forward(*inputs)
+    layer = Weighted(stranger)
+    for inputs in ((x,), (x, x)):
+        with pytest.raises(MixedBackendError, match=r"^Weighted: .* met"):
+            layer.forward(*inputs)
+
+
+def test_what_only_looks_like_an_array_is_not_sent_back() -> None:
+    layer = Relu()
+    layer.forward(np.asarray([1.0, 2.0]))
+    with pytest.raises(DTypeError, match=r"^Relu\.backward: expected an array, got numpy\.ma\."):
+        layer.backward(np.ma.masked_array([1.0, 2.0]))
 
 
 def test_derivatives_have_the_shapes_of_the_inputs() -> None:

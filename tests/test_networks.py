@@ -222,6 +222,22 @@ def test_the_first_layers_input_derivative_is_not_computed(
     assert asked == ["Affine2"]
 
 
+def test_a_first_layer_with_a_backward_of_its_own_is_asked_for_that() -> None:
+    class Threefold(Affine):
+        def backward(self, dout: Any) -> Any:
+            dx = super().backward(dout)
+            self.dW = 3 * self.dW
+            return dx
+
+    network, (x, t) = small(), batch()
+    expected = {key: host(value) for key, value in network.gradient(x, t).items()}
+    first, *others = network.layers.values()
+    own = Network([Threefold(first.params["W"], first.params["b"]), *others], SoftmaxWithLoss())
+    gradient = own.gradient(x, t)
+    np.testing.assert_allclose(host(gradient["W1"]), 3 * expected["W1"], rtol=1e-6)
+    np.testing.assert_allclose(host(gradient["b1"]), expected["b1"], rtol=1e-6)
+
+
 def test_layers_before_the_first_parameters_are_not_run_backward() -> None:
     class Untouchable(Relu):
         def backward(self, dout: Any) -> Any:
@@ -561,6 +577,8 @@ def test_a_network_of_no_layer_takes_samples_too() -> None:
     network = Network([], SoftmaxWithLoss(), backend=backend)
     x = network.as_samples([[1, 2]])
     np.testing.assert_array_equal(host(network.predict(x)), [[1, 2]])
+    with pytest.raises(DTypeError, match=r"^Network\.accuracy: expected an array, got list"):
+        network.accuracy([[1.0, 2.0]], arr([0]))
 
 
 @pytest.mark.parametrize("scores", [[np.inf, 0.0], [-np.inf, -np.inf]])

@@ -1,5 +1,6 @@
 """Many networks at once lose what each of them loses alone."""
 
+from math import cbrt
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from xbp.layers import (
     Residual,
     SoftmaxWithLoss,
 )
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, epsilon_of, namespace_of
 from xbp.networks.perturbation import perturbed_outputs
+from xbp.networks.samplewise import require_samplewise
 from xbp.testing import NetworkCase, network_cases
 
 
@@ -288,9 +290,89 @@ def test_a_layer_that_is_not_samplewise_is_named_with_file_and_line() -> None:
     x, t = data()
     # Of a single sample nothing can be told.
     lying(Lying()).numerical_gradient(x[:1, ...], t[:1])
+    lying(Lying()).numerical_gradient(x[0, ...], t[0])
+    # Samples of one feature are samples too.
+    with pytest.raises(SettingError, match="Lying says samplewise = True"):
+        require_samplewise([Lying()], x[:, :1])
 
 
 def test_a_class_without_a_file_is_named() -> None:
     made: Any = type("Made", (Lying,), {"samplewise": True, "__module__": "nowhere"})
     with pytest.raises(SettingError, match=r"^Made says samplewise = True, but Made1\.forward"):
         lying(made()).numerical_gradient(*data())
+
+
+class Altered(Layer):
+    """Gives these numbers for a sample alone, and those for a batch."""
+
+    samplewise = True
+
+    def __init__(self, alone: Any, within: Any) -> None:
+        self.alone, self.within = alone, within
+
+    def forward(self, x: Array) -> Array:
+        return x * 0 + (self.alone if x.shape[0] == 1 else self.within)
+
+
+def require_alike(alone: Any, within: Any, dtype: str = widest) -> None:
+    layer = Altered(arr(alone, dtype), arr(within, dtype))
+    require_samplewise([layer], arr(np.zeros((3, 2)), dtype))
+
+
+@pytest.mark.parametrize("odd", [0, 2])
+def test_the_first_sample_and_the_last_are_looked_at(odd: int) -> None:
+    within = np.zeros((3, 2))
+    require_alike([0.0, 0.0], within)
+    within[odd] = 1
+    with pytest.raises(
+        SettingError,
+        match=r": Altered says samplewise = True, but Altered\.forward gives for a sample in a "
+        r"batch something else than for the sample alone: say samplewise = False$",
+    ):
+        require_alike([0.0, 0.0], within)
+
+
+def test_what_a_sample_gives_alone_has_the_shape_that_it_has_in_a_batch() -> None:
+    class Flat(Layer):
+        samplewise = True
+
+        def forward(self, x: Array) -> Array:
+            return x[0, :] if x.shape[0] == 1 else 1 * x
+
+    with pytest.raises(SettingError, match=r"Flat says samplewise = True, but Flat\.forward"):
+        require_samplewise([Flat()], data()[0])
+
+
+def test_samples_may_be_rounded_otherwise_in_a_batch() -> None:
+    bound = cbrt(epsilon_of(arr(0.0, widest)))
+    largest = np.asarray(bound, widest)
+    largest = largest if float(largest) <= bound else np.nextafter(largest, largest * 0)
+    require_alike([0.0, float(largest)], [0.0, 0.0])
+    # Beside large numbers that is more.
+    require_alike([1e6 + 1, 1.0], [1e6, 0.0])
+    for share in (1.01, 1.5):
+        with pytest.raises(SettingError, match="Altered says"):
+            require_alike([0.0, share * bound], [0.0, 0.0])
+        with pytest.raises(SettingError, match="Altered says"):
+            require_alike([np.inf, share * bound], [1.0, 0.0])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("odd", [np.inf, np.nan])
+def test_where_there_is_no_number_there_is_nothing_to_compare(odd: float) -> None:
+    for alone, within in ((odd, odd), (odd, 1.0), (1.0, odd)):
+        require_alike([alone, 0.5], [within, 0.5])
+
+
+def test_of_the_layers_of_this_library_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    original = Relu.forward
+
+    def counting(self: Relu, x: Array) -> Array:
+        nonlocal calls
+        calls += 1
+        return original(self, x)
+
+    monkeypatch.setattr(Relu, "forward", counting)
+    require_samplewise([Relu(), Altered(arr(0.0, widest), arr(0.0, widest))], data()[0])
+    assert calls == 1

@@ -16,7 +16,7 @@ from support import HostArray, arr, backend, host, widest
 
 import xbp
 from xbp.errors import TracingError
-from xbp.layers import Affine, Layer, SoftmaxWithLoss
+from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
 from xbp.recording import (
     ELEMENTWISE,
@@ -695,6 +695,37 @@ def test_a_compiled_function_may_call_another() -> None:
     outer: Any = backend.compile(lambda x: inner(x) + 1)
     for number in (1.0, 2.0, 3.0):
         assert float(outer(arr([number], "float32"))[0]) == 2 * number + 1
+
+
+@pytest.mark.skipif(
+    backend.name == "dpnp", reason="its operators refuse what is traced on their right"
+)
+@pytest.mark.parametrize("kind", [Relu, Sigmoid, Affine, IdentityWithLoss])
+def test_one_of_two_directions_may_be_compiled_alone(kind: type[Layer]) -> None:
+    W, b = arr([[1.0, 2.0], [3.0, -1.0]]), arr([0.5, -1.0])
+
+    def layer() -> Layer:
+        return Affine(W, b) if kind is Affine else kind()
+
+    x, dout = arr([[1.0, -2.0], [-0.5, 3.0]]), arr([[1.0, 2.0], [3.0, 4.0]])
+    others: tuple[Array, ...] = ()
+    if kind is IdentityWithLoss:
+        others, dout = (x * 0,), arr(2.0)
+    plain, behind = layer(), layer()
+    plain.forward(x, *others)
+    expected = plain.backward(dout)
+    behind.forward(x, *others)
+    backward = backend.compile(behind.backward)
+
+    def whole(x: Array) -> Array:
+        made = layer()
+        made.forward(x, *others)
+        return made.backward(dout)
+
+    both = backend.compile(whole)
+    for _ in range(2):
+        np.testing.assert_allclose(host(backward(dout)), host(expected), rtol=1e-6)
+        np.testing.assert_allclose(host(both(x)), host(expected), rtol=1e-6)
 
 
 @recorded_only

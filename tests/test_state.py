@@ -226,6 +226,21 @@ def test_inferring_may_call_forward() -> None:
         np.testing.assert_allclose(scores, 2 * X @ host(network.params["W1"]), rtol=1e-4)
 
 
+def test_inferring_may_be_told_options() -> None:
+    class Scaled(Layer):
+        def forward(self, x: Array, *, factor: float = 1.0) -> Array:  # type: ignore[override]
+            return factor * x
+
+        def infer(self, x: Array, *, factor: float = 1.0) -> Array:  # type: ignore[override]
+            return -self.forward(x, factor=factor)
+
+    layer, x = Scaled(), arr([1.0, 2.0])
+    np.testing.assert_array_equal(host(layer.forward(x, factor=3.0)), [3, 6])
+    copy: Any = layer.for_inference()
+    np.testing.assert_array_equal(host(copy.forward(x, factor=3.0)), [-3, -6])
+    np.testing.assert_array_equal(host(copy.forward(x)), [-1, -2])
+
+
 def test_many_threads_infer_on_one_network() -> None:
     network = network_of(Centred(), Noise(), Residual(InPlace()))
     network.loss(arr(X, widest), arr(T))
@@ -337,7 +352,10 @@ def test_a_state_keeps_its_shape_and_dtype() -> None:
         Growing().forward(x)
     with pytest.raises(ShapeError, match=r"Number: forward changed self\.mean .* \(4,\) to 0\.5:"):
         Number().forward(x)
-    with pytest.raises(DTypeError, match=rf"Narrow: .* self\.mean from {widest} to int32"):
+    message = (
+        rf"Narrow: .* self\.mean from {widest} to int32: .*; 0\.0 makes floats of it, 0 integers$"
+    )
+    with pytest.raises(DTypeError, match=message):
         Narrow().forward(x)
 
 
@@ -442,12 +460,26 @@ class Last(Layer):
         return 1 * x
 
 
+class Twice(Last):
+    """Keeps twice what nobody has given it."""
+
+    state_names = ("x_before", "x_again")
+
+    def forward(self, x: Array) -> Array:
+        self.x_before = self.x_again = 2 * x
+        return 1 * x
+
+
 def test_a_state_is_an_array_of_its_own() -> None:
     last = Last()
     x = arr(X[0], widest)
     last.forward(x)
     assert last.x_before is not x
     assert last.x_again is not last.x_before
+    twice = Twice()
+    twice.forward(x)
+    assert twice.x_again is not twice.x_before
+    np.testing.assert_array_equal(host(twice.x_again), host(twice.x_before))
     W = host(Before().W)
     nets = []
     for kind in (Before, plain(Before)):
@@ -458,6 +490,63 @@ def test_a_state_is_an_array_of_its_own() -> None:
         trainer.fit(X[:16], T[:16], steps=9)
         nets.append(net)
     assert_same(nets[0], nets[1], precise(1e-10, 1e-4))
+
+
+@pytest.mark.parametrize("spec", [f"{backend.name}:{backend.device}", "array-api-strict:device1"])
+def test_a_state_becomes_an_array_beside_the_input(spec: str) -> None:
+    there = xbp.get_backend(spec)
+    for dtype in {"float32", widest}:
+        layer = Centred()
+        for _ in range(2):
+            y = layer.forward(there.asarray(X, dtype))
+        assert there.owns(layer.mean)
+        assert dtype_of(layer.mean) == dtype_of(y) == dtype
+
+
+def test_a_state_beside_numbers_is_an_array_already() -> None:
+    class Total(Layer):
+        state_names = ("total",)
+        takes_numbers = True
+
+        def __init__(self) -> None:
+            self.total = arr(1.0, widest)
+
+        def forward(self, x: Any) -> Any:
+            self.total = self.total + x
+            return x
+
+    layer = Total()
+    assert layer.forward(2.5) == 2.5
+    assert float(layer.total) == 3.5
+
+
+def test_a_layer_is_bound_to_a_state() -> None:
+    layer = InPlace()
+    x = arr(X, widest)
+    layer.forward(x)
+    before, given = host(layer.mean), arr([1.0, 2.0, 3.0, 4.0], widest)
+    bound = layer.bound_to({}, {"mean": given})
+    np.testing.assert_array_equal(host(bound.mean), host(given))
+    bound.forward(x)
+    np.testing.assert_array_equal(host(given), [1, 2, 3, 4])
+    np.testing.assert_array_equal(host(layer.mean), before)
+    np.testing.assert_array_equal(host(layer.bound_to({}).mean), before)
+
+
+def test_where_there_is_a_state_one_element_is_moved_at_a_time() -> None:
+    network = network_of(Noise())
+    assert network.samplewise
+    x, t = arr(X[:3], widest), arr(T[:3])
+    assert not network.moves_together(x, t)
+    # From one state on, twice.
+    numerical, (_, gradient) = (
+        network.numerical_gradient(x, t),
+        network.loss_and_gradient(dict(network.params), x, t),
+    )
+    for key, value in gradient.items():
+        np.testing.assert_allclose(
+            host(numerical[key]), host(value), rtol=precise(1e-5, 0.1), atol=precise(1e-7, 0.05)
+        )
 
 
 # As people write them ----------------------------------------------------------------------------
@@ -571,7 +660,10 @@ def test_names_that_name_nothing_are_refused() -> None:
     typo = type("Typo", (Centred,), {"param_names": ("W",)})
     with pytest.raises(SettingError, match="there is no attribute 'W', which param_names names"):
         network_of(typo())
-    with pytest.raises(SettingError, match=r"'mean' is named in param_names and in state_names"):
+    with pytest.raises(
+        SettingError,
+        match=r"'mean' is named in param_names and in .*: it is either trained or carried$",
+    ):
         type("Both", (Centred,), {"param_names": ("mean",), "state_names": ("mean",)})
     network = network_of(layer := Centred())
     layer.mean = (0.0,) * 4

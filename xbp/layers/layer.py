@@ -285,13 +285,13 @@ def _names(keys: Sequence[Any], layers: Sequence[Layer]) -> list[str]:
     for number, key in enumerate(keys):
         if isinstance(key, str) and "." not in key:
             own.setdefault(key, number)
-    names = {number: key for key, number in own.items()}
+    names, taken = {number: key for key, number in own.items()}, {*own}
     for number, layer in enumerate(layers):
         if number not in names:
             kind = type(layer).__name__
             candidates = numbered(kind for _ in count())
-            names[number] = next(name for name in candidates if name not in own)
-            own[names[number]] = number
+            names[number] = next(name for name in candidates if name not in taken)
+            taken.add(names[number])
     return [names[number] for number in range(len(layers))]
 
 

@@ -118,7 +118,7 @@ class LossLayer(Layer):
     def check_output(self, output: Any) -> None:
         """Raise `ShapeError` unless ``forward`` has returned one number, as an array."""
         if output is None:
-            super().check_output(output)
+            raise self._nothing_returned("forward")
         if getattr(output, "shape", None) != ():
             is_array = hasattr(output, "shape")
             what = f"shape {tuple(output.shape)}" if is_array else type(output).__name__
