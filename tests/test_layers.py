@@ -1214,3 +1214,11 @@ def test_a_copy_that_failed_to_infer_still_infers() -> None:
     with pytest.raises(RuntimeError):
         copy.forward(arr([1.0, 2.0]))
     np.testing.assert_array_equal(host(copy.forward(arr([1.0]))), [-1])
+
+
+@both_floats
+def test_a_derivative_of_another_dtype_does_not_widen_that_of_a_loss(dtype: str) -> None:
+    other_dtype = widest if dtype == "float32" else "float32"
+    for loss in (SoftmaxWithLoss(), IdentityWithLoss()):
+        loss.forward(arr([[1.0, 2.0]], dtype), arr([[0.0, 1.0]], dtype))
+        assert dtype_of(loss.backward(arr(2.0, other_dtype))) == dtype

@@ -101,7 +101,7 @@ class LossLayer(Layer):
                 f"{self.name}.slope: the outputs have shape {tuple(self.y.shape)}, it has "
                 f"{_shape_or_value(slope)}"
             )
-        scale: Array = python_number(dout) if is_number(dout) else dout
+        scale: Array = python_number(dout) if is_number(dout) else cast_like(dout, like=slope)
         dx = slope * (scale / batch_size_of(self.y))
         shape = self.input_shape
         return dx if shape == dx.shape else namespace_of(dx).reshape(dx, shape)
