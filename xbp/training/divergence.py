@@ -5,8 +5,9 @@ from typing import Any
 
 from xbp.errors import DivergenceError
 from xbp.namespace import Array, namespace_of
+from xbp.training.copies import copied
 from xbp.training.finite import first_not_finite, parameter_not_finite
-from xbp.training.learner import Learner, copied
+from xbp.training.learner import Learner
 
 
 class Watch:

@@ -1,28 +1,35 @@
 """One step of learning: mini-batch, gradient, update."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
-from copy import copy, deepcopy
-from hashlib import blake2b
-from typing import Any, Self, TypeAlias
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
+from typing import Any, Self
 
-from xbp.backend import Backend
-from xbp.errors import DivergenceError, MixedBackendError, SettingError, TracingError
+from xbp.errors import DivergenceError, MixedBackendError, SettingError
 from xbp.immutability import is_immutable
 from xbp.layers import Layer
-from xbp.namespace import Array, kind_of, namespace_of
+from xbp.namespace import Array, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.recording import flatten, is_array
-from xbp.sources import places_of
 from xbp.training.changes import Change
-from xbp.training.contents import COMPARABLE, Path, contents, on_host
+from xbp.training.contents import Path, contents
+from xbp.training.copies import copied
 from xbp.training.finite import first_not_finite, parameter_not_finite
-
-Part: TypeAlias = Layer | Network
-
-# An integer from which on a library may have no room for it.
-_LARGE = 2**31
+from xbp.training.memory import (
+    can_be_traced,
+    put_back,
+    require_same,
+    take_numbers_of_python,
+    with_python_numbers,
+)
+from xbp.training.parts import (
+    Part,
+    attributes_of,
+    comparable,
+    methods_of,
+    settings_of,
+    strange_parts,
+)
 
 
 class Learner:
@@ -65,7 +72,7 @@ class Learner:
 
     def _look_at_memory(self) -> None:
         network, optimizer = self.network, self.optimizer
-        _take_numbers_of_python(optimizer)
+        take_numbers_of_python(optimizer)
         # In containers of their own: an update may write into those of the optimizer.
         known, rebuild = flatten(optimizer.state or {})
         self._numbers = rebuild(known)
@@ -79,7 +86,7 @@ class Learner:
                     )
         # Text, or nothing at all, can be remembered, but is no part of what is computed.
         leaves = flatten(self._numbers)[0]
-        self._traceable = not self.check_finite and all(map(_can_be_traced, leaves))
+        self._traceable = not self.check_finite and all(map(can_be_traced, leaves))
 
     @property
     def state(self) -> dict[str, Any] | None:  # noqa: D102
@@ -126,7 +133,7 @@ class Learner:
         for kind, owners in snapshot["owners"].items():
             for key, (layer, attribute) in owners.items():
                 setattr(layer, attribute, snapshot[kind][key])
-        _put_back(self.optimizer, snapshot["memory"])
+        put_back(self.optimizer, snapshot["memory"])
 
     def own_arrays(self) -> None:
         """Let the parameters of each new layer be arrays of their own.
@@ -172,7 +179,7 @@ class Learner:
         Those are the layers themselves, and what layers and optimizer hold beside what a step
         changes. None if steps are not traced.
         """
-        _take_numbers_of_python(self.optimizer)
+        take_numbers_of_python(self.optimizer)
         if self.state is None:
             return None
         network = self.network
@@ -181,7 +188,7 @@ class Learner:
         return [
             self.optimizer.unnamed,
             *map(_Itself, known),
-            *(_settings_of(part) for part in known if all(part is not s for s in strange.values())),
+            *(settings_of(part) for part in known if all(part is not s for s in strange.values())),
             *(self._held_by(name, part) for name, part in strange.items()),
         ]
 
@@ -189,7 +196,7 @@ class Learner:
         """Return what can be compared of what a part holds, but for what each pass leaves anew."""
         left, backend = self.left_by_passes.get(name, set()), self.network.backend
         held = contents(attributes_of(part)).items()
-        return [(path, _comparable(value, backend)) for path, value in held if path not in left]
+        return [(path, comparable(value, backend)) for path, value in held if path not in left]
 
     @property
     def structure(self) -> Hashable:
@@ -201,16 +208,16 @@ class Learner:
         if self.is_strange or strange_parts(network):
             return None
         layers = network.all_layers.values()
-        settings = [_settings_of(layer) for layer in layers]
+        settings = [settings_of(layer) for layer in layers]
         constants = [(name, type(c), c) for name, c in self.optimizer.unnamed.items()]
         if not all(is_immutable(value) for some in (constants, *settings) for *_, value in some):
             return None
         classes: list[type[Layer]] = [type(layer) for layer in layers]
-        kinds = [(kind, *_methods_of(kind)) for kind in classes]
+        kinds = [(kind, *methods_of(kind)) for kind in classes]
         arrays = [*network.params.items(), *network.state.items()]
         shapes = tuple((key, tuple(array.shape)) for key, array in arrays)
         parts = tuple(zip(kinds, map(tuple, settings), strict=True))
-        methods = _methods_of(type(network)), _methods_of(optimizer)
+        methods = methods_of(type(network)), methods_of(optimizer)
         return type(network), optimizer, *methods, parts, shapes, tuple(constants), self.changes
 
     def without_arrays(self) -> Self:
@@ -227,7 +234,7 @@ class Learner:
         This waits for the device.
         """
         if (memory := self.optimizer.state) is not None:
-            settled = _settled(memory, self._numbers, self.network.backend.asarray)
+            settled = with_python_numbers(memory, self._numbers, self.network.backend.asarray)
             self.optimizer.remember(settled)
 
     def loop(self) -> Callable[[Array, Array, Array], Array]:
@@ -274,7 +281,7 @@ class Learner:
         self.optimizer.update(self.network.params, gradient)
         vars(self.optimizer).pop("_plan", None)  # of one that asks for none
         if unnamed is not None:
-            _require_same(unnamed, self.optimizer)
+            require_same(unnamed, self.optimizer)
         if self.check_finite and (where := parameter_not_finite(self.network)):
             raise DivergenceError(f"the update of {where} gave NaN or infinity")
         return loss
@@ -299,170 +306,5 @@ class _Itself:
     __hash__ = object.__hash__
 
 
-def strange_parts(network: Network) -> dict[str, Part]:
-    """Return what of a network is somebody else's than xbp's: layers, the loss, the network."""
-    parts: dict[str, Part] = {**network.all_layers, type(network).__name__: network}
-    return {name: part for name, part in parts.items() if _is_strange(part)}
-
-
-def _is_strange(part: Part) -> bool:
-    kind = type(part)
-    return not kind.__module__.startswith(("xbp.layers.", "xbp.networks.")) or any(
-        callable(getattr(kind, name, None)) for name in vars(part)
-    )
-
-
-def attributes_of(part: Part) -> dict[str, Any]:
-    """Return what a part of a network holds beside parameters, state and other parts."""
-    own = (*part.param_names, *part.state_names) if isinstance(part, Layer) else _OF_A_NETWORK
-    others = {*own, *_OF_ANY_LAYER}
-    return {name: value for name, value in vars(part).items() if name not in others}
-
-
-_OF_A_NETWORK = ("layers", "last_layer", "_structure", "backend")
-# What is noted of each call.
-_OF_ANY_LAYER = ("_call",)
-
-
 def _arrays_of(network: Network) -> dict[str, dict[str, Array]]:
     return {"params": dict(network.params), "state": dict(network.state)}
-
-
-def _methods_of(kind: type) -> tuple[Any, ...]:
-    """Return the functions of a class and its bases: somebody may have put others there."""
-    return tuple(value for base in kind.__mro__ for value in vars(base).values() if callable(value))
-
-
-def _settings_of(layer: Layer) -> list[tuple[str, type, Any]]:
-    """Return what a layer of xbp's own holds beside arrays, other layers, and what a pass leaves.
-
-    An array without dimensions is a number.
-
-    What a pass leaves is None in the class; NumPy makes a number of an array without dimensions.
-    """
-    return [
-        (name, type(value), value)
-        for name, value in attributes_of(layer).items()
-        if not ((is_array(value) and value.ndim) or isinstance(value, Layer | dict))
-        and getattr(type(layer), name, layer) is not None
-    ]
-
-
-def _comparable(value: Any, backend: Backend) -> tuple[Any, ...]:
-    if isinstance(value, COMPARABLE):
-        return type(value), value
-    if is_array(value):
-        host = on_host(value, backend)
-        return host.dtype.str, host.shape, blake2b(host.tobytes()).digest()
-    return id(value), value
-
-
-def copied(tree: Any, known: dict[int, Any] | None = None) -> Any:
-    """Return a copy of arrays, of what they are nested in, and of what else can be copied.
-
-    What stands in a tree twice does so in the copy; known are the copies by the identity of each.
-    """
-    known = {} if known is None else known
-    if id(tree) not in known:
-        known[id(tree)] = _copied(tree, known)
-    return known[id(tree)]
-
-
-def _copied(tree: Any, known: dict[int, Any]) -> Any:
-    if type(tree) in (dict, list, tuple):
-        return _copied_container(tree, known)
-    if is_array(tree):
-        return namespace_of(tree).asarray(tree, copy=True)
-    if isinstance(tree, Network):
-        return tree  # what is learned of it goes back by itself
-    if isinstance(tree, Optimizer):
-        return tree.bound_to(copied(vars(tree), known))
-    if isinstance(tree, Layer):
-        layer = known[id(tree)] = tree.bound_to({})
-        vars(layer).update(copied(vars(tree), known))
-        return layer
-    # Not every library's arrays know how they are copied.
-    arrays = {id(part): copied(part, known) for part in contents(tree).values() if is_array(part)}
-    with suppress(Exception):  # an iterator, a lock: nobody can tell how it was
-        tree = deepcopy(tree, {**known, **arrays})
-    return tree
-
-
-def _copied_container(tree: Any, known: dict[int, Any]) -> Any:
-    """Return a copy of a container, which may hold itself."""
-    if type(tree) is tuple:
-        return tuple(copied(part, known) for part in tree)
-    copy = known[id(tree)] = type(tree)()
-    if type(tree) is list:
-        copy += [copied(part, known) for part in tree]
-    else:
-        copy.update({name: copied(part, known) for name, part in tree.items()})
-    return copy
-
-
-def _put_back(optimizer: Optimizer, memory: Mapping[str, Any]) -> None:
-    """Let an optimizer have these attributes alone; one that it wraps stays the object it is."""
-    now = vars(optimizer).copy()
-    vars(optimizer).clear()
-    for name, value in memory.items():
-        inner = now.get(name)
-        if isinstance(inner, Optimizer) and type(inner) is type(value):
-            _put_back(inner, vars(value))
-            vars(optimizer)[name] = inner
-        else:
-            vars(optimizer)[name] = value
-
-
-def _take_numbers_of_python(optimizer: Optimizer) -> None:
-    """Let NumPy's numbers be Python's: no library but NumPy computes with those."""
-    for name, value in (optimizer.state or {}).items():
-        leaves, rebuild = flatten(value)
-        is_numpys = [type(leaf).__module__ == "numpy" and not is_array(leaf) for leaf in leaves]
-        if any(is_numpys):
-            pairs = zip(leaves, is_numpys, strict=True)
-            optimizer.remember({name: rebuild([x.item() if found else x for x, found in pairs])})
-
-
-def _can_be_traced(leaf: Any) -> bool:
-    """Tell whether it is an array, or a number that each library has room for."""
-    if isinstance(leaf, int):
-        return abs(leaf) < _LARGE
-    return is_array(leaf) or isinstance(leaf, float)
-
-
-def _settled(value: Any, before: Any, asarray: Callable[[Any], Array]) -> Any:
-    if isinstance(value, Mapping):
-        known = before if isinstance(before, Mapping) else {}
-        return {name: _settled(part, known.get(name), asarray) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        others = before if isinstance(before, list | tuple) else ()
-        pairs = zip(value, [*others, *[None] * len(value)], strict=False)
-        return type(value)([_settled(part, other, asarray) for part, other in pairs])
-    if is_array(before):
-        return value if is_array(value) or not hasattr(value, "dtype") else asarray(value)
-    if not hasattr(value, "dtype") or (is_array(value) and (value.ndim or before is None)):
-        return value
-    if before is not None and bool(value == before):
-        return before  # one that has not changed has not lost digits either
-    return value.item() if not is_array(value) else _PYTHONS.get(kind_of(value), float)(value)
-
-
-# The numbers of Python, by the kind of a dtype.
-_PYTHONS: dict[str, Callable[[Any], Any]] = {"bool": bool, "integral": int}
-
-
-def _require_same(before: Mapping[str, Any], optimizer: Optimizer) -> None:
-    """Raise `TracingError` if an optimizer that says what it changes has changed something else."""
-    after = optimizer.unnamed
-    for name in [*before, *after]:
-        if not (name in before and name in after and _is_kept(before[name], after[name])):
-            method = "step" if optimizer.is_stepwise else "update"
-            raise TracingError(
-                f"{places_of([optimizer])}: {type(optimizer).__name__}.{method} changes "
-                f"self.{name}, which state_names does not name: name it there, so that it is "
-                "traced and saved, or say state_names = None"
-            )
-
-
-def _is_kept(before: Any, after: Any) -> bool:
-    return after is before or bool(not hasattr(after, "dtype") and after == before)

@@ -24,11 +24,12 @@ from xbp.settings import positive_integer, true_or_false, without_base
 from xbp.training.changes import ClipNorm
 from xbp.training.checkpoint import Checkpoint, Memory, history_in, pack, unpack
 from xbp.training.checkpoints import Checkpoints
+from xbp.training.copies import copied
 from xbp.training.data import checked_data
 from xbp.training.divergence import Watch
 from xbp.training.history import History, Progress
 from xbp.training.interruption import interruptible
-from xbp.training.learner import Learner, copied
+from xbp.training.learner import Learner
 from xbp.training.measurement import measure
 from xbp.training.trial import try_out
 

@@ -19,7 +19,9 @@ from xbp.recording import flatten, is_array
 from xbp.sources import places_of
 from xbp.tensors import HostArray
 from xbp.training.contents import COMPARABLE, Path, contents, on_host
-from xbp.training.learner import Learner, attributes_of, copied, strange_parts
+from xbp.training.copies import copied
+from xbp.training.learner import Learner
+from xbp.training.parts import attributes_of, strange_parts
 
 SAMPLES = 8
 STEPS = 5  # a replay is made from the third on
