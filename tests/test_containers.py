@@ -24,6 +24,8 @@ from xbp.layers import (
     Sigmoid,
     SoftmaxWithLoss,
 )
+from xbp.layers.checks import Call
+from xbp.layers.layer import _Roles
 from xbp.namespace import Array, namespace_of
 from xbp.saving import load_parameters, save_parameters
 from xbp.testing import assert_gradients
@@ -803,3 +805,40 @@ def test_a_layer_may_have_such_names_and_several_outputs() -> None:
 
     network = xbp.Network([affine(4, 5, 0), Block(), affine(5, 3, 1)], SoftmaxWithLoss())
     assert xbp.gradient_check(network, arr(X[:3], widest), arr(T[:3])).passed
+
+
+def test_what_a_layer_holds_is_known_by_its_kind() -> None:
+    class Mine(list[Any]):
+        pass
+
+    roles = _Roles()
+    kinds: tuple[type, ...] = (
+        Affine,
+        partial,
+        type(len),
+        type(roles.get),
+        Mine,
+        dict,
+        tuple,
+        deque,
+        frozenset,
+    )
+    kinds += (type(lambda: 0), type(Affine.__repr__), type(Relu().forward), Call, int, str)
+    assert [roles[kind] for kind in kinds] == [
+        *("layer", "function", "", "", *["container"] * 5),
+        *("function", "function", "function", "", "", ""),
+    ]
+    assert dict(roles) == {kind: roles[kind] for kind in kinds}
+
+
+def test_a_layer_that_infers_may_call_its_own_forward() -> None:
+    class Halved(Layer):
+        factor = 3.0
+
+        def forward(self, x: Array) -> Array:
+            return self.factor * x
+
+        def infer(self, x: Array) -> Array:
+            return 0.5 * self.forward(x)
+
+    np.testing.assert_array_equal(host(Halved().for_inference().forward(arr([2.0]))), [3.0])

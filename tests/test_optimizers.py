@@ -193,6 +193,28 @@ def test_an_optimizer_is_one_method() -> None:
     assert set(optimizer.state) == {"lr", "velocity"}
 
 
+def test_what_a_step_remembers_is_known_of_each_class_by_itself() -> None:
+    def step(self: Any, W: Any, dW: Any, memory: dict[str, Any], lr: Any) -> Any:
+        return W - lr * dW
+
+    first = type("First", (Optimizer,), {"memory_names": ("velocity",), "step": step})
+    second = type("Second", (first,), {"state_names": ("lr", "velocity", "factor"), "factor": 2.0})
+    third = type("Third", (second,), {})
+    unknown = type("Unknown", (first,), {"state_names": None})
+    own = type("Own", (first,), {"update": lambda self, params, grads: None})
+    names = {kind.__name__: kind.state_names for kind in (first, second, third, unknown, own)}  # type: ignore[attr-defined]
+    assert names == {
+        "First": ("lr", "velocity"),
+        "Second": ("lr", "velocity", "factor"),
+        "Third": ("lr", "velocity"),
+        "Unknown": None,
+        "Own": None,
+    }
+    for kind in ("memory_names", "state_names"):
+        with pytest.raises(SettingError, match=rf"Odd: {kind} is a tuple, \('velocity',\) with a"):
+            type("Odd", (Optimizer,), {kind: "velocity"})
+
+
 def test_decay_draws_each_parameter_to_0() -> None:
     for make in (SGD, Momentum, Adam, Nesterov):
         params, plain = {"W": arr([2.0, -4.0], widest)}, {"W": arr([2.0, -4.0], widest)}
