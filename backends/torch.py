@@ -13,7 +13,7 @@ import torch
 from xbp.backend import Backend
 from xbp.errors import DTypeError
 from xbp.namespace import Array, DType, dtype_name
-from xbp.recording import ELEMENTWISE, Note, Traced, Writer, values
+from xbp.recording import ELEMENTWISE, Note, Traced, Writer, is_array, values
 
 Call = Callable[[], object]
 
@@ -134,12 +134,14 @@ def fuse(first: Note, second: Note) -> Note | None:
     between = first.output
     args: tuple[Any, ...]
     match (first.name, *first.args), (second.name, *second.args):
-        case ("matmul", x, W), ("add", y, b) if y is between and _product_fits(b, x, W):
+        case ("matmul", x, W), ("add", y, b) if y is between and _product_fits(b, x, W, second):
             name, args = "add_product", (b, x, W)
-        case ("multiply", a, x), ("subtract", y, ax) if ax is between and _multiple_fits(y, a, x):
+        case ("multiply", a, x), ("subtract", y, ax) if (
+            ax is between and y is not between and _multiple_fits(y, a, x)
+        ):
             name, args = "subtract_multiple", (y, x, a)
         case ("matmul", x, W), ("subtract_multiple", y, xW, a) if xW is between and _product_fits(
-            y, x, W
+            y, x, W, second
         ):
             name, args = "subtract_multiple_of_product", (y, x, W, a)
         case ("greater", x, low), ("where", found, dout, other) if (
@@ -151,13 +153,14 @@ def fuse(first: Note, second: Note) -> Note | None:
     return replace(second, name=name, args=args)
 
 
-def _product_fits(y: Any, x: Traced, W: Traced) -> bool:
-    """Tell whether torch.addmm adds a product to y, without conversions, and into y's memory."""
+def _product_fits(y: Any, x: Traced, W: Traced, second: Note) -> bool:
+    """Tell whether torch.addmm adds a product to y, without conversions, in memory of neither."""
     return (
-        all(isinstance(operand, Traced) for operand in (y, x, W))
+        all(isinstance(operand, Traced) and is_array(operand.value) for operand in (y, x, W))
+        and y is not second.args[0 if second.name == "add" else 1]
         and x.ndim == W.ndim == 2  # noqa: PLR2004
         and y.dtype == x.dtype == W.dtype
-        and y.owners.isdisjoint(x.owners | W.owners)
+        and (y.owners | second.output.owners).isdisjoint(x.owners | W.owners)
     )
 
 
@@ -165,8 +168,7 @@ def _multiple_fits(y: Any, a: Any, x: Any) -> bool:
     """Tell whether torch.sub subtracts a number times x from y, in y's dtype."""
     return (
         type(values(a)) in (int, float)
-        and isinstance(y, Traced)
-        and isinstance(x, Traced)
+        and all(isinstance(operand, Traced) and is_array(operand.value) for operand in (y, x))
         and y.dtype == x.dtype
         and y.dtype.is_floating_point
     )

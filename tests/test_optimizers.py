@@ -274,6 +274,75 @@ def test_attributes_of_ones_own_may_be_called_like_a_method_or_a_setting() -> No
     assert own.steps == 11
 
 
+class ByKey(Adam):
+    """Updates one parameter after the other, each at a rate of its own."""
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key, dW in grads.items():
+            super().update(params, {key: dW})
+
+
+def test_an_update_counts_once_however_many_others_it_calls() -> None:
+    plain, by_key = Adam(0.1), ByKey(0.1)
+    for optimizer in (plain, by_key):
+        params = {"W": arr([1.0, 2.0], widest), "b": arr([3.0], widest)}
+        for _ in range(3):
+            optimizer.update(params, {key: 2 * value for key, value in params.items()})
+        assert optimizer.update_number == 3
+        if optimizer is plain:
+            expected = {key: host(value) for key, value in params.items()}
+    for key, value in params.items():
+        np.testing.assert_array_equal(host(value), expected[key])
+
+
+def test_an_update_of_ones_own_is_counted_and_one_that_fails_is_not() -> None:
+    class Falling(Optimizer):
+        def update(self, params: Any, grads: Any) -> None:
+            for key, dW in grads.items():
+                params[key] = params[key] - self.lr / (1 + self.update_number) * dW
+
+    falling, params = Falling(1.0), {"W": arr([4.0], widest)}
+    for _ in range(3):
+        falling.update(params, {"W": arr([1.0], widest)})
+    np.testing.assert_allclose(host(params["W"]), [4 - 1 - 1 / 2 - 1 / 3])
+    with pytest.raises(KeyError):
+        falling.update(params, {"V": arr([1.0], widest)})
+    assert falling.update_number == 3
+    with pytest.raises(
+        SettingError, match=r"self.update_number is the count of updates: call this"
+    ):
+        falling.update_number = 0
+
+
+def test_what_is_called_as_a_step_or_a_rate_may_be_something_else() -> None:
+    class Own(SGD):
+        def step(self) -> None:  # type: ignore[override]
+            self.lr *= 0.5
+
+        def rate_after(self) -> float:  # type: ignore[override]
+            return 9.0
+
+        def update(self, params: Any, grads: Any) -> None:
+            self.step()
+            super().update(params, grads)
+
+    own, params = Own(1.0), {"W": arr([1.0])}
+    for _ in range(2):
+        own.update(params, {"W": arr([1.0])})
+    np.testing.assert_array_equal(host(params["W"]), [0.25])
+    with pytest.raises(SettingError, match="Bad: step takes self, W, dW, memory and lr"):
+        type("Bad", (SGD,), {"step": lambda self, W, dW: W})
+    with pytest.raises(SettingError, match="Odd: memory_names names 'state': choose another name"):
+        type("Odd", (SGD,), {"memory_names": ("state",)})
+    bare = type("Bare", (Nesterov,), {"__init__": lambda self: None})()
+    with pytest.raises(SettingError, match="Bare has no lr: let __init__ call super"):
+        bare.update({"W": arr([1.0])}, {"W": arr([1.0])})
+
+
+def test_decay_is_shown() -> None:
+    assert repr(SGD(0.1, decay=0.5)) == "SGD(lr=0.1, decay=0.5)"
+
+
 # Their state -------------------------------------------------------------------------------------
 
 

@@ -431,11 +431,27 @@ def test_a_result_that_takes_the_place_of_an_argument_is_computed_there() -> Non
     assert len(one.calls) == len(other.calls)
 
 
+def viewed_and_changed(old: Any, x: Any) -> Any:
+    new = old - x
+    view = new.T
+    before = view * 1.0
+    new += x @ x
+    return new, before - 2.0 * view
+
+
 @pytest.mark.parametrize(
     "function",
     [
         lambda old, x: (old.T - old + x, x),  # a view is read in another order
         lambda old, x: (x @ old, x),
+        lambda old, x: (old @ x + x, x),
+        lambda old, x: (old @ namespace_of(x).exp(x) + x, x),
+        viewed_and_changed,
+        lambda old, x: (x - 0.5 * (old @ x), x),
+        lambda old, x: (old - x, old[...]),  # a view of what is written over is kept
+        lambda old, x: (old - x, namespace_of(old).reshape(old, (9,))),
+        lambda old, x: ((new := old - x), new.T),
+        lambda old, x: (old + ((y := x @ x) + y), (d := 2.0 * x) - d),
         lambda old, x: (x @ old, old[0, :] * 1.0),
         lambda old, x: ((half := 0.5 * old) - x, half),  # what leads to it is a result, too
         lambda old, x: ((half := 0.5 * old) - x, half.T * 1.0),
@@ -463,6 +479,29 @@ def test_what_takes_the_place_of_an_argument_disturbs_nothing_else(
         state, found = compiled(state, x)
         expected_state, expected = function(expected_state, x)
         assert_close([state, found], [host(expected_state), host(expected)])
+
+
+@pytest.mark.skipif(not hasattr(backend.xp, "linalg"), reason="the library has none")
+def test_equal_calls_that_return_several_arrays_are_each_made() -> None:
+    def function(x: Array) -> Array:
+        y = x * 1.0
+        linalg = namespace_of(x).linalg
+        first = linalg.qr(y)
+        y += 1.0
+        return first[1] - linalg.qr(y)[1]
+
+    compiled = backend.compile(function)
+    for factor in (1.0, 2.0, 3.0):
+        x = arr(factor * np.asarray([[2.0, 1.0], [1.0, 3.0]]), "float32")
+        assert_close([compiled(x)], [host(function(x))])
+
+
+@recorded_only
+def test_a_product_and_a_number_that_varies_are_added() -> None:
+    compiled: Any = backend.compile(lambda x, n: x @ x + n)
+    x = arr(np.eye(2), "float32")
+    for n in (1.0, 2.0, 3.0):
+        assert_close([compiled(x, n)], [np.eye(2) + n])
 
 
 @recorded_only

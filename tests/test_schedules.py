@@ -140,6 +140,57 @@ def test_a_learning_rate_that_is_exchanged_by_a_watcher_holds_from_the_next_step
     assert_same(learned, by_hand(SGD(), [0.05] * first + [0.025] * (7 - first)))
 
 
+@pytest.mark.parametrize("kind", [SGD, Adam])
+def test_a_number_and_a_schedule_may_follow_each_other(kind: Any) -> None:
+    rates: list[Any] = [0.05, lambda number: 0.05, 0.05, schedules.Step(0.05, every=100)]
+    first, *others = (fit(kind(rate), 7) for rate in rates)
+    for other in others:
+        assert_same(first, other)
+    optimizer = kind(0.05)
+
+    class Watcher:
+        def step(self, step: int, loss: Any) -> None:
+            optimizer.lr = lambda number: 0.05
+
+        def evaluated(self, step: int, history: Any) -> None:
+            pass
+
+    assert_same(first, fit(optimizer, 7, progress=Watcher()))
+
+
+class Falling(Optimizer):
+    """Has an update of its own, which asks for the count, or for the rate of a schedule."""
+
+    state_names = ("lr",)
+
+    def update(self, params: Any, grads: Any) -> None:
+        rate = self.rate_after(self.update_number) / (1 + self.update_number)
+        for key, dW in grads.items():
+            params[key] = params[key] - rate * dW
+
+
+class Twice(SGD):
+    """Calls another update twice."""
+
+    state_names = ("lr",)
+
+    def update(self, params: Any, grads: Any) -> None:
+        super().update(params, {"W1": grads["W1"], "b1": grads["b1"]})
+        super().update(params, {"W2": grads["W2"], "b2": grads["b2"]})
+
+
+@pytest.mark.parametrize("lr", [0.1, schedules.Step(0.1, every=2, factor=0.5)])
+def test_an_update_of_ones_own_knows_its_number_and_its_rate(lr: Any, tmp_path: Path) -> None:
+    rates = [lr(number) if callable(lr) else lr for number in range(8)]
+    falling = [rate / (1 + number) for number, rate in enumerate(rates)]
+    whole = fit(Falling(lr), 8)
+    assert_same(whole, by_hand(SGD(), falling))
+    assert_same(fit(Twice(lr), 8), by_hand(SGD(), rates))
+    fit(Falling(lr), 5, checkpoints=Checkpoints(tmp_path))
+    again = fit(Falling(lr), 8, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert_same(whole, again, 0)
+
+
 @pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf"), None, "0.1", True])
 def test_what_is_no_rate_is_an_error_that_says_when(rate: Any) -> None:
     network, optimizer = net(), SGD(lambda number: 0.05 if number < 7 else rate)
@@ -171,6 +222,12 @@ def test_another_schedule_is_not_gone_on_with(tmp_path: Path) -> None:
             fit(SGD(other), 6, checkpoints=Checkpoints(tmp_path, resume=True))
 
 
+def test_another_decay_is_not_gone_on_with(tmp_path: Path) -> None:
+    fit(SGD(0.05, decay=0.1), 4, checkpoints=Checkpoints(tmp_path))
+    with pytest.raises(CheckpointError, match=r"had decay 0\.1, this one has None"):
+        fit(SGD(0.05), 6, checkpoints=Checkpoints(tmp_path, resume=True))
+
+
 def test_a_function_is_known_again_by_its_name(tmp_path: Path) -> None:
     def make() -> Any:
         return lambda number: 0.05 / (1 + number)
@@ -200,15 +257,27 @@ def test_gradients_are_no_longer_than_a_limit(limit: float) -> None:
     assert_same(fit(SGD(0.05), 4, clip_norm=limit), expected, precise(1e-9, 2e-3))
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e20, 1e30])
+def test_gradients_of_any_size_are_clipped(size: float) -> None:
+    dW = {"W": arr([3 * size, 0.0], "float32"), "b": arr([4 * size], "float32")}
+    for limit in (1e-30, 1.0, 1e300):
+        clipped = xbp.training.changes.ClipNorm(limit)(dW)
+        factor = min(1.0, limit / (5 * size))
+        for key, value in dW.items():
+            np.testing.assert_allclose(host(clipped[key]), factor * host(value), rtol=1e-5)
+
+
 def test_no_gradients_at_all_are_as_long_as_they_are() -> None:
     clip = xbp.training.changes.ClipNorm(1.0)
     assert clip({}) == {}
     np.testing.assert_array_equal(host(clip({"W": arr([0.0, 0.0])})["W"]), [0, 0])
 
 
-@pytest.mark.parametrize("limit", [0, -1.0, float("nan"), "1"])
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan"), "1", 1e-46])
 def test_a_limit_is_a_positive_number(limit: Any) -> None:
-    with pytest.raises(SettingError, match="clip_norm is a positive number, not"):
+    with pytest.raises(
+        SettingError, match=r"clip_norm is (a positive number|at least 1.2e-38), not"
+    ):
         fit(SGD(0.05), 1, clip_norm=limit)
 
 

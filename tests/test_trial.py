@@ -271,7 +271,7 @@ def test_an_update_that_was_set_on_an_optimizer_is_tried_too() -> None:
     def update(params: Any, grads: Any) -> None:
         xbp.SGD(random.choice([0.1, 0.2])).update(params, grads)
 
-    optimizer.update = update  # type: ignore[method-assign]
+    optimizer.update = update
     with pytest.raises(TracingError):
         fit(network(), optimizer)
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from xbp.errors import SettingError
 
+# A smaller number is 0 on some devices.
+SMALLEST_FLOAT32 = 2.0**-126
+
 
 def is_number(value: Any) -> bool:
     """Tell whether a value is a real number, of Python or of NumPy; a bool is none."""

@@ -1,14 +1,19 @@
 """Where somebody's classes are written: an error names the file and the line."""
 
 from collections.abc import Iterable
-from inspect import getsourcefile, getsourcelines
+from inspect import getsourcefile, getsourcelines, isfunction, unwrap
 
 
 def place_of(kind: type) -> str:
-    """Return ``file, line number: Class``; the name of the class alone, if it is in no file."""
+    """Return ``file, line number: Class``, the line of its first method, or the name alone."""
+    codes = [unwrap(f).__code__ for f in vars(kind).values() if isfunction(f)]
+    own = [code for code in codes if code.co_qualname.startswith(f"{kind.__qualname__}.")]
+    if own:
+        first = min(own, key=lambda code: code.co_firstlineno)
+        return f"{first.co_filename}, line {first.co_firstlineno}: {kind.__name__}"
     try:
         file, line = getsourcefile(kind), getsourcelines(kind)[1]
-    except (OSError, TypeError):
+    except Exception:  # it stands in no file, or that is another by now
         return kind.__name__
     return f"{file}, line {line}: {kind.__name__}"
 

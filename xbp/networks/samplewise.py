@@ -30,9 +30,9 @@ def require_samplewise(layers: Iterable[Layer], x: Array) -> None:
             alone = layer.bound_to({}).forward(x[sample, ...])
             if not _is_close(alone, y[sample, ...]):
                 raise SettingError(
-                    f"{place_of(strange[0])} says samplewise = True, but {layer.name}.forward "
-                    "gives for a sample in a batch something else than for the sample alone: say "
-                    "samplewise = False"
+                    f"{'; '.join(map(place_of, strange))} says samplewise = True, but "
+                    f"{layer.name}.forward gives for a sample in a batch something else than for "
+                    "the sample alone: say samplewise = False"
                 )
         x = y
 

@@ -1,6 +1,6 @@
 """Optimizers: how a gradient becomes an update."""
 
 from xbp.optimizers.descent import SGD, Adam, Momentum
-from xbp.optimizers.optimizer import Optimizer, Schedule
+from xbp.optimizers.optimizer import Optimizer, Schedule, schedule_of
 
-__all__ = ["SGD", "Adam", "Momentum", "Optimizer", "Schedule"]
+__all__ = ["SGD", "Adam", "Momentum", "Optimizer", "Schedule", "schedule_of"]

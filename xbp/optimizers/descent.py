@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from xbp.errors import SettingError
 from xbp.namespace import Array, namespace_of
 from xbp.optimizers.optimizer import Optimizer, Schedule
-from xbp.settings import positive_number, share
+from xbp.settings import SMALLEST_FLOAT32, positive_number, share
 
 
 class SGD(Optimizer):
@@ -23,7 +23,7 @@ class SGD(Optimizer):
     """
 
     def __repr__(self) -> str:
-        return f"SGD(lr={self.lr})"
+        return self._shown("lr")
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
         """Step against the gradient."""
@@ -57,16 +57,12 @@ class Momentum(Optimizer):
         self.momentum = share("momentum", momentum)
 
     def __repr__(self) -> str:
-        return f"Momentum(lr={self.lr}, momentum={self.momentum})"
+        return self._shown("lr", "momentum")
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
         """Step by the velocity, which the gradient has changed."""
         memory["velocity"] = self.momentum * memory["velocity"] - lr * dW
         return W + memory["velocity"]
-
-
-# Smaller ones are 0 on some devices.
-_SMALLEST_FLOAT32 = 2.0**-126
 
 
 class Adam(Optimizer):
@@ -115,15 +111,15 @@ class Adam(Optimizer):
         self.beta1 = share("beta1", beta1)
         self.beta2 = share("beta2", beta2)
         self.epsilon = positive_number("epsilon", epsilon)
-        if self.epsilon < _SMALLEST_FLOAT32:
-            raise SettingError(f"epsilon is at least {_SMALLEST_FLOAT32:.2g}, not {epsilon!r}")
+        if self.epsilon < SMALLEST_FLOAT32:
+            raise SettingError(f"epsilon is at least {SMALLEST_FLOAT32:.2g}, not {epsilon!r}")
 
     def __repr__(self) -> str:
-        return f"Adam(lr={self.lr}, beta1={self.beta1}, beta2={self.beta2})"
+        return self._shown("lr", "beta1", "beta2")
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
         """Step against the mean gradient, over the root of the mean square."""
-        xp, n = namespace_of(W), self.update_number
+        xp, n = namespace_of(W), self.update_number + 1
         mean = self.beta1 * memory["mean"] + (1 - self.beta1) * dW
         mean_square = self.beta2 * memory["mean_square"] + (1 - self.beta2) * dW * dW
         memory.update(mean=mean, mean_square=mean_square)

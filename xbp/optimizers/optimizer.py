@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from inspect import isdatadescriptor
+from functools import wraps
+from inspect import CO_VARARGS, isdatadescriptor, isfunction
 from typing import Any, ClassVar, Self, TypeAlias
 
 from xbp.errors import DTypeError, SettingError, ShapeError
@@ -14,11 +15,29 @@ from xbp.settings import is_finite_number, positive_number
 # From the number of updates that were made to the learning rate of the next.
 Schedule: TypeAlias = Callable[[int], float]
 
-# What is counted and planned of updates is given to each: it is no part of what they change.
-_OF_UPDATES = ("update_number", "_plan")
+# The count of updates, and the rate of a schedule, are given to each: no update changes them.
+_OF_UPDATES = ("_update_number", "_rate")
+
+# Of a function that is a step: self, W, dW, memory, lr.
+_STEP_ARGUMENTS = 5
 
 # Subclasses have attributes of their own, called ``step``, ``rate``, ``decay`` ...: what this class
 # needs of itself is looked up in the class, or has another name.
+
+
+def _counted(update: Callable[..., Any]) -> Any:
+    """Let an update count once when it is done, however many others it calls by ``super()``."""
+
+    @wraps(update)
+    def counted(self: Any, params: Any, grads: Any) -> Any:
+        if type(self).update is not counted:
+            return update(self, params, grads)
+        result = update(self, params, grads)
+        vars(self)["_update_number"] = self._update_number + 1
+        vars(self).pop("_rate", None)
+        return result
+
+    return counted
 
 
 class Optimizer:
@@ -51,7 +70,7 @@ class Optimizer:
         changes is not all that this class does. None: it is not known. Then each step is done as it
         is written, and nothing is saved.
     update_number : int
-        How many updates were made. Within `step` this one counts.
+        How many updates were made before: 0 in the first.
 
     Raises
     ------
@@ -62,7 +81,8 @@ class Optimizer:
     memory_names: ClassVar[tuple[str, ...]] = ()
     state_names: ClassVar[tuple[str, ...] | None] = None
     lr: Any
-    update_number: int = 0
+    _update_number: int = 0
+    _rate: float | None = None
     _decay: float = 0.0
 
     def __init__(self, lr: float | Schedule = 0.01, *, decay: float = 0.0) -> None:
@@ -83,10 +103,34 @@ class Optimizer:
                 f"{cls.__name__}: what an optimizer remembers is copied and saved by its "
                 "dictionary of attributes: leave out __slots__"
             )
+        if odd := [n for n in cls.memory_names if hasattr(Optimizer, n) or not n.isidentifier()]:
+            raise SettingError(
+                f"{cls.__name__}: memory_names names {odd[0]!r}: choose another name"
+            )
+        if isfunction(own.get("update")):
+            cls.update = _counted(own["update"])  # type: ignore[method-assign]
         is_stepwise = cls.update is Optimizer.update
+        if is_stepwise and "step" in own and not _is_step(own["step"]):
+            raise SettingError(f"{cls.__name__}: step takes self, W, dW, memory and lr")
         cls.state_names = own.get("state_names", ("lr", *cls.memory_names) if is_stepwise else None)
 
+    def _shown(self, *names: str) -> str:
+        more = ["_decay"] if self._decay else []
+        shown = [f"{name.strip('_')}={getattr(self, name)}" for name in (*names, *more)]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     # What it remembers ---------------------------------------------------------------------------
+
+    @property
+    def update_number(self) -> Any:  # noqa: D102
+        return self._update_number
+
+    @update_number.setter
+    def update_number(self, value: Any) -> None:
+        raise SettingError(
+            f"{type(self).__name__}: self.update_number is the count of updates: call this "
+            "attribute otherwise"
+        )
 
     @property
     def is_stepwise(self) -> bool:
@@ -108,9 +152,9 @@ class Optimizer:
                 f"{type(self).__name__}: state_names names {missing[0]!r}, and there is no such "
                 "attribute"
             )
-        state = {name: getattr(self, name) for name in self.state_names}
-        if callable(state.get("lr")):
-            del state["lr"]
+        schedule = schedule_of(self)
+        names = [name for name in self.state_names if name != "lr" or schedule is None]
+        state = {name: getattr(self, name) for name in names}
         for name, value in state.items():
             if isdatadescriptor(getattr(type(self), name, None)):
                 raise SettingError(
@@ -164,21 +208,28 @@ class Optimizer:
         Raises
         ------
         SettingError
-            If a schedule gives none.
+            If there is none.
         """
-        if not callable(self.lr):
+        if self._rate is not None and number is self._update_number:
+            return self._rate  # as it is planned: here the number may have no value
+        schedule = schedule_of(self)
+        if schedule is None:
+            if not hasattr(self, "lr"):
+                raise SettingError(
+                    f"{type(self).__name__} has no lr: let __init__ call super().__init__(lr)"
+                )
             return self.lr
-        rate = self.lr(number)
+        rate = schedule(number)
         if not (is_finite_number(rate) and rate >= 0):
             raise SettingError(
-                f"{type(self).__name__}: after {number:,} updates the schedule {self.lr!r} gives "
+                f"{type(self).__name__}: after {number:,} updates the schedule {schedule!r} gives "
                 f"{rate!r}: a learning rate is a number of 0 or more"
             )
         return float(rate)
 
     def plan_update(self, number: int, rate: float | None = None) -> None:
         """Let the next `update` come after so many others, at the rate of a schedule."""
-        vars(self)["_plan"] = number, rate
+        vars(self).update(_update_number=number, _rate=rate)
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
         """Return a parameter after a step; what is given is not changed in place.
@@ -195,6 +246,7 @@ class Optimizer:
         """
         raise NotImplementedError(f"{type(self).__name__} has no update: write step, or update")
 
+    @_counted
     def update(self, params: MutableMapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Change every parameter that has a gradient.
 
@@ -211,29 +263,24 @@ class Optimizer:
             If a gradient does not fit its parameter, or the optimizer has learned with another
             network. No parameter has changed then.
         """
-        if type(self).step is Optimizer.step:
-            Optimizer.step(self, None, None, {}, None)
-        number, rate = vars(self).pop("_plan", None) or (self.update_number, None)
-        rate = self.rate_after(number) if rate is None else rate
+        step = _step_of(type(self))
+        if step is Optimizer.step:
+            step(self, None, None, {}, None)
+        rate = Optimizer.rate_after(self, self._update_number)
         gradients = self._fitting(params, grads)
-        self.prepare({key: params[key] for key in gradients})
-        before, vars(self)["update_number"] = self.update_number, number + 1
-        try:
-            with _unrecorded([*params.values(), *gradients.values()]):
-                changed = {
-                    key: self._stepped(key, params[key], gradient, rate)
-                    for key, gradient in gradients.items()
-                }
-        except BaseException:
-            vars(self)["update_number"] = before
-            raise
+        Optimizer.prepare(self, {key: params[key] for key in gradients})
+        with _unrecorded([*params.values(), *gradients.values()]):
+            changed = {
+                key: self._stepped(step, key, params[key], gradient, rate)
+                for key, gradient in gradients.items()
+            }
         for key, (W, memory) in changed.items():
             params[key] = W
             for name, value in memory.items():
                 getattr(self, name)[key] = value
 
     def _stepped(
-        self, key: str, W: Array, gradient: Array, rate: Any
+        self, step: Callable[..., Any], key: str, W: Array, gradient: Array, rate: Any
     ) -> tuple[Array, dict[str, Array]]:
         """Return a parameter after a step, and what is remembered of it then."""
         memory = {name: getattr(self, name)[key] for name in self.memory_names}
@@ -243,7 +290,7 @@ class Optimizer:
             dW = dW + self._decay * wide
         # A number that is compiled may be of a wider dtype.
         lr = cast_like(rate, like=wide) if hasattr(rate, "dtype") else rate
-        new = type(self).step(self, wide, dW, memory, lr)
+        new = step(self, wide, dW, memory, lr)
         where = f"{type(self).__name__}.step"
         if memory.keys() != kept.keys():
             names = ", ".join(kept) or "nothing"
@@ -294,6 +341,27 @@ class Optimizer:
                     )
             fitting[key] = cast_like(gradient, like=parameter)
         return fitting
+
+
+def schedule_of(optimizer: Optimizer) -> Schedule | None:
+    """Return the learning rate of an optimizer, if that is a function; else None."""
+    lr = vars(optimizer).get("lr")
+    return lr if callable(lr) else None
+
+
+def _step_of(kind: type) -> Callable[..., Any]:
+    """Return the step of a class: a subclass may call something else so, beside its own update."""
+    functions = (vars(base)["step"] for base in kind.__mro__ if "step" in vars(base))
+    found: Callable[..., Any] = next(filter(_is_step, functions))
+    return found
+
+
+def _is_step(function: Any) -> bool:
+    if not isfunction(function):
+        return False
+    code = function.__code__
+    takes_more = bool(code.co_flags & CO_VARARGS)
+    return code.co_argcount == _STEP_ARGUMENTS or takes_more
 
 
 def _is_memory_of(parameter: Array, kept: Array) -> bool:

@@ -144,7 +144,8 @@ class Recording(Generic[Result]):
     def _places(self, notes: Sequence[Note]) -> dict[Traced, Traced]:
         """Return for results the arguments, the function's to keep, in whose place they stand."""
         made = {note.output for note in notes if not (note.in_place or note.is_view)}
-        often = Counter(traced_among(self.outputs))
+        results = list(traced_among(self.outputs))
+        often = Counter(owner for x in results for owner in x.owners)
         places = {}
         for number in sorted(self._donated):
             given = self.inputs[number]
@@ -155,7 +156,7 @@ class Recording(Generic[Result]):
                 and result in made
                 and result.owners == {result}
                 and often[result] == 1
-                and given not in often
+                and not often[given]
                 and is_array(given.value)
                 and is_array(result.value)
                 and _kind(given.value) == _kind(result.value)

@@ -36,7 +36,7 @@ def without_repeats(notes: Sequence[Note], lasting: Set[Traced]) -> list[Note]:
     for note in notes:
         for again in first.keys() & set(note.inputs):
             note = _with(first[again], again, note)  # noqa: PLW2901
-        is_number = not hasattr(note.output.value, "shape") and not note.kwargs
+        is_number = isinstance(note.output.value, int | float) and not note.kwargs
         key = (note.function, *map(_identity, note.args))
         if is_number and note.output not in lasting and key in numbers:
             first[note.output] = numbers[key]
@@ -77,8 +77,13 @@ def in_memory_of(
     done = list(notes)
     for result, place in places.items():
         made = next(i for i, note in enumerate(done) if note.output is result)
-        is_read_later = any(place in note.touched for note in done[made + 1 :])
-        if is_read_later or not _can_write(done[made], place, overwriting):
+        later = done[made + 1 :]
+        is_read_later = any(place in note.touched for note in later)
+        # A view would go on to be one of memory that nothing is written to.
+        has_views = any(
+            result in x.owners and x is not result for note in later for x in _all(note)
+        )
+        if is_read_later or has_views or not _can_write(done[made], place, overwriting):
             done.append(Note("", _fill, (place, result), {}, place, in_place=True))
             continue
         others, wanted = lasting - {result}, [made]
@@ -123,6 +128,10 @@ def _can_write(note: Note, place: Traced, overwriting: Set[str]) -> bool:
         and note.output.dtype == place.dtype
         and all(x is place for x in note.inputs if place in x.owners)
     )
+
+
+def _all(note: Note) -> list[Traced]:
+    return [*note.inputs, note.output]
 
 
 def _fill(place: Any, result: Any) -> None:

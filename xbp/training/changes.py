@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import TypeAlias
 
+from xbp.errors import SettingError
 from xbp.namespace import Array, cast_like, namespace_of
-from xbp.settings import positive_number
+from xbp.settings import SMALLEST_FLOAT32, positive_number
 
 # From gradients by key to others.
 Change: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -26,28 +29,30 @@ class ClipNorm:
     Raises
     ------
     SettingError
-        If it is not positive.
+        If it is not positive, or so small that some devices take it for 0.
     """
 
     limit: float
 
     def __post_init__(self) -> None:
-        positive_number("clip_norm", self.limit)
+        if positive_number("clip_norm", self.limit) < SMALLEST_FLOAT32:
+            raise SettingError(f"clip_norm is at least {SMALLEST_FLOAT32:.2g}, not {self.limit!r}")
 
     def __call__(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients, each of its own dtype."""
-        squares = [_sum_of_squares(gradient) for gradient in gradients.values()]
-        if not squares:
+        if not gradients:
             return {}
-        total = squares[0]
-        for square in squares[1:]:
-            total = total + square
-        xp = namespace_of(total)
-        factor = self.limit / xp.maximum(xp.sqrt(total), self.limit)
+        # The square of a large element may be infinite, and that of a small one 0.
+        wide = [_at_least_float32(dW) for dW in gradients.values()]
+        xp = namespace_of(wide[0])
+        largest = reduce(xp.maximum, [xp.max(xp.abs(dW)) for dW in wide])
+        unit = xp.where(largest > 0, largest, 1.0)
+        norm = unit * xp.sqrt(reduce(add, [xp.sum((dW / unit) ** 2) for dW in wide]))
+        limit = min(self.limit, float(xp.finfo(norm.dtype).max))
+        factor = limit / xp.maximum(norm, limit)
         return {key: cast_like(factor, like=dW) * dW for key, dW in gradients.items()}
 
 
-def _sum_of_squares(gradient: Array) -> Array:
+def _at_least_float32(gradient: Array) -> Array:
     xp = namespace_of(gradient)
-    wide = xp.astype(gradient, xp.result_type(gradient.dtype, xp.float32))
-    return xp.sum(wide * wide)
+    return xp.astype(gradient, xp.result_type(gradient.dtype, xp.float32))

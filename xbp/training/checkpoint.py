@@ -242,7 +242,7 @@ def unpack(
     # From here on nothing can fail.
     network.params.update({key: values[f"params.{key}"] for key in network.params})
     network.state.update({key: values[f"state.{key}"] for key in network.state})
-    optimizer.remember({**memory, "update_number": updates})
+    optimizer.remember({**memory, "_update_number": updates})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One step of learning: mini-batch, gradient, update."""
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from copy import copy
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ from xbp.immutability import is_immutable
 from xbp.layers import Layer
 from xbp.namespace import Array, namespace_of
 from xbp.networks import Network
-from xbp.optimizers import Optimizer
+from xbp.optimizers import Optimizer, schedule_of
 from xbp.recording import flatten, is_array
 from xbp.training.changes import Change
 from xbp.training.contents import Path, contents
@@ -187,6 +188,7 @@ class Learner:
         known = list(network.all_layers.values())
         return [
             self.optimizer.unnamed,
+            schedule_of(self.optimizer) is None,
             *map(_Itself, known),
             *(settings_of(part) for part in known if all(part is not s for s in strange.values())),
             *(self._held_by(name, part) for name, part in strange.items()),
@@ -218,7 +220,16 @@ class Learner:
         shapes = tuple((key, tuple(array.shape)) for key, array in arrays)
         parts = tuple(zip(kinds, map(tuple, settings), strict=True))
         methods = methods_of(type(network)), methods_of(optimizer)
-        return type(network), optimizer, *methods, parts, shapes, tuple(constants), self.changes
+        return (
+            type(network),
+            optimizer,
+            *methods,
+            parts,
+            shapes,
+            tuple(constants),
+            self.changes,
+            schedule_of(self.optimizer) is None,
+        )
 
     def without_arrays(self) -> Self:
         """Return a learner of the same structure that keeps no array alive."""
@@ -248,7 +259,7 @@ class Learner:
         def learn(batches: Array, x: Array, t: Array) -> Array:
             first, count = optimizer.update_number, batches.shape[0]
             losses = run((batches, *_plans(optimizer, range(first, first + count))), x, t)
-            vars(optimizer)["update_number"] = first + count
+            Optimizer.plan_update(optimizer, first + count)
             return losses
 
         return learn
@@ -260,7 +271,7 @@ class Learner:
         """
         batch, *plan = row if isinstance(row, tuple) else (row,)
         if plan:
-            self.optimizer.plan_update(*plan)
+            Optimizer.plan_update(self.optimizer, *plan)
         rows = self.network.backend.rows
         return self.learn(rows(x, batch), rows(t, batch))
 
@@ -279,7 +290,6 @@ class Learner:
             )
         unnamed = None if self.optimizer.state is None else self.optimizer.unnamed
         self.optimizer.update(self.network.params, gradient)
-        vars(self.optimizer).pop("_plan", None)  # of one that asks for none
         if unnamed is not None:
             require_same(unnamed, self.optimizer)
         if self.check_finite and (where := parameter_not_finite(self.network)):
@@ -289,8 +299,10 @@ class Learner:
 
 def _plans(optimizer: Optimizer, numbers: range) -> tuple[list[Any], ...]:
     """Return what updates are told: how many came before each, and the rates of a schedule."""
-    if callable(getattr(optimizer, "lr", None)):
-        return [*numbers], [optimizer.rate_after(number) for number in numbers]
+    if schedule_of(optimizer):
+        # An update of one's own may mean something else by lr, and ask for no rate.
+        with suppress(*([] if optimizer.is_stepwise else [Exception])):
+            return [*numbers], [Optimizer.rate_after(optimizer, number) for number in numbers]
     return ([*numbers],)
 
 

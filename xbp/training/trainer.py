@@ -19,7 +19,7 @@ from xbp.errors import (
 from xbp.initialization import random_generator, random_state, restore_random_state
 from xbp.namespace import Array
 from xbp.networks import Network
-from xbp.optimizers import Optimizer
+from xbp.optimizers import Optimizer, schedule_of
 from xbp.settings import positive_integer, true_or_false, without_base
 from xbp.training.changes import ClipNorm
 from xbp.training.checkpoint import Checkpoint, Memory, history_in, pack, unpack
@@ -330,7 +330,8 @@ class Trainer:
         ]
         position = {"samples": count, "batch_size": self.batch_size, "layers": layers}
         position["clip_norm"] = self._changes[0].limit if self._changes else None
-        if callable(schedule := getattr(self.optimizer, "lr", None)):
+        position["decay"] = self.optimizer._decay or None
+        if (schedule := schedule_of(self.optimizer)) is not None:
             # A function is known by its name, not by its place in memory.
             position["schedule"] = re.sub(" at 0x[0-9a-f]+", "", repr(schedule))
         return position
