@@ -61,7 +61,7 @@ def widened_samples(network: Any, x: Array) -> Array:
 
 
 def widened_copy(x: Array) -> Array:
-    """Return a copy in float64 if the device has it, else in the widest dtype."""
+    """Return a copy in float64 if the device has it: see `widest_float`."""
     return namespace_of(x).astype(x, widest_float(x))
 
 

@@ -325,7 +325,10 @@ def jittered(x: Array, h: float, chance: random.Random) -> Array:
 
 
 def jittered_little(x: Array, h: float, share: float, chance: random.Random) -> Array:
-    """Return x with a random share of each element, or of many steps if less; no sign changes."""
+    """Return x with random moves: a share of the element, or of many steps if it is 0 or large.
+
+    Since the share is less than 1, no sign changes.
+    """
     xp = namespace_of(x)
     size, largest = xp.abs(x), 2 * JITTER * step_for(x, h)
     moves = _drawn(x, share, chance)
@@ -378,8 +381,8 @@ def _summary(
 def is_resolved(found: Comparison, resolved: float, negligible: float) -> bool:
     """Tell whether a quotient is exact enough to tell a right gradient from a wrong one.
 
-    Claim and quotient may agree up to the rounding of backpropagation, as where a pixel is always
-    0 and the gradient, too. Otherwise the gradient has to be larger than the quotient's error.
+    Its error has to be at most ``resolved``, and smaller than the gradient, unless claim and
+    quotient differ by at most ``negligible``, as where a pixel is always 0, and the gradient too.
     """
     is_same = found.difference <= negligible
     return found.error <= resolved and (is_same or found.error < found.size)

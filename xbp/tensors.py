@@ -1,8 +1,8 @@
 """Arrays in files of the safetensors format.
 
 Such a file has eight bytes for the size of the header, the header as JSON, and the bytes of one
-array after the other. The library safetensors writes it. This module reads it, because the library
-does not take an open file, nor lets the caller check the header before memory is allocated.
+array after the other. The library safetensors writes it. This module reads it, from a file that is
+already open, and checks the header before memory is allocated for the arrays.
 """
 
 import json

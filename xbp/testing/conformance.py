@@ -90,7 +90,7 @@ class BackendConformance:
     # Its methods ---------------------------------------------------------------------------------
 
     def test_numbers_travel_to_the_device_and_back(self) -> None:
-        """An array of any dtype is the same, bit for bit, after ``asarray`` and ``to_numpy``."""
+        """An array of each dtype is the same, bit for bit, after ``asarray`` and ``to_numpy``."""
         backend = self.backend
         for name in REAL_DTYPES:
             if name == "float64" and not backend.has_float64:
