@@ -397,7 +397,7 @@ def compare(
         is_steep = not abs(coarse - fine) <= max(abs(fine), 2 * REFINEMENT * noise / h) / 2
         return Comparison(claimed, coarse, error=0.0, kink=is_steep or has_kink())
     first, coarse, steepest, rises = h, inf, abs(claimed), False
-    settled: Comparison | None = None
+    candidate: Comparison | None = None
     for refinement in range(FINEST):
         slope = _quotient(f, h)
         if not isfinite(slope):  # the step leaves the domain of f
@@ -408,24 +408,24 @@ def compare(
         found = Comparison(claimed, slope, error=2 * rounding)
         steepest = max(steepest, abs(slope))
         rises = rises or abs(slope) > found.error
-        if settled is not None:
+        if candidate is not None:
             # With each finer step the error grows, soon by a factor of REFINEMENT: it counts them.
-            if found.error > min(settled.difference, settled.error * REFINEMENT**DOUBTS):
+            if found.error > min(candidate.difference, candidate.error * REFINEMENT**DOUBTS):
                 break
-            if not found.agrees_with(settled):
+            if not found.agrees_with(candidate):
                 # The two steps that agreed were both too long for the details of f.
-                settled = None
-        if settled is None:
+                candidate = None
+        if candidate is None:
             if found.right:
                 is_sharp = refinement == 0 or found.error <= RESOLUTION * steepest
                 if rises and slope == 0 and is_staircase(f, first, noise):
                     return replace(found, kink=True)
                 return found if is_sharp else replace(found, kink=has_kink())
             if abs(coarse - found.numerical) <= found.error:
-                settled = found
+                candidate = found
         coarse = found.numerical
         h /= REFINEMENT
-    found = settled or found
+    found = candidate or found
     is_stair = (rises and found.numerical == 0) or is_staircase(f, first, noise)
     is_edge = not isfinite(found.numerical)  # of the domain of f
     certain = all(excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))

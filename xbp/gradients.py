@@ -321,7 +321,7 @@ def step_aside(
 
 def jittered(x: Array, h: float, chance: random.Random) -> Array:
     """Return x with a random number of at most `JITTER` steps added to each element."""
-    return x + JITTER * step_for(x, h) * _drawn(x, 1.0, chance)
+    return x + JITTER * step_for(x, h) * _random_like(x, 1.0, chance)
 
 
 def jittered_little(x: Array, h: float, share: float, chance: random.Random) -> Array:
@@ -331,11 +331,11 @@ def jittered_little(x: Array, h: float, share: float, chance: random.Random) -> 
     """
     xp = namespace_of(x)
     size, largest = xp.abs(x), 2 * JITTER * step_for(x, h)
-    moves = _drawn(x, share, chance)
+    moves = _random_like(x, share, chance)
     return x + moves * xp.where((size == 0) | (size > largest), largest, size)
 
 
-def _drawn(x: Array, largest: float, chance: random.Random) -> Array:
+def _random_like(x: Array, largest: float, chance: random.Random) -> Array:
     xp = namespace_of(x)
     drawn = [chance.uniform(-largest, largest) for _ in range(prod(x.shape))]
     return xp.reshape(cast_like(xp.asarray(drawn, device=device_of(x)), like=x), x.shape)

@@ -361,7 +361,7 @@ def _load(name: str, origin: str = "") -> BackendFactory:
         raise
     except ImportError as error:
         raise BackendUnavailableError(
-            f"{origin}backend {name!r} cannot be imported ({_told(error)}): "
+            f"{origin}backend {name!r} cannot be imported ({_message_of(error)}): "
             f"{_how_to_install(point)}"
         ) from error
     except BaseException as error:
@@ -383,7 +383,7 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
     except KeyboardInterrupt:
         raise
     except BackendUnavailableError as error:
-        raise BackendUnavailableError(f"{origin}{_told(error)}") from error
+        raise BackendUnavailableError(f"{origin}{_message_of(error)}") from error
     except BaseException as error:
         raise _broken(name, "start", error, origin) from error
     if not isinstance(backend, Backend):
@@ -402,11 +402,11 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
 def _broken(name: str, action: str, error: BaseException, origin: str) -> BackendUnavailableError:
     return BackendUnavailableError(
         f"{origin}backend {name!r} failed to {action} with {type(error).__name__}: "
-        f"{_told(error)}: tell its author, or uninstall the plugin"
+        f"{_message_of(error)}: tell its author, or uninstall the plugin"
     )
 
 
-def _told(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     """Return an error's message, or an empty text if its ``__str__`` fails."""
     told: str = _answer(lambda: str(error), of=str, other="")
     return told

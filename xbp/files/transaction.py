@@ -113,7 +113,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
         if not files[0].existed:
             _write_new(files[0], contents[files[0].path.name])
             return
-    with _reported(files[0].path if len(files) == 1 else folder), _Journal(folder) as journal:
+    with _writing_errors(files[0].path if len(files) == 1 else folder), _Journal(folder) as journal:
         journal.recover()
         try:
             journal.write(files, contents)
@@ -138,7 +138,7 @@ def write_trial(folder: Path, content: bytes) -> None:
     WritingError
         If it cannot be written.
     """
-    with _reported(folder), _unfinished(_new(folder / "trial"), content):
+    with _writing_errors(folder), _unfinished(_new(folder / "trial"), content):
         pass
 
 
@@ -150,7 +150,7 @@ def put_in_order(folder: Path) -> None:
     WritingError
         If a former file cannot be restored.
     """
-    with _reported(folder):
+    with _writing_errors(folder):
         if os.path.lexists(folder / JOURNAL):
             with suppress(BlockingIOError), _Journal(folder, patience=0) as journal:
                 journal.recover()
@@ -194,7 +194,7 @@ class _Journal:
         if not plan:
             return
         # A truncated plan is invalid, and gives no files: its writer had not begun to write them.
-        files = _planned(self._path.parent, plan)
+        files = _files_of(self._path.parent, plan)
         if steps.startswith(_PREPARED) and steps != _PREPARED + _DONE:
             # Anybody can make a journal: never remove a file elsewhere that a link leads to.
             _put_back([file for file in files if file.existed or not file.path.is_symlink()])
@@ -212,7 +212,7 @@ class _Journal:
         folders = {self._path.parent, *(file.target.parent for file in files)}
         with ExitStack() as unfinished:
             for file in files:
-                with _reported(file.path):
+                with _writing_errors(file.path):
                     unfinished.enter_context(_unfinished(file, contents[file.path.name]))
                     if file.existed:
                         _keep(file)
@@ -220,7 +220,7 @@ class _Journal:
                 sync_folder(folder)
             self._note(_PREPARED)
             for file in files:
-                with _reported(file.path):
+                with _writing_errors(file.path):
                     os.replace(file.unfinished, file.target)
             for folder in folders:
                 sync_folder(folder)
@@ -261,7 +261,7 @@ class _Journal:
 _PLANNED = ("token", "existed", "sha256")
 
 
-def _planned(folder: Path, plan: bytes) -> list[_File]:
+def _files_of(folder: Path, plan: bytes) -> list[_File]:
     """Return the files of a plan, or none if it is invalid, since anybody may have written it."""
     try:
         found = []
@@ -310,7 +310,7 @@ def _helpers(files: list[_File]) -> Iterator[Path]:
 
 
 def _file(path: Path, content: bytes) -> _File:
-    with _reported(path):
+    with _writing_errors(path):
         target = _target(path)
         try:
             require_regular(path.stat().st_mode, path)
@@ -337,7 +337,7 @@ def _target(path: Path) -> Path:
 
 def _write_new(file: _File, content: bytes) -> None:
     """Write a single file that does not exist: one renaming is atomic, and needs no journal."""
-    with _reported(file.path), _unfinished(file, content):
+    with _writing_errors(file.path), _unfinished(file, content):
         os.replace(file.unfinished, file.target)
         try:
             sync_folder(file.target.parent)
@@ -425,7 +425,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
+def _writing_errors(path: Path) -> Iterator[None]:
     """Raise an OSError of the ``with`` block as a `WritingError` of this path."""
     try:
         yield

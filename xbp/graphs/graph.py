@@ -133,7 +133,7 @@ class Graph:
         network = network.bound_to(network.params)
         node: Node = Variable("x", x)
         for layer in network.layers.values():
-            node = _drawn(layer, node)
+            node = _operation_of(layer, node)
         graph = cls(Operation(network.last_layer, node, Variable("t", t)), name="loss")
         # By identity: a class may compare its layers by value.
         places = network.params.places.items()
@@ -250,13 +250,13 @@ class Graph:
         return list(dict.fromkeys(every))
 
 
-def _drawn(layer: Layer, node: Node) -> Node:
+def _operation_of(layer: Layer, node: Node) -> Node:
     """Return the operation of a layer on a node; xbp's own blocks are drawn layer by layer."""
     if not isinstance(layer, Sequential) or type(layer) not in (Sequential, Residual):
         return Operation(layer, node, label=layer.name)
     inner = node
     for within in layer.layers.values():
-        inner = _drawn(within, inner)
+        inner = _operation_of(within, inner)
     if type(layer) is Sequential:
         return inner
     return Operation(AddLayer(), node, inner, label=f"{layer.name} +")

@@ -113,15 +113,15 @@ class Report:
 
         self._check()
         network, history, backend = self.network, self.history, self.network.backend
-        found = _evaluated(network, self.x, self.t)
+        found = _evaluation(network, self.x, self.t)
         _check_image_shape(self.image_shape, network.as_samples(self.x))
         with backend.scope():
             samples, targets = network.as_samples(self.x), backend.asarray(self.t)
             targets = as_rows(network, targets, network.predict(samples[:1, ...]))
             limits = _CHECKED_SAMPLES, _GRAPH_SAMPLES
             few, some = (min(count, samples.shape[0]) for count in limits)
-            check = _checked(network, samples[:few, ...], targets[:few, ...])
-            graph = _drawn(network, samples[:some, ...], targets[:some, ...])
+            check = _gradient_check(network, samples[:few, ...], targets[:few, ...])
+            graph = _graph_uri(network, samples[:some, ...], targets[:some, ...])
         template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
             files("xbp.reports").joinpath("page.html").read_text(encoding="utf-8")
         )
@@ -160,7 +160,7 @@ def _check_image_shape(image_shape: Any, samples: Array) -> None:
         )
 
 
-def _evaluated(network: Network, x: Any, t: Any) -> Evaluation | RegressionEvaluation | str:
+def _evaluation(network: Network, x: Any, t: Any) -> Evaluation | RegressionEvaluation | str:
     """Return the evaluation of a network, or the message that says why there is none."""
     try:
         if network.last_layer.classifies:
@@ -194,7 +194,7 @@ def _details(
     return {}
 
 
-def _checked(network: Network, x: Array, t: Array) -> GradientReport | str:
+def _gradient_check(network: Network, x: Array, t: Array) -> GradientReport | str:
     """Return the gradient check, or the message that says why there is none."""
     try:
         return gradient_check(network, x, t, elements=_CHECKED_ELEMENTS)
@@ -202,7 +202,7 @@ def _checked(network: Network, x: Array, t: Array) -> GradientReport | str:
         return str(error)
 
 
-def _drawn(network: Network, x: Array, t: Array) -> tuple[str, str]:
+def _graph_uri(network: Network, x: Array, t: Array) -> tuple[str, str]:
     """Return the data URI of the graph's picture and ``""``, or ``""`` and why there is none."""
     try:
         svg = Graph.of_network(network, x, t).picture().svg()
