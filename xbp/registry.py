@@ -93,11 +93,6 @@ def set_backend(spec: str | Backend | None) -> None:
     selects nothing itself. A call in a thread or a task selects it for that alone, and for the
     tasks that it starts.
 
-    Parameters
-    ----------
-    spec
-        As in `get_backend`.
-
     Raises
     ------
     BackendNotFoundError, BackendUnavailableError

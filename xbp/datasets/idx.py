@@ -39,7 +39,8 @@ _TRAILER, _TRAILER_BITS = 4, 32
 def read_idx(path: str | Path, *, memory_map: bool = False) -> np.ndarray[Any, Any]:
     """Return the array in an IDX file, compressed by gzip or not.
 
-    The size in the header is compared with that of the file before memory is allocated.
+    Its dtype, as in the header, is uint8, int8, int16, int32, float32 or float64. The size in the
+    header is compared with that of the file before memory is allocated.
 
     Parameters
     ----------
@@ -50,16 +51,10 @@ def read_idx(path: str | Path, *, memory_map: bool = False) -> np.ndarray[Any, A
         The file must not be compressed. The array is read-only, and numbers of more than a byte are
         big-endian, as in the file.
 
-    Returns
-    -------
-    ndarray
-        Of the header's shape and type: uint8, int8, int16, int32, float32 or float64.
-
     Raises
     ------
     DataError
-        If the file cannot be read, is not an IDX file, or is shorter or longer than its header
-        says.
+        If it cannot be read, is not an IDX file, or is shorter or longer than its header says.
     """
     try:
         with open_regular(path) as file:

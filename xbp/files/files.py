@@ -71,16 +71,10 @@ def write_file(path: str | Path, content: bytes) -> None:
 
 
 def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> None:
-    """Write files in a folder, all of them or none, even if the process is killed meanwhile.
+    """Write contents, by file name, in an existing folder: all of them or none.
 
-    After a kill, the former files are restored by `recover`, or when files are next written there.
-
-    Parameters
-    ----------
-    folder
-        An existing folder.
-    contents
-        The contents by file name.
+    If the process is killed meanwhile, the former files are restored by `recover`, or when files
+    are next written there.
 
     Raises
     ------

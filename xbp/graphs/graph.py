@@ -114,7 +114,8 @@ class Graph:
     def of_network(cls, network: Network, x: Array, t: Array) -> "Graph":
         """Return the graph of a network's loss for a batch, with values and derivatives computed.
 
-        The network is not changed. Errors of its layers are raised as they are.
+        The network is not changed. Errors of its layers are raised as they are, and `SettingError`
+        if it is not a `Network`.
 
         Parameters
         ----------
@@ -122,11 +123,6 @@ class Graph:
             The network.
         x, t
             A sample or a batch, and its targets, on the network's backend.
-
-        Raises
-        ------
-        SettingError
-            If network is not a `Network`.
         """
         if not isinstance(network, Network):
             raise SettingError(f"Graph.of_network: first the network, not {network!r}")

@@ -9,8 +9,7 @@ from xbp.errors import BackendUnavailableError, SettingError
 from xbp.files import write_file
 from xbp.graphs.graphviz import FONT, render
 
-# The opacity of a derivative falls with its size, down to this many powers of ten below the
-# largest, but never below _FAINTEST.
+# The opacity of a derivative falls to _FAINTEST over this many powers of ten below the largest.
 _DECADES = 6
 _FAINTEST = 0.2
 
@@ -41,12 +40,10 @@ class Spot:
 
 @dataclass(frozen=True)
 class Arrow:
-    """An arrow between two spots.
+    """An arrow from the spot of one key to that of another.
 
     Attributes
     ----------
-    tail, head : str
-        The keys of the spots where it begins and ends.
     value : str
         The text over the arrow: the value that flows forward; empty if there is none yet.
     derivative : str

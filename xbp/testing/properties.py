@@ -1,7 +1,6 @@
 """The properties that every layer has to have.
 
-Each function takes a `LayerTrial`, and raises `AssertionError`, with the case in its message, if
-the property does not hold.
+Each takes a `LayerTrial`, and raises `AssertionError`, with the case in its message, if it fails.
 """
 
 from collections.abc import Callable, Iterable
