@@ -457,8 +457,8 @@ def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
 def is_staircase(f: Callable[[float], float], h: float, noise: float) -> bool:
     """Tell whether f is constant around all of a few places, or all but one, yet differs there.
 
-    Constant means over a distance in which f would change by ``noise`` if it rose evenly. So is
-    a function with intermediate results that are rounded, or computed in a lower precision.
+    Constant means over a distance in which f would change by ``noise`` if it rose evenly. Functions
+    whose intermediate results are rounded, or in a lower precision, are such staircases.
     """
     for length in (h * REFINEMENT**coarser for coarser in range(COARSEST)):
         if length > max(h, _FARTHEST):

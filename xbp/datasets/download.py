@@ -34,7 +34,7 @@ def download(urls: Sequence[str], known_hash: str, size: int, folder: str) -> Pa
     known_hash
         ``"md5:..."`` or ``"sha256:..."``; a file with another digest is not put into the cache.
     size
-        The number of bytes of the file; a mirror that sends more is given up.
+        The number of bytes of the file; a mirror that sends more or fewer fails.
     folder
         The name of a folder in xbp's cache.
 

@@ -140,7 +140,7 @@ class BackendConformance:
         assert self.backend.asarray(x, dtype_name(x.dtype)) is x
 
     def test_it_knows_its_own(self) -> None:
-        """``owns`` is true of its own arrays alone, not of another library's or of other things."""
+        """``owns`` tells its arrays from those of another library and from other objects."""
         assert self.backend.owns(self.backend.asarray([1.0]))
         for thing in (1.0, [1.0], None, "x", self.stranger.asarray([1.0])):
             assert not self.backend.owns(thing), f"it claims {thing!r}"
