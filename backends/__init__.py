@@ -1,1 +1,1 @@
-"""One file per array library; nowhere else in xbp is one imported."""
+"""One module per array library. No other part of xbp imports one, except NumPy."""

@@ -1,6 +1,6 @@
-"""array-api-strict: NumPy that refuses all that the standard does not promise.
+"""array-api-strict: arrays that support nothing beyond the Array API standard.
 
-Its devices other than ``CPU_DEVICE`` refuse conversion to NumPy and mixing, as a GPU would.
+Its devices other than ``CPU_DEVICE`` refuse conversion to NumPy and mixing, as GPUs do.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from xbp.namespace import Array
 
 
 class StrictBackend(Backend):
-    """Strict arrays. Devices: ``CPU_DEVICE``, ``device1``, ``no_float64`` and what else it has."""
+    """Arrays of array-api-strict. Devices: ``CPU_DEVICE``, ``device1``, ``no_float64`` and more."""
 
     name = "array-api-strict"
     library = array_api_strict
@@ -21,7 +21,7 @@ class StrictBackend(Backend):
 
     @classmethod
     def devices(cls) -> list[str]:
-        """Return the names of its pretended devices."""
+        """Return the names of its simulated devices."""
         return [_device_name(device) for device in cls.xp.__array_namespace_info__().devices()]
 
     @classmethod
@@ -34,7 +34,7 @@ class StrictBackend(Backend):
         return _device_name(x.device)
 
     def row_major(self, x: Array) -> Array:
-        """Return a copy in row-major order, if x is not: the standard reshapes in that order."""
+        """Return a copy in row-major order, the order in which the standard reshapes."""
         return self.xp.reshape(self.xp.reshape(x, (-1,)), x.shape)
 
 

@@ -18,8 +18,8 @@ from xbp.recording import FUSED, Note, fuse_elementwise
 
 from .writers import writers_of
 
-# Switches on that elementwise calls of a recorded step become one kernel, and the whole step a CUDA
-# graph. Off, because nobody has seen it work on a GPU yet.
+# If it is "1", elementwise calls of a recorded step are fused into one kernel, and the whole step
+# becomes a CUDA graph. It is off by default, because it has not been run on a GPU yet.
 GRAPHS_VARIABLE = "XBP_CUPY_GRAPHS"
 
 
@@ -38,7 +38,7 @@ def _choose(condition: Array, x: Any, y: Any, out: Array) -> None:
 
 @lru_cache(maxsize=1000)
 def kernel(function: Callable[..., Any]) -> Any:
-    """Return what computes an elementwise function in one kernel, into its first argument."""
+    """Return one kernel for an elementwise function; it writes into its first argument."""
 
     def leave_result(out: Array, *args: Array | float) -> None:
         out[...] = function(*args)
@@ -59,7 +59,7 @@ def _elementwise(note: Note) -> tuple[Callable[..., Any], tuple[Any, ...]] | Non
 
 
 def fuse(first: Note, second: Note) -> Note | None:
-    """Make one kernel of two elementwise calls."""
+    """Return the note of one kernel for two elementwise calls; None if they cannot be fused."""
     return fuse_elementwise(first, second, _elementwise)
 
 
@@ -84,7 +84,7 @@ class CupyBackend(Backend):
 
     @classmethod
     def default_device(cls) -> str:
-        """Return the GPU that CuPy works on now."""
+        """Return the number of CuPy's current GPU."""
         if not cls.devices():
             raise BackendUnavailableError(
                 "CuPy sees no GPU: check the driver with nvidia-smi, and that the installed CuPy "
@@ -102,7 +102,7 @@ class CupyBackend(Backend):
 
     @classmethod
     def find_device(cls, name: str) -> Any:
-        """Return CuPy's own device of that number."""
+        """Return CuPy's device object of that number."""
         if name not in cls.devices():
             raise LookupError("no such GPU")
         return cupy.cuda.Device(int(name))
@@ -117,7 +117,7 @@ class CupyBackend(Backend):
             return cupy.asarray(host)
 
     def row_major(self, x: Array) -> Array:
-        """Return a copy in row-major order, if x is not."""
+        """Return x in row-major order; a copy only if x is in another order."""
         return cupy.ascontiguousarray(x) if x.ndim else x
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
@@ -126,19 +126,19 @@ class CupyBackend(Backend):
         return values
 
     def synchronize(self) -> None:
-        """Wait for everything on this GPU."""
+        """Wait until this GPU has finished all work."""
         self.native_device.synchronize()
 
     def _as_graph(self, calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
-        """Return a call that launches what the calls would, as one CUDA graph.
+        """Return a function that runs the calls as one CUDA graph.
 
-        Whatever memory they take for themselves is the graph's alone, as long as it lives.
+        The memory that the calls allocate belongs to the graph as long as it exists.
         """
         memory = cupy.cuda.MemoryPool()
         stream = cupy.cuda.Stream(non_blocking=True)
         for call in calls:
             if isinstance(call, partial) and isinstance(call.func, type(kernel(max))):
-                # Nothing can be compiled while a graph is captured.
+                # Run the kernel once: it cannot be compiled during a capture.
                 out, *args = call.args
                 call.func(cupy.empty_like(out), *args)
         self.synchronize()
@@ -154,7 +154,7 @@ class CupyBackend(Backend):
         return launch
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Work on this GPU, not on the current one."""
-        # A Device object remembers one entry at a time: a new one each time may be nested.
+        """Make this GPU the current one."""
+        # A new Device object each time: one object cannot be entered again within itself.
         device: AbstractContextManager[Any] = cupy.cuda.Device(self.native_device.id)
         return device

@@ -1,4 +1,4 @@
-"""dpnp, Intel's NumPy on SYCL devices: CPUs and GPUs with memory of their own."""
+"""dpnp, Intel's NumPy for SYCL devices: CPUs and GPUs."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 
 def _find_opencl_runtime() -> None:
-    # pip installs the CPU's OpenCL runtime beside dpnp, but nothing tells the loader where.
+    # pip installs the CPU's OpenCL runtime along with dpnp, but the OpenCL loader does not find it.
     try:
         files = metadata.files("intel-opencl-rt") or []
     except metadata.PackageNotFoundError:
@@ -20,7 +20,7 @@ def _find_opencl_runtime() -> None:
 
 _find_opencl_runtime()
 
-import dpctl  # noqa: E402  the runtime must be known before
+import dpctl  # noqa: E402  it looks for the runtime when imported
 import dpnp  # noqa: E402
 import numpy  # noqa: E402
 
@@ -33,11 +33,11 @@ from .writers import writers_of  # noqa: E402
 
 
 class _VectorMath:
-    """The elementwise functions of oneMKL that dpnp calls, but none on a CPU.
+    """A wrapper of dpnp's module of oneMKL functions that disables them on CPUs.
 
-    There they wait, and hold Python's lock meanwhile, for work that is queued behind what waits for
-    this lock: with dpnp 0.20 a training hung after some thousand steps. dpnp's own kernels do not
-    wait, and are no slower.
+    There they can deadlock: they hold Python's lock while they wait for queued work, some of which
+    needs that lock. With dpnp 0.20 a training hung after some thousand steps. dpnp's own kernels do
+    not wait, and are no slower.
     """
 
     def __init__(self, library: Any) -> None:
@@ -48,7 +48,7 @@ class _VectorMath:
         if not name.startswith("_mkl_"):
             return member
 
-        # dpnp asks so whether to call oneMKL.
+        # dpnp calls this function to decide whether to use oneMKL.
         def is_called(queue: Any, *arrays: Any) -> bool:
             return not queue.sycl_device.is_cpu and bool(member(queue, *arrays))
 
@@ -113,7 +113,7 @@ class DpnpBackend(Backend):
         return _device_name(x.sycl_device)
 
     def row_major(self, x: Array) -> Array:
-        """Return a copy in row-major order, if x is not."""
+        """Return x in row-major order; a copy only if x is in another order."""
         return dpnp.ascontiguousarray(x) if x.ndim else x
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
@@ -122,7 +122,7 @@ class DpnpBackend(Backend):
         return values
 
     def synchronize(self) -> None:
-        """Wait for the device's queue."""
+        """Wait until the device's queue is empty."""
         self.native_device.wait()
 
 

@@ -1,4 +1,4 @@
-"""JAX, on whatever device it runs; training steps are compiled."""
+"""JAX, on all its devices; training steps are compiled."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,11 @@ from xbp.errors import DTypeError, TracingError, XbpError
 from xbp.namespace import Array
 from xbp.recording import untraceable
 
-# Compiled loops by the structure of what they do: the ones used last.
+# The compiled loops used last, by device and structure of their work.
 _loops: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
 _MOST_LOOPS = 16
 
-# Bytes from which on data are not copied.
+# In bytes; larger data are not padded, since that copies them.
 _LARGE = 2**26
 _lock = Lock()
 
@@ -51,7 +51,7 @@ class JaxBackend(Backend):
 
     @classmethod
     def find_device(cls, name: str) -> jax.Device:
-        """Return JAX's own device for ``platform`` or ``platform:index``."""
+        """Return JAX's device object for ``platform`` or ``platform:index``."""
         platform, _, index = name.partition(":")
         return jax.devices(platform)[int(index or 0)]
 
@@ -61,22 +61,22 @@ class JaxBackend(Backend):
 
     @property
     def default_float(self) -> str:
-        """JAX is made for float32, in its 64-bit mode too."""
+        """Always float32, for which JAX is made, even in its 64-bit mode."""
         return "float32"
 
     @property
     def dtypes(self) -> Mapping[str, Any]:
-        """JAX's dtypes, by name: those of 64 bits only while the 64-bit mode is on."""
+        """JAX's dtypes by name; those of 64 bits only if the 64-bit mode is on."""
         return _dtypes(self.native_device, bool(jax.config.jax_enable_x64))
 
     def enable_float64(self) -> None:
-        """Switch JAX's 64-bit mode on for the process."""
+        """Enable JAX's 64-bit mode for the process."""
         jax.config.update("jax_enable_x64", True)
 
     def from_numpy(self, host: numpy.ndarray[Any, Any]) -> Array:
-        """Put the array on the device, and keep it there."""
+        """Return the array on this device; operations on it then run there."""
         if host.dtype.kind in "iu" and host.dtype.name not in self.dtypes and host.size:
-            # JAX would drop the upper half of each number without a word.
+            # JAX would silently drop the upper 32 bits of each number.
             limits = numpy.iinfo(numpy.int32 if host.dtype.kind == "i" else numpy.uint32)
             if host.max() > limits.max or host.min() < limits.min:
                 raise DTypeError(
@@ -86,11 +86,11 @@ class JaxBackend(Backend):
         return jax.device_put(host, self.native_device)
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
-        """Return the values, once they have been computed."""
+        """Wait for the values and return them as a NumPy array."""
         return numpy.asarray(x)
 
     def synchronize(self) -> None:
-        """Wait for every array that JAX has promised."""
+        """Wait until all arrays of JAX have been computed."""
         jax.block_until_ready(jax.live_arrays())
 
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
@@ -114,7 +114,7 @@ class JaxBackend(Backend):
                         f"remembers in prepare(params), or says state_names = None ({error})"
                     ) from error
                 if "Trace" not in str(error):
-                    # What fails uncompiled, too, has another reason: that error is raised here.
+                    # If the function fails uncompiled as well, this call raises the real error.
                     with jax.disable_jit():
                         function(*args)
                 raise untraceable(error) from error
@@ -123,18 +123,18 @@ class JaxBackend(Backend):
 
     @property
     def loop_length(self) -> int:
-        """A compiled loop is worth it when it is long."""
+        """The number of steps of a loop; only a long one repays its compilation."""
         return 100
 
     def loop(self, work: Work) -> Callable[..., Array]:
-        """Return one compiled loop, that uses the memory of the state again and again."""
+        """Return one compiled loop, which reuses the memory of the state."""
         if work.state is None:
             return super().loop(work)
         compiled = self._compiled_loop(work)
         length, padded = self.loop_length, _Padded()
 
         def run_on_own_state(rows: Any, *others: Array) -> Array:
-            # A copy: what the state was before is its owner's, and stays.
+            # A copy, since the loop overwrites its state, and the caller may hold these arrays.
             own = jax.tree.map(jax.numpy.copy, _ordered(work.state))
             columns = [jax.numpy.asarray(c) for c in (rows if type(rows) is tuple else (rows,))]
             count = columns[0].shape[0]
@@ -147,7 +147,7 @@ class JaxBackend(Backend):
         return run_on_own_state
 
     def _compiled_loop(self, work: Work) -> Callable[..., Any]:
-        """Return the loop of a work, compiled once for all works of its structure."""
+        """Return the loop of a work; works of the same structure share a compiled one."""
         structure = work.structure
         if structure is None:
             return self._loop_of(work)
@@ -163,8 +163,7 @@ class JaxBackend(Backend):
     def _loop_of(self, work: Work) -> Callable[..., Any]:
         length = self.loop_length
 
-        # How many rows there are, and the number of samples up to some, change nothing in what is
-        # compiled.
+        # Rows and samples are padded, so that other numbers of them need no new compilation.
         def run(state: Any, rows: Any, count: int, others: tuple[Array, ...]) -> Any:
             def row_at(i: Any) -> Any:
                 return jax.tree.map(lambda column: column[i], rows)
@@ -178,7 +177,7 @@ class JaxBackend(Backend):
                 state, result = step(carry[0], row_at(i))
                 return state, carry[1].at[i].set(result)
 
-            # Where nothing is compiled, nothing is to be traced either.
+            # With jit disabled, the step must not be traced either.
             shape_of = _called if jax.config.jax_disable_jit else jax.eval_shape
             _, result = shape_of(step, _ordered(state), row_at(0))
             results = jax.numpy.zeros((length, *result.shape), result.dtype)
@@ -188,7 +187,7 @@ class JaxBackend(Backend):
         return self.compile(run, donate=[0])
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Make new arrays on this device."""
+        """Make this device the default for new arrays."""
         device: AbstractContextManager[Any] = jax.default_device(self.native_device)
         return device
 
@@ -198,9 +197,9 @@ def _called(function: Callable[..., Any], *args: Any) -> Any:
 
 
 class _Padded:
-    """Adds samples that no row is of, so that data of another length ask for no other program.
+    """Pads data with samples that no row refers to, so that similar lengths share a compiled loop.
 
-    That is done once for the same data, and not where they are large: there a program is soon made.
+    The same data are padded once. Large data are not, since compiling costs little beside them.
     """
 
     def __init__(self) -> None:
@@ -228,7 +227,7 @@ def _dtypes(device: jax.Device, in_64_bit_mode: bool) -> Mapping[str, Any]:
 
 
 def _ordered(tree: Any) -> Any:
-    """Return nested values with dictionaries in the order they have: JAX sorts plain ones."""
+    """Return nested values with dictionaries as OrderedDict: JAX sorts the keys of plain ones."""
     if type(tree) is dict:
         return OrderedDict((key, _ordered(part)) for key, part in tree.items())
     return type(tree)(map(_ordered, tree)) if type(tree) in (list, tuple) else tree
@@ -241,7 +240,7 @@ def _plain(tree: Any) -> Any:
 
 
 def _device_name(device: Any) -> str:
-    # The CPU is one device to its user; an accelerator says which one it is.
+    # There is usually one CPU device; accelerators are named with their index.
     if device.platform == "cpu" and device.id == 0:
         return "cpu"
     return f"{device.platform}:{device.id}"

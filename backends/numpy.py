@@ -1,4 +1,4 @@
-"""NumPy, on the CPU: the embedded default."""
+"""NumPy, on the CPU: the default backend."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ Call = Callable[[], object]
 
 def _elementwise(function: Any) -> Writer:
     def write(*args: Any, out: Array) -> Call:
-        # A number is an array in the end: it takes longer to make one than to compute.
+        # Otherwise NumPy converts a number to an array at each call: slow beside small arrays.
         dtype = numpy.result_type(*args)
         return partial(
             function,
@@ -30,7 +30,7 @@ def _elementwise(function: Any) -> Writer:
 
 def _extremum(function: Any) -> Writer:
     def write(*args: Any, out: Array) -> Call:
-        # NumPy compares with a row of equal numbers two times faster than with a single one.
+        # NumPy compares with a row of equal numbers twice as fast as with a single number.
         dtype = numpy.result_type(*args)
         operands = (
             x if hasattr(x, "shape") else numpy.full(out.shape[-1:], x, dtype) for x in args
@@ -49,13 +49,13 @@ def _reduction(function: Any) -> Writer:
 
 def _sum(x: Array, *, axis: Any = None, keepdims: bool = False, out: Array) -> Call:
     if axis == 0 and x.ndim == 2 and not keepdims and x.dtype in (numpy.float32, numpy.float64):  # noqa: PLR2004
-        # A product with ones is the faster sum.
+        # A product with ones is faster than a sum.
         return partial(numpy.ones(x.shape[0], x.dtype).dot, x, out)
     return _reduction(numpy.add.reduce)(x, axis=axis, keepdims=keepdims, out=out)
 
 
 def _matmul(x: Array, y: Array, *, out: Array) -> Call:
-    # For vectors and matrices it is the same, and sooner begun.
+    # For vectors and matrices, dot computes the same with less overhead.
     if max(x.ndim, y.ndim) <= 2 and out.flags.c_contiguous:  # noqa: PLR2004
         return partial(x.dot, y, out)
     return partial(numpy.matmul, x, y, out)
@@ -66,8 +66,8 @@ def _take(x: Array, indices: Array, *, axis: int | None = None, out: Array) -> C
 
 
 def _rows(x: Array, numbers: Array, *, out: Array) -> Call:
-    # They are all there. In its mode "raise" NumPy would buffer the result, in case that it has to
-    # raise.
+    # All numbers are valid indices. In the mode "raise", NumPy would buffer the result, so as to
+    # leave out unchanged after an error.
     return partial(numpy.take, x, numbers, 0, out, "wrap")
 
 
@@ -75,7 +75,7 @@ def _where(condition: Array, x: Any, y: Any, *, out: Array) -> Call:
     is_mask = type(y) in (int, float) and y == 0 and getattr(x, "shape", None) == out.shape
     is_mask = is_mask and condition.dtype == bool
     if is_mask and x.dtype == out.dtype and out.itemsize in _INTEGERS:
-        # A choice between numbers and 0 is a product of their bits with 1 and 0, which is faster.
+        # Multiplying the bits of a number by 1 or 0 is faster than choosing the number or 0.
         integer = _INTEGERS[out.itemsize]
         factor = numpy.empty(out.shape, integer)
         return partial(_multiply_bits, condition, x.view(integer), factor, out.view(integer))
@@ -103,7 +103,7 @@ WRITERS: dict[str, Writer] = {
     **{name: _elementwise(getattr(numpy, name)) for name in ELEMENTWISE},
     "maximum": _extremum(numpy.maximum),
     "minimum": _extremum(numpy.minimum),
-    # The reductions themselves: numpy.sum and numpy.max look at their arguments first.
+    # The reductions of ufuncs have less overhead than numpy.sum and numpy.max, which call them.
     "sum": _sum,
     "max": _reduction(numpy.maximum.reduce),
     "min": _reduction(numpy.minimum.reduce),
@@ -124,22 +124,22 @@ class NumpyBackend(Backend):
     writers = WRITERS
 
     def row_major(self, x: Array) -> Array:
-        """Return a copy in row-major order, if x is not; what is mapped from a file stays there."""
+        """Return x in row-major order; an array mapped from a file is returned as it is."""
         return x if _is_mapped(x) else numpy.asarray(x, order="C")
 
     def rows(self, x: Array, numbers: Array) -> Array:
-        """Return samples; of an array that is not in row-major order, take would copy it whole."""
+        """Return samples; not with take if x is not row-major, since take would copy all of x."""
         if not values(x).flags.c_contiguous:
             return x[numbers]
         return noted("rows", partial(numpy.take, axis=0), x, numbers)
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
-        """Return the array itself: it is on the host already."""
+        """Return the array itself."""
         return numpy.asarray(x)
 
 
 def _is_mapped(x: Any) -> bool:
-    """Tell whether an array's memory is a file's: its own, or that of what it is a view of."""
+    """Tell whether an array, or the array that it is a view of, is mapped from a file."""
     while isinstance(x, numpy.ndarray):
         x = x.base
     return isinstance(x, mmap)

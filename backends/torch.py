@@ -1,4 +1,4 @@
-"""PyTorch, on the CPU, CUDA, Apple's GPU or any other accelerator it knows."""
+"""PyTorch, on the CPU, CUDA, Apple's GPU or any other accelerator that it supports."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ Call = Callable[[], object]
 def _elementwise(function: Any) -> Writer:
     def write(x: Array | float, *others: Array | float, out: Array) -> Call:
         if not isinstance(x, torch.Tensor):
-            # The first operand is a tensor; one without dimensions promotes as a number does.
+            # PyTorch needs a tensor first; a 0-d one is promoted like a number.
             x = torch.asarray(x, dtype=torch.result_type(x, *others))
         return partial(function, x, *others, out=out)
 
@@ -63,10 +63,9 @@ def _add_product(y: Array, x: Array, W: Array, a: float = 1, *, out: Array) -> C
 
 
 def _is_narrow(x: Array, W: Array) -> bool:
-    """Tell whether the product is better computed transposed.
+    """Tell whether the product is faster if it is computed transposed.
 
-    That of a large matrix with few columns, such as those of the classes, is: on a CPU several
-    times faster.
+    On a CPU that is several times faster if x is large and W has few columns, such as classes.
     """
     return bool(
         x.device.type == "cpu"
@@ -84,7 +83,7 @@ def _memory(x: Array, W: Array) -> Array:
 
 
 def _transposed(use: Callable[[Array], object], x: Array, W: Array, memory: Array) -> object:
-    """Compute a product as ``(Wᵀ xᵀ)ᵀ``, and do with it what is to be done."""
+    """Compute a product as ``(Wᵀ xᵀ)ᵀ``, and call a function with it."""
     return use(torch.mm(W.T, x.T, out=memory).T)
 
 
@@ -105,7 +104,7 @@ def _where_positive(dout: Array, x: Array, *, out: Array) -> Call:
 
 
 def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
-    # PyTorch reads the same bytes faster as integers.
+    # PyTorch converts uint8 faster than bool, whose bytes are the same.
     return partial(out.copy_, x.view(torch.uint8) if x.dtype is torch.bool else x)
 
 
@@ -121,7 +120,7 @@ WRITERS: dict[str, Writer] = {
     "take": _take,
     "where": _where,
     "astype": _astype,
-    # What `fuse` makes of them.
+    # Functions that only `fuse` introduces.
     "where_positive": _where_positive,
     "add_product": _add_product,
     "subtract_multiple": lambda y, x, a, out: partial(torch.sub, y, x, alpha=a, out=out),
@@ -130,7 +129,7 @@ WRITERS: dict[str, Writer] = {
 
 
 def fuse(first: Note, second: Note) -> Note | None:
-    """Add to a product, subtract a multiple, choose what is positive: in one pass over memory."""
+    """Return one note for two calls that PyTorch can do in one pass over memory, or None."""
     between = first.output
     args: tuple[Any, ...]
     match (first.name, *first.args), (second.name, *second.args):
@@ -154,7 +153,7 @@ def fuse(first: Note, second: Note) -> Note | None:
 
 
 def _product_fits(y: Any, x: Traced, W: Traced, second: Note) -> bool:
-    """Tell whether torch.addmm adds a product to y, without conversions, in memory of neither."""
+    """Tell whether torch.addmm can add the product to y: no conversions, in memory of neither."""
     return (
         all(isinstance(operand, Traced) and is_array(operand.value) for operand in (y, x, W))
         and y is not second.args[0 if second.name == "add" else 1]
@@ -165,7 +164,7 @@ def _product_fits(y: Any, x: Traced, W: Traced, second: Note) -> bool:
 
 
 def _multiple_fits(y: Any, a: Any, x: Any) -> bool:
-    """Tell whether torch.sub subtracts a number times x from y, in y's dtype."""
+    """Tell whether torch.sub can subtract a number times x from y, in y's dtype."""
     return (
         type(values(a)) in (int, float)
         and all(isinstance(operand, Traced) and is_array(operand.value) for operand in (y, x))
@@ -179,7 +178,7 @@ def _are_zero(*operands: Any) -> bool:
 
 
 def _chosen_fits(dout: Any, x: Traced, output: Traced) -> bool:
-    """Tell whether PyTorch's derivative of a rectifier is dout where x is positive, else 0."""
+    """Tell whether PyTorch's derivative of ReLU can compute dout where x is positive, else 0."""
     return (
         isinstance(dout, Traced)
         and dout.shape == x.shape == output.shape
@@ -200,7 +199,7 @@ class TorchBackend(Backend):
 
     @classmethod
     def default_device(cls) -> str:
-        """Return the device on which PyTorch makes tensors now."""
+        """Return PyTorch's default device."""
         return str(torch.get_default_device())
 
     @classmethod
@@ -214,31 +213,31 @@ class TorchBackend(Backend):
 
     @classmethod
     def find_device(cls, name: str) -> torch.device:
-        """Return PyTorch's own device, once a number has been there and back."""
+        """Return PyTorch's device object, after a test that it can store and return a number."""
         there = torch.zeros(1, device=name)
         there.item()
         return there.device
 
     @property
     def has_float64(self) -> bool:
-        """Apple's GPU alone has no float64."""
+        """False on Apple's GPU, true on all other devices."""
         return bool(self.native_device.type != "mps")
 
     def is_native(self, obj: object) -> bool:
-        """Tell whether obj is a tensor with memory for each element: no sparse one."""
+        """Tell whether obj is a dense tensor."""
         return isinstance(obj, torch.Tensor) and obj.layout is torch.strided
 
     def from_numpy(self, host: numpy.ndarray[Any, Any]) -> Array:
-        """Return the array as a tensor; on the CPU it shares memory, unless that is read-only."""
+        """Return the array as a tensor; on the CPU it shares the memory of a writable array."""
         copy = None if host.flags.writeable else True
         return torch.asarray(host, device=self.native_device, copy=copy)
 
     def row_major(self, x: Array) -> Array:
-        """Return a copy in row-major order, if x is not."""
+        """Return x in row-major order; a copy only if x is in another order."""
         return x.contiguous()
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:
-        """Return the tensor's values, without its history."""
+        """Return the tensor's values, without its autograd history."""
         try:
             values: numpy.ndarray[Any, Any] = x.numpy(force=True)
         except TypeError as error:
@@ -248,14 +247,14 @@ class TorchBackend(Backend):
         return values
 
     def synchronize(self) -> None:
-        """Wait for the accelerator; the CPU is never behind."""
+        """Wait for the accelerator; on the CPU there is nothing to wait for."""
         if self.native_device.type != "cpu":
             torch.accelerator.synchronize(self.native_device)
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Record no history for autograd: xbp computes its own gradients.
+        """Disable autograd, since xbp computes its own gradients.
 
-        Not ``inference_mode``: a tensor made in it cannot be updated in place outside it.
+        Not by ``inference_mode``: tensors made in it cannot be updated in place outside it.
         """
         no_grad: AbstractContextManager[Any] = torch.no_grad()
         return no_grad

@@ -1,4 +1,4 @@
-"""What a gradient check asks of a network, and how far rounding makes its loss uncertain."""
+"""The interface that a gradient check needs of a network, and bounds of its rounding errors."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self, TypeAlias
@@ -8,7 +8,7 @@ from xbp.namespace import Array, epsilon_of, kind_of, namespace_of, widest_float
 
 
 class Checkable(Protocol):
-    """What `gradient_check` asks of a network."""
+    """The methods and attributes that `gradient_check` needs of a network."""
 
     @property
     def params(self) -> Mapping[str, Array]: ...  # noqa: D102
@@ -28,7 +28,7 @@ Outcome: TypeAlias = tuple[Array, Mapping[str, Array]]
 def losses_by_parameter(
     network: Checkable, params: Mapping[str, Array], x: Array, t: Array
 ) -> dict[str, Callable[[Array], Array]]:
-    """Return for each parameter the loss as a function of it alone, the others staying as given."""
+    """Return for each parameter the loss as a function of it, with the others as given."""
     state = state_of(network)
 
     def loss(params: Mapping[str, Array], state: Any, x: Array, t: Array) -> Array:
@@ -44,35 +44,35 @@ def losses_by_parameter(
 
 
 def state_of(network: Checkable) -> dict[str, Array]:
-    """Return what a network carries from step to step: empty if it carries nothing."""
+    """Return the state that a network has beside its parameters, by key; empty if it has none."""
     return dict(getattr(network, "state", {}))
 
 
 def bound(network: Any, params: Mapping[str, Array], state: Mapping[str, Array]) -> Any:
-    """Return a network that computes with these arrays, and changes none of them."""
+    """Return a network bound to these parameters and this state; it changes none of the arrays."""
     return network.bound_to(params, state) if state else network.bound_to(params)
 
 
 def widened_samples(network: Any, x: Array) -> Array:
-    """Return samples to compute exactly with; integers, which may choose rows, stay as they are."""
+    """Return a copy of samples in the widest dtype; integers stay if the first layer takes them."""
     first = next(iter(getattr(network, "layers", {}).values()), None)
     takes_integers = first is not None and first.takes_integers
     return x if takes_integers and kind_of(x) == "integral" else widened_copy(x)
 
 
 def widened_copy(x: Array) -> Array:
-    """Return a copy to compute exactly with: in float64 where the device has it."""
+    """Return a copy in float64 if the device has it: see `widest_float`."""
     return namespace_of(x).astype(x, widest_float(x))
 
 
 def rounding_of_loss(outcome: Outcome, params: Mapping[str, Array], x: Array) -> float:
-    """Return how far a loss can be off by rounding."""
+    """Return a bound of the rounding error of a loss."""
     loss, gradient = outcome
     return unit_of_loss(params, x) * _magnitude_of_loss(abs(float(loss)), params, gradient)
 
 
 def unit_of_loss(params: Mapping[str, Array], x: Array) -> float:
-    """Return how far a number of size 1 in the loss can be off by rounding."""
+    """Return a bound of the rounding error of a number of size 1 in the loss."""
     longest = max(length for array in (x, *params.values()) for length in array.shape)
     return noise_of(epsilon_of(next(iter(params.values()))), longest, 1.0)
 
@@ -80,18 +80,18 @@ def unit_of_loss(params: Mapping[str, Array], x: Array) -> float:
 def _magnitude_of_loss(
     loss: float, params: Mapping[str, Array], gradient: Mapping[str, Array]
 ) -> float:
-    """Return the size of what is added up in the loss."""
+    """Return the size of the terms of the loss: the magnitude of `noise_of`."""
     sums = (_sum_of_sizes(finite(params[key]) * finite(gradient[key])) for key in params)
     return 1 + loss + sum(sums)
 
 
 def _sum_of_sizes(x: Array) -> float:
-    """Return the sum of sizes, but for what is not finite: that is wrong, and tells no size."""
+    """Return the sum of absolute values, leaving out what is not finite."""
     xp = namespace_of(x)
     return float(xp.sum(xp.abs(finite(x))))
 
 
 def finite(x: Array) -> Array:
-    """Return x with 0 in place of what is not finite."""
+    """Return x with 0 in place of NaN and infinity."""
     xp = namespace_of(x)
     return xp.where(xp.isfinite(x), x, 0.0)

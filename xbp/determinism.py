@@ -1,4 +1,4 @@
-"""Whether a network gives the same each time, but for rounding."""
+"""The test whether a network gives the same results each time, up to rounding."""
 
 from collections.abc import Mapping
 from math import prod
@@ -24,7 +24,7 @@ def not_deterministic(
     state = state_of(network)
     asked = bound(network, params, state)
     if hasattr(asked, "backpropagate"):
-        # One that was asked before is to give the same: no backward adds to what it has left.
+        # A second call on one network has to give the same: a backward must not add to gradients.
         asked.gradient(x, t)
         asked.state.replace(state)
         again = asked.backpropagate(x, t)
@@ -36,7 +36,7 @@ def not_deterministic(
         return f"{name}.forward" if name else "the loss"
     if key := _other_gradient(first[1], again[1], unit):
         return f"backward, for the gradient of {key},"
-    # What is compiled is to give what it gives each time.
+    # The compiled loss has to be that of the plain call.
     key, traced = next(iter(losses_by_parameter(network, params, x, t).items()))
     if abs(float(traced(params[key])) - float(first[0])) > noise:
         return "the loss, called and traced,"
@@ -56,7 +56,7 @@ def _other_gradient(
     """Return the key of the first gradient that differs from another by more than rounding."""
     for key, value in gradient.items():
         xp = namespace_of(value)
-        # Where a value is not finite there is no difference to take.
+        # NaN and infinities have no difference: they are compared by their places.
         once, again = finite(value), finite(other[key])
         is_same = bool(xp.all(xp.isfinite(value) == xp.isfinite(other[key])))
         if not is_same or _largest(once - again) > unit * _largest(once):
@@ -65,7 +65,7 @@ def _other_gradient(
 
 
 def _is_built_in(network: Any) -> bool:
-    """Tell whether a network and its layers are xbp's own, whose traces have been proven."""
+    """Tell whether a network and its layers are xbp's own, whose traces xbp's tests check."""
     parts = [network, *network.all_layers.values()]
     return all(type(part).__module__.startswith("xbp.") for part in parts)
 

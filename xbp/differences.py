@@ -1,4 +1,4 @@
-"""Derivatives from values alone: central differences, and how far each of them can be off."""
+"""Numerical derivatives by central differences, with a bound of the error of each."""
 
 import warnings
 from collections.abc import Callable
@@ -21,86 +21,86 @@ from xbp.namespace import (
 )
 from xbp.settings import is_finite_number
 
-# How many roundings an elementary function or a handful of operations amount to; a sum adds one for
-# each of its terms.
+# The roundings of an elementary function or of a few operations. A sum adds one for each term.
 ROUNDINGS = 8
 
-# From one step to the next smaller one, and how often: by then a first step of 0.01 changes no
-# number of size 1 any more.
+# The factor from one step to the next finer one, and the number of steps: after so many, a first
+# step of 0.01 no longer changes a number of size 1.
 REFINEMENT = 8
 FINEST = 16
 
-# How many coarser steps are asked for a staircase.
+# How many step lengths, from the first step up, `is_staircase` tries.
 COARSEST = 5
 
-# Further off, a layer may be flat at another height for good reasons: no unit is as it was.
+# The longest of them, unless the first is longer: further away a correct layer may be flat at
+# another height, with other units active.
 _FARTHEST = 0.5
 
-# Where, in parts of a step.
+# Where `is_staircase` evaluates the function, as fractions of a step.
 _PLACES = (0.0, 0.83, -0.71, 0.47, -0.39)
 
-# How many finer steps have to bear a quotient out before it tells against a claim.
+# How many finer steps have to confirm a quotient before it counts against a claim.
 DOUBTS = 3
 
-# A step so fine that the error allows for more than this part of the slopes around proves little:
-# it may have been refined for nothing but to stay on one side of a kink.
+# If the error is a larger part of the steepest slope, a quotient that agrees proves little: the
+# step may have been refined just until it stayed on one side of a kink.
 RESOLUTION = 1e-3
 
 
 # Of float64: twice the machine epsilon.
 _SMALLEST_STEP = 2.0**-51
 
-# A longer one leaves float32, or what a loss is defined for.
+# A longer step may overflow in float32, or leave the domain of the loss.
 _LARGEST_STEP = 1e3
 
-# The kinds of numbers that can be told from one another by their size.
+# The kinds of dtypes that hold real numbers.
 _REAL = ("bool", "integral", "real floating")
 
-# How many bytes are taken, about, to move many elements at once, unless somebody says otherwise.
+# The default for how many bytes, roughly, may be used to move many elements at once.
 MEMORY = 2.0**26
 
 
 def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
     """Return the gradient of f at x by central differences, ``(f(x + h) - f(x - h)) / 2h``.
 
-    It evaluates f twice for each element of x, and once more to see whether it gives the same.
+    It evaluates f twice for each element of x, and again to see whether it is random or constant.
 
     Parameters
     ----------
     f
-        Function of an array like x, whose result is a number or a 0-d array.
+        Function of an array like x that returns a number or a 0-d array.
     x
-        Array of any shape. An array of float64 that can be written to is varied in place, and
-        restored bit by bit, so that f may also read it by reference, as the chapter's does. Of any
-        other, f is given a varied copy: in float64 wherever the device has it. If f never reacts
-        to that, x itself is varied, where it can be.
+        Array of any shape. If it is writable and in float64, or the device has no float64, it is
+        changed in place and restored bit for bit, so that f may read it by reference, as the book's
+        function does. Otherwise f gets a changed copy, in float64 if the device has it. If f does
+        not react to that, x itself is changed, if it is writable.
     h
-        The step. Where the device has no float64, it is widened to the cube root of the machine
-        epsilon, below which the quotient drowns in rounding. It is widened for large elements, too:
-        to a share of them, the machine epsilon to the power of 2/3.
+        The step. Without float64 on the device, it is at least the cube root of the machine
+        epsilon, since rounding spoils the quotient of a shorter step. For an element x_i it is at
+        least the machine epsilon to the power of 2/3, times abs(x_i).
 
     Returns
     -------
     Array
-        Of the shape of x, on its device, in the precision that was computed in.
+        Of the shape of x, on its device, in the dtype of the computation.
 
     Raises
     ------
     DTypeError
-        If x is not an array, or holds complex numbers, or f returns no number.
+        If x is not an array of numbers, or is complex, or f does not return a number.
     SettingError
-        If f is no function, or h is not positive.
+        If f cannot be called, or h is not a number from 2**-51 to 1000.
 
     Warns
     -----
     RuntimeWarning
-        If f gives the same number each time: it may read another array than the one that it is
-        given. And if it reads x itself, which is then varied in its own precision; or if f is
-        random, so that two equal calls differ.
+        If f returns the same number each time, since it may read another array than its argument;
+        if f reads x itself, which is then changed in its own precision; or if f is random, so that
+        two equal calls differ.
 
     Notes
     -----
-    Chapter 4 of the book; the step of the default is its choice.
+    Chapter 4 of the book, which also uses the default step.
     """
     require_step(h)
     if not callable(f):
@@ -143,9 +143,9 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
 def differences(
     f: Callable[[Array], Any], x: Array, h: float, dtype: DType | None = None
 ) -> tuple[Array, "Probe"]:
-    """Return the gradient as `numerical_gradient`, and what f was asked by.
+    """Return the gradient as `numerical_gradient` does, and the `Probe` that evaluated f.
 
-    It is computed in the dtype; None is the widest.
+    It is computed in the given dtype; None takes the widest floating-point dtype.
     """
     xp, probe = namespace_of(x), Probe(f, x, dtype)
     step, count = step_for(probe.x, h), prod(x.shape)
@@ -178,18 +178,18 @@ class Probe:
         self._varies = False
 
     def along(self, i: int) -> Callable[[float], float]:
-        """Return f as a function of the step that the i-th element is moved by."""
+        """Return f as a function of a step that is added to the i-th element."""
         return lambda step: self._noted(i, step, self._at(i, step))
 
     def reacts(self) -> bool:
-        """Tell whether f gave different numbers; of no element at all, it does."""
+        """Tell whether f gave different numbers; True if x has no elements."""
         if self._varies or self._first is None:
             return True
-        # An even function does not tell forth from back.
+        # An even function gives the same for both signs of a step, but another number at x.
         return _as_number(self.f(self.x)) != self._first[2]
 
     def unequal(self) -> tuple[float, float] | None:
-        """Return what two equal calls of f gave, if that differs by more than rounding."""
+        """Return the results of two equal calls of f if they differ by more than rounding."""
         if self._first is None:
             return None
         i, step, once = self._first
@@ -198,13 +198,13 @@ class Probe:
         return None if is_same or (isnan(once) and isnan(again)) else (once, again)
 
     def slope(self, i: int, h: float) -> float:
-        """Return the quotient for the i-th element, by a step that moves it however large it is.
+        """Return the quotient for the i-th element, with a longer step if the element is large.
 
-        It is divided by what the element was moved by: x + h is rounded.
+        The divisor is the distance between the two points as they are rounded, not ``2h``.
         """
         element = self.x[unravel(i, self.x.shape)] * 1
         f = self.along(i)
-        if not isfinite(float(element)):  # as of a class that cannot be: no step moves it
+        if not isfinite(float(element)):  # as an impossible class's score: no step changes it
             return _quotient(f, h)
         step = max(h, share_of_step(self.x) * abs(float(element)))
         return (f(step) - f(-step)) / float((element + step) - (element - step))
@@ -230,7 +230,7 @@ class Probe:
 
 def _as_number(result: Any) -> float:
     if isinstance(result, float):
-        return float(result)  # NumPy's is one, too
+        return float(result)  # numpy.float64 is a float, too
     wanted = "numerical_gradient: the function is to return a number or a 0-d array, not"
     if isinstance(result, str | bytes | bytearray):
         raise DTypeError(f"{wanted} text: {result!r}")
@@ -243,12 +243,12 @@ def _as_number(result: Any) -> float:
 
 
 def _detached(x: Any) -> Any:
-    """Return x without the history that PyTorch keeps for its own derivatives."""
+    """Return a PyTorch tensor without its autograd history, and any other x as it is."""
     return x.detach() if hasattr(x, "detach") else x
 
 
 def moved(x: Array, i: int, step: float) -> Array:
-    """Return a copy of x whose i-th element, counted along the last axis first, is moved."""
+    """Return a copy of x with a step added to the i-th element, in row-major order."""
     xp = namespace_of(x)
     positions = xp.arange(prod(x.shape), device=device_of(x))
     return xp.where(xp.reshape(positions == i, x.shape), x + step, x)
@@ -265,14 +265,14 @@ def require_step(h: float) -> None:
 
 
 def step_for(x: Array, h: float) -> float:
-    """Return the step to take in the dtype of x: in float32 a small one drowns in rounding."""
+    """Return the step for the dtype of x: longer than h where rounding would spoil the quotient."""
     if dtype_name(x.dtype) == "float64":
         return h
     return max(h, cbrt(epsilon_of(x)))
 
 
 def share_of_step(x: Array) -> float:
-    """Return which share of a number the step is at least: a smaller one drowns in its rounding."""
+    """Return the shortest step for an element, divided by its size: epsilon to the power 2/3."""
     return float(cbrt(epsilon_of(x)) ** 2)
 
 
@@ -285,8 +285,8 @@ def longest_step(x: Array, h: float) -> float:
 
 
 def _can_be_written(x: Array) -> bool:
-    """Tell whether each element can be changed alone; those of an expanded tensor share memory."""
-    # In place, a change would become part of its history.
+    """Tell whether each element can be changed by itself, unlike those of an expanded tensor."""
+    # Autograd would record a change in place.
     return not getattr(x, "requires_grad", False) and _keeps_what_is_written(x)
 
 
@@ -300,12 +300,12 @@ def _keeps_what_is_written(x: Array) -> bool:
             return bool(xp.all(x == numbers))
         finally:
             x[...] = before
-    except Exception:  # each library refuses with an error of its own
+    except Exception:  # each library raises an error of its own
         return False
 
 
 def unravel(i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the index of the i-th element, counted along the last axis first."""
+    """Return the index of the i-th element in row-major order."""
     index = []
     for length in reversed(shape):
         i, rest = divmod(i, length)
@@ -318,19 +318,20 @@ def unravel(i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A derivative that somebody claims, beside the difference quotient.
+    """A claimed derivative and its difference quotient.
 
     Attributes
     ----------
     claimed, numerical : float
+        The derivative under test, and the difference quotient.
     error : float
-        How far the quotient can be off, by rounding and truncation.
+        A bound of the quotient's error, by rounding and truncation.
     kink : bool
         Whether there is no derivative: the slopes to the left and to the right differ.
     certain : bool
-        Whether a claim differs from the slopes on either side by more than they differ.
+        Whether the claim is wrong even if there is a kink within the step.
     contradicted : bool
-        Whether the claim differs at this very point, but not a step aside.
+        Whether the claim is wrong at this very point, but right a step aside.
     """
 
     claimed: float
@@ -342,21 +343,21 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """How far the two are apart."""
+        """The absolute difference of claim and quotient."""
         return abs(self.claimed - self.numerical)
 
     @property
     def size(self) -> float:
-        """The larger of the two."""
+        """The larger absolute value of claim and quotient."""
         return max(abs(self.claimed), abs(self.numerical))
 
     @property
     def right(self) -> bool:
-        """Whether the two agree within the error."""
+        """Whether claim and quotient agree within the error."""
         return self.difference <= self.error
 
     def agrees_with(self, other: "Comparison") -> bool:
-        """Tell whether two quotients agree within their errors."""
+        """Tell whether the quotients of two comparisons agree within their errors."""
         return abs(self.numerical - other.numerical) <= self.error + other.error
 
 
@@ -374,32 +375,32 @@ def compare(
     h
         The first step. It is refined until the quotient has converged.
     noise
-        How far f(0) can be off by rounding: see `noise_of`.
+        A bound of the rounding error of f(0): see `noise_of`.
     unit
-        How far a number of size 1 can be: a step adds ``h`` times the slope to what is rounded.
+        The same for a number of size 1; over a step, f changes by ``h`` times the slope.
 
     Notes
     -----
-    Rounding puts the quotient off by at most ``noise / h + unit * slope``, and truncation by
-    :math:`T(h) = h^2 f'''/6`. Two quotients of steps 8h and h differ by :math:`63\,T(h)`, so once
-    they agree within twice the rounding, what is left of the truncation is smaller than the
-    rounding, and the two together than twice the rounding. No other tolerance is used: a step that
-    reaches over a kink is refined until it stays on one side. Where f is flat as far as the finer
-    steps reach, but rises from one to the other end of a coarser one, it is a staircase, as of
-    numbers that are rounded on the way: it has no derivative either.
+    The quotient's rounding error is at most ``noise / h + unit * slope``, its truncation error is
+    :math:`T(h) = h^2 f'''/6`. Quotients with steps 8h and h differ by :math:`63\,T(h)`. So once
+    they agree within twice the rounding error, the truncation error is smaller than the rounding
+    error, and both together are smaller than twice the rounding error. There is no other tolerance.
+    A step that reaches over a kink is refined until it stays on one side. If f is constant over the
+    finer steps, but not over a coarser one, it is a staircase, as when intermediate results are
+    rounded to few digits: it has no derivative either.
     """
     f = cache(f)
     has_kink = partial(_has_kink, f, h, noise, unit)
     if not isfinite(claimed):
         coarse, fine = _quotient(f, h), _quotient(f, h / REFINEMENT)
-        # As of a square root at 0, whose slope is infinite.
+        # The slope may be infinite, as that of a square root at 0.
         is_steep = not abs(coarse - fine) <= max(abs(fine), 2 * REFINEMENT * noise / h) / 2
         return Comparison(claimed, coarse, error=0.0, kink=is_steep or has_kink())
     first, coarse, steepest, rises = h, inf, abs(claimed), False
-    settled: Comparison | None = None
+    candidate: Comparison | None = None
     for refinement in range(FINEST):
         slope = _quotient(f, h)
-        if not isfinite(slope):  # the step leaves what f is defined for
+        if not isfinite(slope):  # the step leaves the domain of f
             found = Comparison(claimed, slope, error=0.0)
             h /= REFINEMENT
             continue
@@ -407,32 +408,32 @@ def compare(
         found = Comparison(claimed, slope, error=2 * rounding)
         steepest = max(steepest, abs(slope))
         rises = rises or abs(slope) > found.error
-        if settled is not None:
-            # The error tells how many steps have passed: each makes it larger, by REFINEMENT soon.
-            if found.error > min(settled.difference, settled.error * REFINEMENT**DOUBTS):
+        if candidate is not None:
+            # With each finer step the error grows, soon by a factor of REFINEMENT: it counts them.
+            if found.error > min(candidate.difference, candidate.error * REFINEMENT**DOUBTS):
                 break
-            if not found.agrees_with(settled):
-                # Two steps that both reached over what is finer than they are.
-                settled = None
-        if settled is None:
+            if not found.agrees_with(candidate):
+                # The two steps that agreed were both too long for the details of f.
+                candidate = None
+        if candidate is None:
             if found.right:
                 is_sharp = refinement == 0 or found.error <= RESOLUTION * steepest
                 if rises and slope == 0 and is_staircase(f, first, noise):
                     return replace(found, kink=True)
                 return found if is_sharp else replace(found, kink=has_kink())
             if abs(coarse - found.numerical) <= found.error:
-                settled = found
+                candidate = found
         coarse = found.numerical
         h /= REFINEMENT
-    found = settled or found
+    found = candidate or found
     is_stair = (rises and found.numerical == 0) or is_staircase(f, first, noise)
-    is_edge = not isfinite(found.numerical)  # of where there is a loss
+    is_edge = not isfinite(found.numerical)  # of the domain of f
     certain = all(excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))
     return replace(found, kink=is_stair or is_edge or has_kink(), certain=certain)
 
 
 def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
-    """Return how far a value can be off by rounding.
+    """Return a bound of the rounding error of a value.
 
     Parameters
     ----------
@@ -441,9 +442,9 @@ def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
     longest_sum
         The number of terms of the longest sum in the computation.
     magnitude
-        The size of what is added up: the value itself, each input times the derivative with
-        respect to it (an input that is off by one rounding puts the value off by as much), and 1
-        for the exponentials and logarithms on the way.
+        The sum of the absolute values of: the value itself; each input times the derivative with
+        respect to it, since a rounding error of the input changes the value in proportion to that;
+        and 1 for exponentials and logarithms in between.
 
     Notes
     -----
@@ -454,10 +455,10 @@ def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
 
 
 def is_staircase(f: Callable[[float], float], h: float, noise: float) -> bool:
-    """Tell whether f is flat around almost each of some places, yet not at one height.
+    """Tell whether f is constant around all of a few places, or all but one, yet differs there.
 
-    Flat is what rises less between two places beside each other than rounding would hide, if it
-    rose evenly. So are numbers that are rounded, or computed in a lower precision, on the way.
+    Constant means over a distance in which f would change by ``noise`` if it rose evenly. Functions
+    whose intermediate results are rounded, or in a lower precision, are such staircases.
     """
     for length in (h * REFINEMENT**coarser for coarser in range(COARSEST)):
         if length > max(h, _FARTHEST):
@@ -482,7 +483,7 @@ def is_staircase(f: Callable[[float], float], h: float, noise: float) -> bool:
 def excludes(
     claimed: float, f: Callable[[float], float], h: float, noise: float, unit: float
 ) -> bool:
-    """Tell whether a claim is further from a quotient than a kink within the step explains."""
+    """Tell whether a claim differs from the quotient by more than a kink within the step allows."""
     slope = _quotient(f, h)
     gap = abs(f(h) - 2 * f(0.0) + f(-h)) / h
     return abs(claimed - slope) > gap + 4 * (noise / h + unit * max(abs(claimed), abs(slope)))
@@ -490,8 +491,8 @@ def excludes(
 
 def _has_kink(f: Callable[[float], float], h: float, noise: float, unit: float) -> bool:
     """Tell whether the slopes to the left and to the right differ, however small the step."""
-    # Curvature, too, parts the slopes, but in proportion to the step. What counts is whether they
-    # still come closer when their gap is about to drown in rounding.
+    # Curvature makes the slopes differ, too, but in proportion to the step. It is a kink if the gap
+    # no longer shrinks at the finest steps at which it is larger than the rounding error.
     gaps: list[float] = []
     for refinement in range(-2, FINEST):
         step = h / REFINEMENT**refinement

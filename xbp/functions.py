@@ -1,7 +1,7 @@
 """Pure functions of arrays: activations, losses, one-hot labels.
 
-All are safe at the extremes: scores and activations of ±1e4 and probabilities of exactly 0 give
-finite results without a warning.
+All are safe for extreme arguments: scores and activations of ±1e4 and probabilities of exactly 0
+give finite results without a warning.
 """
 
 from math import nan, prod
@@ -43,8 +43,8 @@ def sigmoid(x: Array) -> Array:
     xp = namespace_of(x, where="sigmoid")
     require_floating(x, "sigmoid")
     positive = x >= 0
-    # The exponential of a negative number cannot overflow. Not of -abs(x): what differentiates this
-    # code by itself, jax.grad, would take the slope of abs at 0 for 0.
+    # The exponential of a negative number cannot overflow. Not -abs(x), since automatic
+    # differentiation of this code, as by jax.grad, would take its slope at 0 to be 0.
     e = xp.exp(xp.where(positive, -x, x))
     return xp.where(positive, 1.0, e) / (1.0 + e)
 
@@ -86,9 +86,9 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
 
 
 def exponentials(x: Array, axis: int, where: str) -> tuple[Array, Array, Array]:
-    """Return scores less their largest, the exponentials of these, and their sum along an axis.
+    """Return scores minus their maximum, the exponentials of these, and the sum along an axis.
 
-    The shift changes nothing in a softmax but the overflow.
+    The shift prevents overflow and does not change a softmax.
     """
     xp = namespace_of(x, where=where)
     axis = _axis_of_classes(x, axis, where)
@@ -117,8 +117,8 @@ def cross_entropy_error(y: Array, t: Array) -> Array:
     ------
     DTypeError
         If y does not hold floating-point numbers, or labels are not integers.
-    ShapeError
-        If t does not fit y, or the batch is empty.
+    ShapeError, MixedBackendError
+        If the shape, library or device of t does not fit y, or the batch is empty.
     """
     t = as_one_hot(t, y, where="cross_entropy_error")
     xp = namespace_of(y)
@@ -145,8 +145,8 @@ def sum_squared_error(y: Array, t: Array) -> Array:
     ------
     DTypeError
         If y does not hold floating-point numbers.
-    ShapeError
-        If t does not fit y, or the batch is empty.
+    ShapeError, MixedBackendError
+        If the shape, library or device of t does not fit y, or the batch is empty.
     """
     t = as_targets(t, y, where="sum_squared_error")
     xp = namespace_of(y)
@@ -160,8 +160,8 @@ def one_hot(labels: Array, class_count: int, like: Array) -> Array:
     Parameters
     ----------
     labels
-        Integers of any shape. One outside ``0 ... class_count - 1`` gives a row of NaN, which
-        nothing computed from it can hide: to raise an error would be to wait for the device.
+        Integers of any shape. One outside ``0 ... class_count - 1`` becomes a row of NaN, so that
+        a loss computed from it is NaN: raising an error would mean waiting for the device.
     class_count
         The number of classes.
     like
@@ -175,9 +175,9 @@ def one_hot(labels: Array, class_count: int, like: Array) -> Array:
     Raises
     ------
     DTypeError, MixedBackendError
-        If labels are no integers, or like is no array of the same library and device.
+        If labels are not integers, or like is not an array of the same library and device.
     SettingError
-        If class_count is no positive integer.
+        If class_count is not a positive integer.
     """
     xp = namespace_of(labels, like, where="one_hot")
     if kind_of(labels) != "integral":
@@ -226,9 +226,9 @@ def _checked_labels(t: Array, y: Array, where: str) -> Array:
 
 
 def label_as_array(label: Integral, like: Array) -> Array:
-    """Return a label, the number of a class, as an array beside another.
+    """Return a label as a 0-d integer array on the device of another array.
 
-    Beyond the largest label there is none, and a number need not fit in the library's integers.
+    A label that may not fit into the library's integers is clipped: no class has such a number.
     """
     number = max(-_LARGEST_LABEL, min(int(label), _LARGEST_LABEL))
     return namespace_of(like).asarray(number, device=device_of(like))
@@ -259,7 +259,7 @@ def batch_size_of(y: Array) -> int:
 
 
 def _axis_of_classes(x: Array, axis: int, where: str) -> int:
-    """Return the axis as an int, once x is seen to have scores along it."""
+    """Return the axis as an int; raise an error unless x has scores along it."""
     require_floating(x, where)
     if not is_integer(axis) or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
         raise ShapeError(f"{where}: shape {tuple(x.shape)} has no element along axis {axis!r}")

@@ -1,4 +1,4 @@
-"""What a gradient check has found, in figures and in words."""
+"""The results of a gradient check, as numbers and as text."""
 
 from dataclasses import dataclass
 
@@ -12,28 +12,28 @@ class ParameterCheck:
     size : int
         Number of elements of the parameter.
     checked : int
-        Number of elements that were to be compared.
+        Number of elements that were chosen for comparison.
     kinks : int
-        Of these, those that were compared a small random step aside, and are right there: at the
-        kink of a ReLU the loss has no derivative, or backpropagation does not give it.
+        Number of elements that were compared, and are right, a small random step aside: at the kink
+        of a ReLU the loss has no derivative, or backpropagation does not give it.
     mean_absolute_difference : float
-        Over the elements; NaN if no element has a difference quotient.
+        Mean over the elements; NaN if no element has a difference quotient.
     largest_relative_error : float
-        Difference over the larger of the two, or over the smallest gradient that a difference
-        quotient can resolve; NaN if there is none.
+        Difference divided by the larger of the two values, or by the smallest gradient that a
+        difference quotient can resolve; NaN if no element has a quotient.
     worst : tuple of int or None
-        Index of the element where that is; None if there is none.
+        Index of the element with that error; None if there is none.
     backpropagation, numerical : float or None
-        The two values there.
+        The two values of that element.
     wrong : int
-        Number of elements whose difference neither rounding nor a kink explains.
+        Number of elements whose difference is not explained by rounding or a kink.
     set_aside : int
-        Number of elements that were not compared: beside them, too, the loss has no derivative, or
-        the quotient is too rough to tell a right gradient from a wrong one.
+        Number of elements that were not compared: the loss has no derivative a step aside either,
+        or the quotient is too inexact to tell a right gradient from a wrong one.
     contradicted : int
         Number of elements where backpropagation is wrong at this very point, but right a step
-        aside: as of relu(x) - relu(-x) at 0, whose kinks cancel, or of a backward that divides by
-        what is 0.
+        aside: as for relu(x) - relu(-x) at 0, where two kinks cancel, or for a backward that
+        divides by 0.
     """
 
     size: int
@@ -50,14 +50,14 @@ class ParameterCheck:
 
     @property
     def compared(self) -> int:
-        """How many elements were compared."""
+        """Number of elements that were compared."""
         return self.checked - self.set_aside
 
     @property
     def verdict(self) -> str:
         """``"wrong"``, ``"inconclusive"`` or ``"ok"``.
 
-        Inconclusive is what is contradicted anywhere, or of which most elements were set aside.
+        Inconclusive if any element is contradicted, or at least half of them were set aside.
         """
         if self.wrong:
             return "wrong"
@@ -98,18 +98,19 @@ class ParameterCheck:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What `gradient_check` found.
+    """The result of `gradient_check`.
 
     Attributes
     ----------
     parameters : dict of str to ParameterCheck
+        The checks by the parameters' keys.
     dtype : str
-        The precision that both gradients were computed in.
+        The dtype that both gradients were computed in.
     step : float
-        The step of the central differences that was asked for.
+        The argument ``h`` of `gradient_check`.
     not_deterministic : str
-        What differs between two equal calls, ``"Dropout1.forward"``; empty if nothing does. If
-        something does, there is nothing to compare.
+        What differs between two equal calls, such as ``"Dropout1.forward"``; empty if nothing
+        does. If something does, nothing was compared.
     """
 
     parameters: dict[str, ParameterCheck]
@@ -119,7 +120,7 @@ class GradientReport:
 
     @property
     def verdict(self) -> str:
-        """``"not deterministic"``, ``"wrong"``, ``"inconclusive"`` or ``"ok"``: the gravest."""
+        """``"not deterministic"``, ``"wrong"``, ``"inconclusive"`` or ``"ok"``: the worst."""
         if self.not_deterministic:
             return "not deterministic"
         verdicts = {check.verdict for check in self.parameters.values()}

@@ -44,13 +44,13 @@ from xbp.namespace import (
 )
 from xbp.settings import positive_integer, positive_number, seed_integer
 
-# How far each element is moved to leave a kink, in steps of the difference quotient.
+# How far each element is moved away from a kink, in steps of the difference quotient.
 JITTER = 100
 
-# How many elements of a parameter whose gradient is 0 are moved further, to see it rise.
+# How many elements of a parameter whose gradient is 0 are tested for a staircase.
 FLAT = 3
 
-# A quotient whose error is a larger part of the largest gradient of its parameter tells nothing.
+# A quotient with a larger error, relative to its parameter's largest gradient, decides nothing.
 RESOLVED = 0.1
 
 
@@ -67,40 +67,41 @@ def gradient_check(
 ) -> GradientReport:
     """Compare a network's backpropagation with central differences.
 
-    The report says ok only of what was compared: a loss that is rounded, or computed in a lower
-    precision, has no difference quotient to compare with, and one that differs from call to call
-    has none either; what differs seldom may agree by chance. Where the device has no float64,
-    rounding hides what is far smaller than the largest gradient of the network: small ones are held
-    against that.
+    Both gradients are computed in float64 if the device has it. The network is not changed.
 
-    Either element by element, or, for a large network, along a few random directions: a wrong
-    element shows in almost every direction, but is not located; where there is no float64, its
-    share of a large parameter is below the rounding, and shows in none. Both gradients are computed
-    in float64 wherever the device has it; the network itself is not changed.
+    The comparison is element by element or, for a large network, along a few random directions. A
+    wrong element shows in almost every direction, but is not located. Without float64, a wrong
+    element of a large parameter may be below the rounding error in all directions.
+
+    The verdict is ok only if most elements could be compared. There is no difference quotient if
+    the loss is rounded, computed in a lower precision, or different from call to call; a loss that
+    rarely differs may pass by chance. Without float64, gradients far smaller than the network's
+    largest one are below the rounding error: they are judged relative to the largest.
 
     Parameters
     ----------
     network
-        A `Network`, or whatever offers the same methods.
+        A `Network`, or an object with the methods and attributes of `xbp.checkable.Checkable`.
     x, t
         A sample or a small batch, and its targets.
     h
-        The step, as in `numerical_gradient`; a longer one where rounding is coarse, and shorter
-        ones beside a kink.
+        The step, as in `numerical_gradient`; longer where rounding errors are large, and shorter
+        beside a kink.
     elements
         How many elements of each parameter to compare, chosen at random; None compares all.
     directions
-        Along how many random directions to move each parameter as a whole instead. The report
-        counts directions then, not elements.
+        How many random directions of each parameter to compare instead. The report then counts
+        directions, not elements.
     seed
-        Of that choice.
+        The seed of that choice, an integer.
     memory
-        How many bytes may be taken, about, to move many elements at once.
+        How many bytes, roughly, may be used to move many elements at once.
 
     Raises
     ------
     SettingError
-        If h, elements or directions is not positive, or both of the latter are given.
+        If network is not a network or has no parameters, another argument is invalid, or both
+        elements and directions are given.
     ShapeError, DTypeError, MixedBackendError
         If x or t does not fit the network.
     DataError
@@ -145,8 +146,8 @@ def gradient_check(
             for key, found in here.items()
         }
         if any(aside.values()):
-            # Where a ReLU stands on its kink, backpropagation need not be the derivative, even
-            # where there is one, as of relu(x) - relu(-x) at 0. A step aside it must.
+            # On the kink of a ReLU, backpropagation need not give the derivative, even if there is
+            # one, as of relu(x) - relu(-x) at 0. A step aside it has to.
             there: Found = {key: {} for key in here}
             what = _what_changes(network, params, x, t, first, here, h, lines)
             if not what and (beside := step_aside(network, params, x, t, h, chance)):
@@ -158,8 +159,8 @@ def gradient_check(
                 here[key] |= {i: of_two(here[key][i], there[key].get(i)) for i in numbers}
     sizes = {key: _largest_size(found) for key, found in here.items()}
     largest = max(sizes.values())
-    # Backpropagation rounds, too: what is smaller beside the others is 0, for all that is known. In
-    # float32 the bounds of rounding are too coarse to tell one parameter from the others.
+    # Backpropagation has rounding errors, too: a gradient this small may as well be 0. In float32
+    # the bounds of the rounding error are too coarse to judge each parameter by itself.
     negligible = unit_of_loss(params, x) * largest if dtype == "float64" else largest
     checks = {
         key: _summary(
@@ -175,7 +176,7 @@ def gradient_check(
     return GradientReport(checks, dtype, h)
 
 
-# The comparison of each element, or direction, of each parameter.
+# By parameter and number: the comparison of each element, or direction.
 Found: TypeAlias = dict[str, dict[int, Comparison]]
 
 
@@ -214,10 +215,10 @@ def _what_changes(
     h: float,
     lines: Callable[..., Lines],
 ) -> str | None:
-    """Return what differs when all is asked again that tells against backpropagation, or None.
+    """Return what differs when the comparisons that failed are repeated; None if nothing does.
 
-    Two equal calls of what is seldom random may agree by chance. So nothing is called wrong before
-    it was asked once more.
+    Two equal calls of a function that is rarely random may agree by chance. So a gradient is called
+    wrong only after a second comparison.
     """
     against = {
         key: [i for i, c in some.items() if not (c.right or c.kink) and isfinite(c.claimed)]
@@ -237,14 +238,14 @@ def _what_changes(
 
 
 def of_two(here: Comparison, beside: Comparison | None) -> Comparison:
-    """Return what counts of a comparison that was not right: the one a step aside, or None."""
+    """Return the comparison that counts: that here, which failed, or that a step aside, if any."""
     if isfinite(here.claimed) and here.kink:
         return beside or here
     if beside and not (beside.right or beside.kink):
         return beside
     if not isfinite(here.claimed):
         return replace(here, kink=False, contradicted=here.kink)
-    # Nothing but kinks that cancel excuses a claim that is right beside it only.
+    # A claim that is wrong here and right aside may be due to kinks that cancel here.
     return replace(here, contradicted=True) if here.certain else beside or here
 
 
@@ -278,7 +279,7 @@ def _compare(
     comparisons = {}
     for key, parameter in params.items():
         line = lines(network.bound_to(params), x, t, key, losses[key], gradient[key])
-        # Where rounding is coarse, a longer step loses less to it than it gains in truncation.
+        # If rounding errors are large, a longer step reduces them by more than it adds truncation.
         step = max(step_for(parameter, h), cbrt(unit))
         steps = {i: max(step, line.least_step(i)) for i in chosen[key]}
         for length in set(steps.values()):
@@ -286,7 +287,7 @@ def _compare(
         found = {
             i: compare(line.claimed(i), line.along(i), steps[i], noise, unit) for i in chosen[key]
         }
-        # A backward that is 0 agrees with what is flat, but a staircase is flat only so far.
+        # A gradient of 0 agrees with a constant loss, but also with a single stair of a staircase.
         flat = [i for i, c in found.items() if c.claimed == 0 == c.numerical and not c.kink]
         if len(flat) > len(found) / 2 and any(
             is_staircase(line.along(i), steps[i], noise) for i in flat[:FLAT]
@@ -304,10 +305,10 @@ def step_aside(
     h: float,
     chance: random.Random,
 ) -> tuple[dict[str, Array], Outcome] | None:
-    """Return parameters a random step aside, and the outcome there; None if there is no loss."""
+    """Return parameters a random step aside, and the outcome; None if no loss there is finite."""
     makes: list[Callable[[Array], Array]] = [
         partial(jittered, h=h, chance=chance),
-        # The logarithm of x or of 1 - x, say, has no value that far.
+        # Shorter ones, for functions such as log(x) and log(1 - x), whose domain may end nearby.
         *(partial(jittered_little, h=h, share=1 / n, chance=chance) for n in (2, 16, 128)),
     ]
     for make in makes:
@@ -319,19 +320,22 @@ def step_aside(
 
 
 def jittered(x: Array, h: float, chance: random.Random) -> Array:
-    """Return x with every element moved by a little, yet by many steps."""
-    return x + JITTER * step_for(x, h) * _drawn(x, 1.0, chance)
+    """Return x with a random number of at most `JITTER` steps added to each element."""
+    return x + JITTER * step_for(x, h) * _random_like(x, 1.0, chance)
 
 
 def jittered_little(x: Array, h: float, share: float, chance: random.Random) -> Array:
-    """Return x with every element moved by a share of it, or of many steps; no sign changes."""
+    """Return x with random moves: a share of the element, or of many steps if it is 0 or large.
+
+    Since the share is less than 1, no sign changes.
+    """
     xp = namespace_of(x)
     size, largest = xp.abs(x), 2 * JITTER * step_for(x, h)
-    moves = _drawn(x, share, chance)
+    moves = _random_like(x, share, chance)
     return x + moves * xp.where((size == 0) | (size > largest), largest, size)
 
 
-def _drawn(x: Array, largest: float, chance: random.Random) -> Array:
+def _random_like(x: Array, largest: float, chance: random.Random) -> Array:
     xp = namespace_of(x)
     drawn = [chance.uniform(-largest, largest) for _ in range(prod(x.shape))]
     return xp.reshape(cast_like(xp.asarray(drawn, device=device_of(x)), like=x), x.shape)
@@ -352,7 +356,7 @@ def _summary(
     negligible: float,
 ) -> ParameterCheck:
     smooth = {i: comparison for i, comparison in found.items() if not comparison.kink}
-    # Below this part of its error, which shrinks with the dtype, a quotient resolves no gradient.
+    # A gradient below the error divided by this is too small for a quotient to resolve.
     resolution = cbrt(epsilon_of(parameter))
     relative = {i: _relative_error(comparison, resolution) for i, comparison in smooth.items()}
     worst = max(relative, key=lambda i: relative[i], default=None)
@@ -377,8 +381,8 @@ def _summary(
 def is_resolved(found: Comparison, resolved: float, negligible: float) -> bool:
     """Tell whether a quotient is exact enough to tell a right gradient from a wrong one.
 
-    Where nothing moves the loss, as beside a pixel that is always 0, it is 0 but for the rounding
-    of backpropagation. Any other has to stand out of its own error.
+    Its error has to be at most ``resolved``, and smaller than the gradient, unless claim and
+    quotient differ by at most ``negligible``, as where a pixel is always 0, and the gradient too.
     """
     is_same = found.difference <= negligible
     return found.error <= resolved and (is_same or found.error < found.size)
@@ -386,4 +390,4 @@ def is_resolved(found: Comparison, resolved: float, negligible: float) -> bool:
 
 def _relative_error(found: Comparison, resolved: float) -> float:
     relative = found.difference / max(found.size, found.error / resolved)
-    return inf if isnan(relative) else relative  # a NaN that is claimed is as wrong as can be
+    return inf if isnan(relative) else relative  # a claim of NaN is the worst error

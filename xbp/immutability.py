@@ -1,4 +1,4 @@
-"""What remembers nothing: it is another only if something else takes its place."""
+"""The test whether a value has no state that can change, so that it changes by assignment only."""
 
 from dis import get_instructions
 from enum import Enum
@@ -10,19 +10,19 @@ _NAMED_ONCE = (type, ModuleType, Enum)
 
 
 def is_immutable(value: Any, within: tuple[FunctionType, ...] = ()) -> bool:
-    """Tell whether a value remembers nothing, as far as can be seen from outside.
+    """Tell whether a value has no state that can change, as far as can be seen from outside.
 
     Parameters
     ----------
     value
-        Anything.
+        Any object. Classes, modules and members of enumerations count as immutable.
     within
-        The functions that are being looked into: one may call itself.
+        The functions that are being examined, since a function may capture itself.
     """
     if isinstance(value, FunctionType):
         return any(value is function for function in within) or _keeps_nothing(value, within)
     if isinstance(value, BuiltinFunctionType):
-        return is_immutable(value.__self__, within)  # a module, or a list that is used up
+        return is_immutable(value.__self__, within)  # a module, or the object of a method
     if isinstance(value, _NAMED_ONCE):
         return True
     if isinstance(value, tuple | frozenset) and not hasattr(value, "__dict__"):
@@ -42,7 +42,7 @@ def _keeps_nothing(function: FunctionType, within: tuple[FunctionType, ...]) -> 
 
 
 def _assigns_around(code: CodeType) -> bool:
-    """Tell whether code assigns to a variable of the function around it: ``nonlocal``."""
+    """Tell whether code assigns to a ``nonlocal`` variable."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     return any(
         instruction.opname in ("STORE_DEREF", "DELETE_DEREF")

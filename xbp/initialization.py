@@ -1,4 +1,4 @@
-"""Initial weights, the same on every backend: drawn on the host, then moved."""
+"""Initial weights. NumPy draws them, so that they are the same on every backend."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -14,19 +14,19 @@ from xbp.settings import is_finite_number, is_integer
 def initial_parameters(
     sizes: Sequence[int], weight_init_std: float | str, seed: int | None
 ) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    r"""Return a weight and a bias for each two neighbouring sizes.
+    r"""Return a weight and a bias for each pair of consecutive sizes.
 
     Parameters
     ----------
     sizes
-        The number of features at the input, in each hidden layer, and at the output.
+        The number of features of the input, of each hidden layer, and of the output.
     weight_init_std
-        Standard deviation of the normal distribution that weights are drawn from, or a rule for it
-        that looks at the numbers of inputs and outputs: ``"he"``, :math:`\sqrt{2/n_{in}}`
-        (He et al. 2015, arXiv:1502.01852, eq. 10), for ReLU; ``"xavier"``,
-        :math:`\sqrt{2/(n_{in}+n_{out})}` (Glorot and Bengio 2010, eq. 12), for sigmoid.
+        The standard deviation of the normal distribution, of mean 0, that weights are drawn from.
+        Or a rule that gives it: ``"he"``, :math:`\sqrt{2/n_{in}}` (He et al. 2015,
+        arXiv:1502.01852, eq. 10), for ReLU; ``"xavier"``, :math:`\sqrt{2/(n_{in}+n_{out})}`
+        (Glorot and Bengio 2010, eq. 12), for sigmoid.
     seed
-        The same seed gives the same numbers; None draws a fresh one.
+        The same seed gives the same numbers; None draws a random seed.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def initial_parameters(
     ShapeError
         If there are fewer than two sizes, or one is not a positive integer.
     SettingError
-        If weight_init_std or the seed makes no sense.
+        If weight_init_std or the seed is invalid.
     """
     if not _are_sizes(sizes):
         raise ShapeError(
@@ -75,9 +75,10 @@ def _deviation(weight_init_std: Any, n_in: int, n_out: int) -> float:
 
 
 def random_generator(seed: int | Sequence[int] | None) -> "np.random.Generator":
-    """Return NumPy's generator for a seed, or a `SettingError` that says what a seed is.
+    """Return NumPy's generator for a seed.
 
-    A seed is what `numpy.random.default_rng` takes: a generator of any kind among it.
+    A seed is what `numpy.random.default_rng` takes, including a generator, which is returned as it
+    is. `SettingError` is raised for anything else.
     """
     try:
         return np.random.default_rng(seed)
@@ -86,17 +87,17 @@ def random_generator(seed: int | Sequence[int] | None) -> "np.random.Generator":
 
 
 def random_state(random: "np.random.Generator") -> dict[str, Any]:
-    """Return the state of a generator as JSON can hold it."""
+    """Return the state of a generator as nested dictionaries that JSON can represent."""
     return dict(_listed(random.bit_generator.state))
 
 
 def restore_random_state(random: "np.random.Generator", state: Any) -> None:
-    """Give a generator the state that `random_state` has returned.
+    """Set the state of a generator to one that `random_state` returned.
 
     Raises
     ------
     CheckpointError
-        If it is that of a generator of another kind, or none: anybody may have written it.
+        If the state is invalid, or of another kind of generator; the generator is then unchanged.
     """
     here = random.bit_generator.state
     found = state.get("bit_generator") if isinstance(state, dict) else None
@@ -119,7 +120,7 @@ def _listed(state: Any) -> Any:
 
 
 def _filled(here: Any, state: Any) -> Any:
-    """Return a state with arrays where a state of this generator has some."""
+    """Return a state with lists converted to arrays where this generator's state has arrays."""
     if isinstance(here, Mapping):
         if not isinstance(state, dict) or here.keys() != state.keys():
             raise ValueError("other parts than it has")

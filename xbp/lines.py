@@ -1,4 +1,4 @@
-"""Lines along which a parameter is moved, and the loss along them."""
+"""Lines in the space of a parameter, and the loss along them."""
 
 from collections.abc import Callable, Sequence
 from math import isfinite, sqrt
@@ -11,23 +11,23 @@ from xbp.namespace import Array, cast_like, namespace_of
 
 
 class Lines(Protocol):
-    """The lines along which a parameter is moved, numbered."""
+    """Numbered lines through a parameter's value, along which the loss is differentiated."""
 
     def prepare(self, numbers: Sequence[int], step: float) -> None:
-        """Compute at once what is asked for first, the losses a step forth and back."""
+        """Compute together the losses a step forward and back on these lines, which come first."""
 
     def least_step(self, i: int) -> float:
-        """Return the step below which a line's own numbers are rounded away."""
+        """Return the shortest step that rounding of the parameter's numbers does not spoil."""
 
     def claimed(self, i: int) -> float:
-        """Return what backpropagation says of the derivative along a line."""
+        """Return the derivative along a line according to backpropagation."""
 
     def along(self, i: int) -> Callable[[float], float]:
-        """Return the loss as a function of the step along a line."""
+        """Return the loss as a function of the distance along a line."""
 
 
 class Elements:
-    """Each element by itself."""
+    """One line for each element of a parameter."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Elements:
 
 
 class Directions:
-    """Random directions of length 1."""
+    """Lines along random directions of length 1."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""From an array to its namespace: the array decides where the work happens.
+"""The namespace, dtype and device of an array: they decide where a computation runs.
 
-The look-up is asked for by every operation of every layer, so its answer is kept by array type.
+Every operation of every layer looks up the namespace, so it is cached by array type.
 """
 
 from numbers import Integral, Real
@@ -10,7 +10,7 @@ import array_api_compat
 
 from xbp.errors import DTypeError, MixedBackendError
 
-# The standard has no static type for "an array of any library": these names say what is meant.
+# The standard has no static types for arrays of any library: these names are for readers.
 Array: TypeAlias = Any
 DType: TypeAlias = Any
 Namespace: TypeAlias = Any
@@ -27,7 +27,7 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
     array, *others
         Arrays of one library on one device. JAX tracers count as arrays of JAX.
     where
-        The name of the layer or function that asks, for the message of an error.
+        The name of the calling layer or function, for error messages.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
         return xp
     device = getattr(array, "device", None)
     for other in others:
-        # Most arrays that meet live in one place: see that before all else, it is asked often.
+        # Almost always true, and called often, so it is tested first.
         if type(other) is kind and getattr(other, "device", None) == device:
             continue
         found = _namespaces.get(type(other)) or _look_up(other, where)
@@ -53,7 +53,7 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
     return xp
 
 
-# Subclasses of NumPy's array in which its functions mean something else.
+# Subclasses of NumPy's array for which its functions have another meaning.
 _ODD_KINDS = {"MaskedArray", "matrix"}
 
 
@@ -72,14 +72,14 @@ def _look_up(array: Array, where: str) -> Namespace:
 
 
 def _place(array: Array) -> Any:
-    """Return an array's device; None while the array is only being traced."""
+    """Return an array's device; None if the array is being traced."""
     return getattr(array, "device", None)
 
 
 def _require_one_library(
     xp: Namespace, other: Namespace, kind: type, other_kind: type, where: str
 ) -> None:
-    # An array that is only being traced belongs with the arrays of its library.
+    # A traced array may be used with arrays of the library that it stands for.
     if getattr(xp, "traces", xp) is not getattr(other, "traces", other):
         raise MixedBackendError(
             f"{where}: {_name_of(kind)} and {_name_of(other_kind)} met: move one of them to the "
@@ -96,12 +96,12 @@ def _require_one_device(device: Any, other: Any, where: str) -> None:
 
 
 def require_beside(array: Array, kind: type, device: Any, where: str) -> None:
-    """Raise an error unless an array lives beside one of which type and device were kept.
+    """Raise an error unless an array can be used with arrays of this type on this device.
 
     Raises
     ------
     DTypeError, MixedBackendError
-        As `namespace_of` of the two.
+        As in `namespace_of`.
     """
     xp = namespace_of(array, where=where)
     if xp is not _namespaces[kind]:
@@ -118,7 +118,7 @@ def _name_of(kind: type) -> str:
 
 
 def kind_of(array: Array) -> str:
-    """Return the standard's kind of an array's dtype; empty for what it does not know: text ..."""
+    """Return the standard's kind of an array's dtype; ``""`` for other dtypes, such as text."""
     key = (type(array), array.dtype)
     try:
         return _kinds[key]
@@ -127,7 +127,7 @@ def kind_of(array: Array) -> str:
         kinds = ("bool", "integral", "real floating", "complex floating")
         try:
             found = next((kind for kind in kinds if isdtype(array.dtype, kind)), "")
-        except TypeError:  # a dtype that NumPy itself does not take for one: of text
+        except TypeError:  # NumPy's isdtype refuses some of its own dtypes, such as text
             found = ""
         return _kinds.setdefault(key, found)
 
@@ -153,15 +153,16 @@ def require_real(array: Array, where: str) -> None:
 
 
 def widened(x: Array, where: str) -> Array:
-    """Return real numbers in a dtype that arithmetic is right in: a narrow integer overflows.
+    """Return real numbers in a dtype wide enough for arithmetic.
 
-    Integers narrower than the default of their device become that; so do those without a sign,
-    for a difference of two may be below 0.
+    Integers narrower than the device's default integer dtype are converted to it, since they
+    overflow early. Others, and floating-point numbers, are returned as they are.
 
     Raises
     ------
     DTypeError
-        If the array holds no real numbers, or integers without a sign that are not narrower.
+        If the array holds no real numbers, or unsigned integers that are not narrower: the
+        difference of two may be negative.
     """
     require_real(x, where)
     if is_floating(x):
@@ -181,17 +182,17 @@ def widened(x: Array, where: str) -> Array:
 
 
 def is_number(x: Any) -> bool:
-    """Tell whether x is a real number, of Python or of NumPy, and no array."""
+    """Tell whether x is a real number of Python or a scalar of NumPy, not an array."""
     return isinstance(x, Real)
 
 
 def python_number(x: Any) -> int | float:
-    """Return a number as one of Python's."""
+    """Return a number as a Python int or float."""
     return int(x) if isinstance(x, Integral) else float(x)
 
 
 def as_float(x: int | float, where: str) -> float:
-    """Return a number as a float, or raise `DTypeError` if it is too large for that."""
+    """Return a number as a float; raise `DTypeError` if it is too large."""
     try:
         return float(x)
     except OverflowError as error:
@@ -199,17 +200,18 @@ def as_float(x: int | float, where: str) -> float:
 
 
 def too_large(where: str) -> DTypeError:
-    """Return the error that says so of an integer that would have to become a float."""
+    """Return the error for an integer that is too large to become a float."""
     return DTypeError(f"{where}: an integer is too large for a floating-point number")
 
 
 def number_like(array: Array, x: Any, where: str) -> int | float:
-    """Return a number as one that an array's dtype can hold: not every library looks.
+    """Return a number as a Python number, after a check that it fits an array's dtype.
 
     Raises
     ------
     DTypeError
-        If the array holds integers and the number is none, or larger than they can be.
+        If the array holds integers, and the number is not an integer or does not fit; or if an
+        integer is too large to become a float.
     """
     number = python_number(x)
     if is_floating(array):
@@ -226,7 +228,7 @@ def number_like(array: Array, x: Any, where: str) -> int | float:
 
 
 def cast_like(x: Array, like: Array) -> Array:
-    """Return x in the dtype of another array: itself, if it has that already."""
+    """Return x in the dtype of another array; x itself if it has that dtype."""
     return x if x.dtype == like.dtype else namespace_of(x).astype(x, like.dtype)
 
 
@@ -241,14 +243,14 @@ def epsilon_of(array: Array) -> float:
 
 
 def device_of(array: Array) -> Any:
-    """Return the device an array lives on; None while the array is only being traced."""
+    """Return the device of an array; None if the array is being traced."""
     return array_api_compat.device(array)
 
 
 def widest_float(array: Array) -> DType:
-    """Return the dtype to be exact in: float64 where the array's device has it.
+    """Return float64 if the array's device has it, else the array's floating-point dtype.
 
-    Elsewhere it is the array's own, or the device's default for an array of integers.
+    For an array of other numbers that is the device's default floating-point dtype.
     """
     xp, device = namespace_of(array), device_of(array)
     info = xp.__array_namespace_info__()

@@ -1,7 +1,7 @@
-"""What is known of each backend, found out in a process of its own.
+"""Descriptions of backends, each computed in a process of its own.
 
-A plugin can do anything when it is imported or asked: print, wait for ever, end the process. Then
-it is one that is not usable, and the others are listed all the same.
+A plugin can do anything when it is imported or called: print, never return, end the process. It is
+then listed as unusable, and the other backends are not affected.
 """
 
 import json
@@ -16,10 +16,10 @@ from typing import Any
 
 from xbp.registry import BackendRecord, describe
 
-# Each may need as much memory and as many threads as a library takes when it is imported.
+# How many processes run at once: importing a library may take much memory and many threads.
 _AT_ONCE = 2
 
-# More of a plugin's words than these nobody reads.
+# Limits on what a plugin's texts and devices add to the output.
 _LONGEST_TEXT = 2_000
 _MOST_DEVICES = 100
 
@@ -27,21 +27,21 @@ _CODE = "import sys; sys.path[:] = sys.argv[2:]; from xbp.probe import answer; a
 
 
 def descriptions(names: Iterable[str], seconds: float) -> list[dict[str, Any]]:
-    """Return what `xbp.registry.describe` says of backends, in the order of their names.
+    """Return the results of `xbp.registry.describe` for backends, in the order of names.
 
     Parameters
     ----------
     names
-        Of backends that are installed.
+        The names of installed backends.
     seconds
-        How long to wait for each.
+        How many seconds to wait for each.
     """
     pool = ThreadPoolExecutor(_AT_ONCE)
     running: set[subprocess.Popen[bytes]] = set()
     try:
         return list(pool.map(lambda name: _description(name, seconds, running), names))
     finally:
-        # Ctrl-C leaves no process behind.
+        # After Ctrl-C, no process is left behind.
         pool.shutdown(wait=False, cancel_futures=True)
         for process in tuple(running):
             _kill(process)
@@ -77,7 +77,7 @@ def _description(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process, and those that it has begun where the system knows them."""
+    """Kill a process, and on POSIX its process group."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -96,8 +96,8 @@ def _unusable(name: str, what: str) -> dict[str, Any]:
 
 
 def answer(name: str) -> None:
-    """Print what is known of a backend as JSON, and end the process: nothing else is printed."""
-    # What a plugin prints is not the answer.
+    """Print the description of a backend as JSON, and nothing else, and end the process."""
+    # Standard output is redirected, since a plugin may print.
     channel = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -107,7 +107,7 @@ def answer(name: str) -> None:
     found["version"] = found["version"] and _shortened(found["version"])
     with os.fdopen(channel, "wb") as file:
         file.write(json.dumps(found).encode())
-    # Neither its threads nor what it does at the end are waited for.
+    # At once, without waiting for the plugin's threads and exit handlers.
     os._exit(0)
 
 

@@ -1,12 +1,12 @@
-"""Random numbers by a counter: pure functions of integers, the same bits on every library.
+"""Counter-based random numbers: pure functions of integers, bit for bit equal in every library.
 
 The generator is Threefry-2x32 with 20 rounds: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw,
-"Parallel random numbers: as easy as 1, 2, 3", SC11, 2011, doi:10.1145/2063384.2063405. It turns a
-key and a counter, two words of 32 bits each, into two words in which neither can be recognized.
-Nothing is remembered: another key or counter gives other numbers, the same ones give the same, in
-a step that is traced or compiled, too, and on however many processes the samples are.
+"Parallel random numbers: as easy as 1, 2, 3", SC11, 2011, doi:10.1145/2063384.2063405. It maps a
+key and a counter, two words of 32 bits each, to two random words. It has no state: the same key and
+counter give the same words, in a traced or compiled step, too, and however samples are distributed
+over processes.
 
-Words are integers of the standard's int32, whose additions wrap round in every library.
+Words are int32 of the standard, whose additions wrap around in every library.
 """
 
 from math import prod
@@ -25,18 +25,18 @@ Words = tuple[Array | int, Array | int]
 
 
 def threefry(key: Words, counter: Words) -> tuple[Array, Array]:
-    """Return two words for a key and a counter of two words each.
+    """Return the two random words of a key and a counter.
 
     Parameters
     ----------
     key, counter
-        Arrays of int32 whose shapes broadcast against each other, or Python integers of 32 bits
-        with a sign; one at least is an array.
+        Two words each: arrays of int32 whose shapes broadcast against each other, or Python
+        integers from -2³¹ to 2³¹ - 1. At least one is an array.
 
     Returns
     -------
     tuple of Array
-        Two arrays of int32, of the shape that the arguments have together.
+        Two arrays of int32, of the shape that the words broadcast to.
     """
     first, second = counter
     keys = (*key, key[0] ^ key[1] ^ _PARITY)
@@ -51,25 +51,26 @@ def threefry(key: Words, counter: Words) -> tuple[Array, Array]:
 
 
 def _rotated(word: Array, places: int) -> Array:
-    # A shift to the right fills up with the sign.
+    # A shift to the right fills with copies of the sign bit, which the mask removes.
     low = (1 << places) - 1
     return (word << places) | ((word >> (_BITS - places)) & low)
 
 
 def random_key(seed: int | None = None, like: Array | None = None) -> Array | tuple[int, int]:
-    """Return the key of a seed, ``(2,)`` of int32, beside another array.
+    """Return the key of a seed.
 
     Parameters
     ----------
     seed
-        None draws one that nobody can know before.
+        An integer from 0 to 2⁶⁴ - 1; None draws an unpredictable one.
     like
-        None: two integers are returned, as a layer may give them for an array of its state.
+        An array, on whose library and device the key is made, of shape ``(2,)`` and dtype int32.
+        None returns two Python integers, which a layer may set as its initial state.
 
     Raises
     ------
     SettingError
-        If the seed is no integer from 0 to 2⁶⁴ - 1.
+        If the seed is another.
     """
     seed = randbits(2 * _BITS) if seed is None else seed_integer("seed", seed)
     if seed >> 2 * _BITS:
@@ -82,31 +83,31 @@ def random_key(seed: int | None = None, like: Array | None = None) -> Array | tu
 
 
 def derived_key(key: Array, number: Array | int) -> Array:
-    """Return another key, ``(2,)``, for a number such as that of a step or of a layer.
+    """Return another key, ``(2,)`` of int32, for a number such as that of a step or of a layer.
 
     Parameters
     ----------
     key
-        Of `random_key`, or derived from one.
+        A key of `random_key` as an array, or one derived from it.
     number
-        A Python integer, or an array of int32 without dimensions.
+        A Python integer of 32 bits, or a 0-d array of int32.
     """
-    # Of arrays of one element: of those without dimensions NumPy makes scalars, which may not wrap.
+    # Slices of one element, since NumPy would make scalars of 0-d arrays, which warn of overflow.
     return namespace_of(key).concat(threefry((key[:1], key[1:]), (number, 0)))
 
 
 def random_words(key: Array, shape: tuple[int, ...], first: Array | int = 0) -> Array:
-    """Return random words, int32 of all 32 bits, for some samples.
+    """Return an array of random words, int32 with 32 random bits each, for some samples.
 
     Parameters
     ----------
     key
-        ``(2,)`` of int32: see `random_key`.
+        The key, ``(2,)`` of int32: see `random_key`.
     shape
-        ``(N, ...)``: of N samples. Each word depends on the key, on the number of its sample and on
-        its place in the sample alone.
+        The shape of the result, ``(N, ...)`` for N samples. Each word depends only on the key, on
+        the number of its sample and on its position in the sample.
     first
-        The number of the first sample, where others are computed elsewhere.
+        The number of the first sample, if samples before it are computed elsewhere.
     """
     xp, device = namespace_of(key), device_of(key)
     count, size = (shape[0], prod(shape[1:])) if shape else (1, 1)
@@ -118,14 +119,14 @@ def random_words(key: Array, shape: tuple[int, ...], first: Array | int = 0) -> 
 
 
 def uniform(key: Array, shape: tuple[int, ...], dtype: DType, first: Array | int = 0) -> Array:
-    """Return random numbers that are at least 0 and below 1, each as likely as any other.
+    """Return uniform random numbers, at least 0 and less than 1.
 
     Parameters
     ----------
     key, shape, first
         As in `random_words`.
     dtype
-        Float32: multiples of 2⁻²⁴. Float64: multiples of 2⁻⁵³.
+        The namespace's float32, for multiples of 2⁻²⁴, or float64, for multiples of 2⁻⁵³.
 
     Raises
     ------
@@ -145,7 +146,7 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: DType, first: Array | int
 
 
 def uniform_like(x: Array, key: Array) -> tuple[Array, Array]:
-    """Return random numbers for the elements of an array, and the key of the next ones.
+    """Return uniform random numbers for the elements of an array, and the next key.
 
     In a layer whose `state_names` are ``("key",)``: ``numbers, self.key = uniform_like(x,
     self.key)``.
@@ -153,7 +154,7 @@ def uniform_like(x: Array, key: Array) -> tuple[Array, Array]:
     Parameters
     ----------
     x
-        Of float32 or float64, which the numbers have too: see `uniform`.
+        An array of float32 or float64; the numbers have its shape and dtype: see `uniform`.
     key
         As in `random_words`.
     """
@@ -161,5 +162,5 @@ def uniform_like(x: Array, key: Array) -> tuple[Array, Array]:
 
 
 def _signed(word: int) -> int:
-    """Return the integer with a sign that has the same 32 bits."""
+    """Return the signed integer with the same 32 bits."""
     return word - (1 << _BITS) if word >> (_BITS - 1) else word

@@ -1,12 +1,12 @@
 """Find, select and describe backends.
 
-A backend is a factory, usually a subclass of `Backend`, that an entry point of the group
-``xbp.backends`` names, or that `register_backend` was given. Nothing here knows a list of names.
+A backend is known by an entry point of the group ``xbp.backends``, or by `register_backend`: each
+gives a factory, usually a subclass of `Backend`. There is no list of names here.
 
-What a thread or an asyncio task selects is a context variable: no other sees it. What a program
-selects at its top level, a script, a prompt, or a cell of a notebook, is for the whole process: for
-each thread and task that selects nothing itself. So a cell's selection holds in the next cell,
-although a kernel may run each in a task of its own.
+A thread or an asyncio task selects a backend in a context variable, for itself alone. A selection
+at the top level of a program, that is in a script, at a prompt or in a notebook's cell, is for
+the whole process: for each thread and task that selects nothing itself. So a cell's selection holds
+in the next cell, although a kernel may run each cell in a task of its own.
 """
 
 import copy
@@ -44,7 +44,7 @@ BackendFactory = Callable[[str | None], Backend]
 _used: ContextVar[Backend | None] = ContextVar("xbp_use_backend", default=None)
 _set: ContextVar[Backend | None] = ContextVar("xbp_set_backend", default=None)
 
-# What was selected at the top level of the program.
+# The backend selected at the top level of the program.
 _of_process: Backend | None = None
 
 _OF_COROUTINES = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -60,10 +60,10 @@ def get_backend(spec: str | Backend | None = None) -> Backend:
     Parameters
     ----------
     spec
-        ``"name"`` or ``"name:device"``, such as ``"numpy"`` or ``"torch:cuda:0"``. None asks for
-        the selection: that of `use_backend`, else of `set_backend` in this thread or task, else of
-        `set_backend` at the program's top level, else of the environment variable
-        ``XBP_BACKEND``, else NumPy. A `Backend` is returned as it is.
+        ``"name"`` or ``"name:device"``, such as ``"numpy"`` or ``"torch:cuda:0"``. None returns
+        the selected backend. In order of precedence, that is the one of `use_backend`, of
+        `set_backend` in this thread or task, of `set_backend` at the program's top level, of the
+        environment variable ``XBP_BACKEND``, or NumPy. A `Backend` is returned as it is.
 
     Raises
     ------
@@ -86,17 +86,17 @@ def get_backend(spec: str | Backend | None = None) -> Backend:
 
 
 def set_backend(spec: str | Backend | None) -> None:
-    """Select a backend from here on; None takes the selection back.
+    """Select a backend from here on; None withdraws the selection.
 
-    At the top level of a program, that is in a script, at a prompt or in a cell of a notebook, and
-    in what these call or await, it is selected for the process: for each thread and asyncio task
-    that selects nothing itself. In a thread or a task it is selected for that alone, and for the
-    tasks that it begins.
+    A call from the top level of a program, that is from a script, a prompt or a notebook's cell, or
+    from what these call or await, selects it for the process: for each thread and asyncio task that
+    selects nothing itself. A call in a thread or a task selects it for that alone, and for the
+    tasks that it starts.
 
     Raises
     ------
     BackendNotFoundError, BackendUnavailableError
-        As `get_backend`; the selection then stays as it was.
+        As in `get_backend`; the selection is then unchanged.
     """
     global _of_process
     backend = None if spec is None else get_backend(spec)
@@ -106,17 +106,17 @@ def set_backend(spec: str | Backend | None) -> None:
 
 
 def _at_top_level() -> bool:
-    """Tell whether the code of a module, a prompt or a cell calls, rather than an event loop."""
+    """Tell whether the caller is the code of a module, a prompt or a cell, not an event loop."""
     if threading.current_thread() is not threading.main_thread():
         return False
-    # From set_backend itself on: who calls that need not be Python.
+    # From the frame of set_backend itself, since its caller need not be Python code.
     frame: FrameType | None = sys._getframe(1)
     in_coroutine = False
     while frame is not None:
         flags, name = frame.f_code.co_flags, frame.f_code.co_name
         if not flags & inspect.CO_NEWLOCALS and name.startswith("<"):
-            return True  # "<module>", or as IPython calls a cell
-        # The first that is no coroutine and calls one drives it: the loop, of whatever library.
+            return True  # "<module>", or IPython's name of a cell
+        # A function that calls a coroutine drives it: it is the event loop of some library.
         was_in_coroutine, in_coroutine = in_coroutine, bool(flags & _OF_COROUTINES)
         if was_in_coroutine and not in_coroutine:
             return False
@@ -127,12 +127,12 @@ def _at_top_level() -> bool:
 
 
 def use_backend(spec: str | Backend) -> AbstractContextManager[Backend]:
-    """Select a backend for the ``with`` block, over whatever `set_backend` says.
+    """Select a backend for the ``with`` block; it takes precedence over `set_backend`.
 
     Raises
     ------
     BackendNotFoundError, BackendUnavailableError
-        As `get_backend`, at once.
+        As in `get_backend`, when called, before the block is entered.
     """
     return _selected(get_backend(spec))
 
@@ -154,13 +154,13 @@ def register_backend(name: str, factory: BackendFactory) -> None:
     name
         The name, without a colon.
     factory
-        Called with the device's name, or None for the default device; returns a `Backend`.
+        A function of the device's name, or None for the default device, that returns a `Backend`.
         A subclass of `Backend` is such a factory.
 
     Raises
     ------
     BackendNotFoundError
-        If the name is empty or holds a colon, so that no spec could name it.
+        If the name is empty or contains a colon, so that no spec could name it.
     SettingError
         If the factory cannot be called.
     """
@@ -175,18 +175,18 @@ def register_backend(name: str, factory: BackendFactory) -> None:
 
 
 def backend_of(x: Array) -> Backend:
-    """Return the backend that owns an array: the selected one if it does, else the one that does.
+    """Return the backend that owns an array; the selected one is asked first.
 
     Raises
     ------
     MixedBackendError
-        If no backend knows arrays of this kind.
+        If no usable backend owns arrays of this type.
     """
     selected = get_backend()
     if selected.owns(x):
         return selected
     library = type(x).__module__.partition(".")[0]
-    # Those whose name the library's begins with come first, so that no other library is imported.
+    # Backends named like the array's library come first, so that no other library is imported.
     names = sorted(_factories(), key=lambda name: not library.startswith(name.replace("-", "_")))
     for record in map(BackendRecord, names):
         if record.usable and _answer(partial(record.backend.is_native, x), of=bool, other=False):
@@ -198,29 +198,29 @@ def backend_of(x: Array) -> Backend:
 
 
 def available_backends() -> Mapping[str, "BackendRecord"]:
-    """Return a record of every backend, by name, the usable and the others.
+    """Return a record of every backend by name, whether it is usable or not.
 
-    Nothing is imported until a record is asked for a detail. What a plugin raises then, an exit of
-    the program among it, is a reason why it is not usable, or leaves a detail unknown.
+    A library is imported when an attribute of its record is first read. An exception of a plugin,
+    ``SystemExit`` included, then makes it unusable, or leaves the attribute unknown.
     """
     return {name: BackendRecord(name) for name in sorted(_factories())}
 
 
 class BackendRecord:
-    """What is known of one backend; each detail is found out when it is first asked for.
+    """The description of one backend; each attribute is computed when it is first read.
 
     Attributes
     ----------
     name : str
     usable : bool
     reason : str
-        Empty if usable; else why not, and what to do.
+        Why it is not usable, and what to do; empty if it is usable.
     version : str or None
-        The library's version, if it can be imported and says so.
+        The version of the library; None if it cannot be imported or has no ``__version__``.
     devices : list of str
-        Those that a spec may name; where a plugin does not list them, its default one.
+        The devices that a spec may name; the default one alone if the plugin lists none.
     has_float64 : bool
-        Of the default device.
+        Whether the default device computes in float64.
     """
 
     def __init__(self, name: str) -> None:
@@ -238,7 +238,7 @@ class BackendRecord:
 
     @property
     def backend(self) -> Backend:
-        """The backend on its default device; raises if it is not usable."""
+        """The backend on its default device; raises the `XbpError` if it is not usable."""
         if isinstance(self._outcome, XbpError):
             raise self._outcome
         return self._outcome
@@ -297,7 +297,7 @@ def _find(spec: str, origin: str = "") -> Backend:
 
 
 def _answer(ask: Callable[[], Any], *, of: type, other: Any) -> Any:
-    """Return what somebody's code answers, if that is of a type, whatever else it may do."""
+    """Return what a plugin's code returns; ``other`` if it raises or returns another type."""
     try:
         answer = ask()
     except KeyboardInterrupt:
@@ -308,25 +308,25 @@ def _answer(ask: Callable[[], Any], *, of: type, other: Any) -> Any:
 
 
 def _factories() -> dict[str, Any]:
-    """Return the factory or the entry point, not loaded yet, of each name."""
-    # Nobody takes the name of one of xbp's own.
+    """Return by name the registered factories, and the entry points, which are not loaded yet."""
+    # xbp's own come last: no plugin can take the name of one of them.
     installed = {point.name: point for point in sorted(_entry_points(), key=_is_own)}
     return {**installed, **_registered}
 
 
 def _entry_points() -> "list[EntryPoint]":
-    """Return those of the group, but for distributions that cannot be read."""
-    # Importing this takes as long as a third of NumPy.
+    """Return the entry points of the group, skipping distributions that cannot be read."""
+    # Imported here, since it takes a third of the time of importing NumPy.
     from importlib.metadata import distributions, entry_points  # noqa: PLC0415
 
     try:
         return list(entry_points(group=GROUP))
-    except Exception:  # whatever somebody has put into the folder of packages
+    except Exception:  # the metadata of some distribution are broken, in whatever way
         found = []
         for distribution in distributions():
             points = _answer(partial(_points_of, distribution), of=list, other=[])
             found += [point for point in points if point.group == GROUP]
-        return found[::-1]  # the first on the path counts
+        return found[::-1]  # of equal names the last counts: the first on the path
 
 
 def _points_of(distribution: "Distribution") -> "list[EntryPoint]":
@@ -356,7 +356,7 @@ def _load(name: str, origin: str = "") -> BackendFactory:
         raise
     except ImportError as error:
         raise BackendUnavailableError(
-            f"{origin}backend {name!r} cannot be imported ({_told(error)}): "
+            f"{origin}backend {name!r} cannot be imported ({_message_of(error)}): "
             f"{_how_to_install(point)}"
         ) from error
     except BaseException as error:
@@ -368,8 +368,8 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
     try:
         backend = factory(device)
         if isinstance(backend, Backend) and getattr(backend, "name", None) != name:
-            # A spec made of name and device leads back to it, whatever its class is called. A copy,
-            # for the factory may have handed out a backend that has its own name already.
+            # A backend has the name that a spec finds it by. The name is set in a copy, since the
+            # factory may have returned a backend that is in use under another name.
             backend = copy.copy(backend)
             backend.name = name
         lacking = isinstance(backend, Backend) and [
@@ -378,7 +378,7 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
     except KeyboardInterrupt:
         raise
     except BackendUnavailableError as error:
-        raise BackendUnavailableError(f"{origin}{_told(error)}") from error
+        raise BackendUnavailableError(f"{origin}{_message_of(error)}") from error
     except BaseException as error:
         raise _broken(name, "start", error, origin) from error
     if not isinstance(backend, Backend):
@@ -397,18 +397,18 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
 def _broken(name: str, action: str, error: BaseException, origin: str) -> BackendUnavailableError:
     return BackendUnavailableError(
         f"{origin}backend {name!r} failed to {action} with {type(error).__name__}: "
-        f"{_told(error)}: tell its author, or uninstall the plugin"
+        f"{_message_of(error)}: tell its author, or uninstall the plugin"
     )
 
 
-def _told(error: BaseException) -> str:
-    """Return an error's message, if it can be made."""
+def _message_of(error: BaseException) -> str:
+    """Return an error's message, or an empty text if its ``__str__`` fails."""
     told: str = _answer(lambda: str(error), of=str, other="")
     return told
 
 
 def _how_to_install(point: "EntryPoint") -> str:
-    """Name what the distribution requires for the backend, as its own metadata have it."""
+    """Return the command that installs the backend's extra, from the distribution's metadata."""
     requirements = _answer(lambda: point.dist and point.dist.requires, of=list, other=[])
     wanted = [
         f"pip install '{requirement.strip()}'"
@@ -419,7 +419,7 @@ def _how_to_install(point: "EntryPoint") -> str:
 
 
 def describe(record: BackendRecord) -> dict[str, Any]:
-    """Return a record as plain values, for a table or JSON."""
+    """Return a record as a dictionary of plain values, for a table or JSON."""
     return {
         "name": record.name,
         "version": record.version,

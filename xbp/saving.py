@@ -1,4 +1,4 @@
-"""What a training leaves in files: the parameters, and what was seen."""
+"""Files of a training: a network's parameters and state, and results as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -13,47 +13,47 @@ from xbp.namespace import Array, cast_like, dtype_name
 from xbp.networks import Network
 from xbp.tensors import TensorFile, storable_dtype, to_bytes
 
-# Of names and sizes in a model's header: far more than xbp writes, and no burden to read.
+# In bytes, the largest header of a model's file: far more than xbp writes, and quick to read.
 _HEADER, _HEADER_PER_NAME = 2**20, 2**10
 
-# What stands before the names of arrays that are no parameters.
+# The prefix of the names of state arrays, which are not parameters.
 _STATE = "state."
 
-# The one entry of a model's metadata: with several their order would differ from file to file.
+# The only metadata entry of a model: the order of several would differ from file to file.
 _LAYERS = "xbp.layers"
 
-# How many arrays, and letters of the layers' kinds, a message tells of.
+# How many arrays, and how many characters of the layers' kinds, a message shows.
 _MOST_DESCRIBED, _MOST_LETTERS = 20, 500
 
 
 def save_parameters(network: Network, path: str | Path) -> None:
-    """Write a network's parameters in the safetensors format, whole or not at all.
+    """Write a network's parameters and state to a safetensors file, completely or not at all.
 
-    With them goes its state, as ``state.mean1``. They come back bit by bit, whatever their layout
-    in memory. The kinds of the layers are written
-    with them, in order: what else the network is, such as the settings of layers of your own, is
-    not.
+    State arrays have names such as ``state.mean1``. `load_parameters` restores all arrays bit for
+    bit. The classes of the layers are written too, in order, but not their settings.
 
     Raises
     ------
     DataError
-        If the file cannot be written; what was there before is still there.
+        If the file cannot be written; an existing file is then unchanged.
     DTypeError
-        If a parameter's dtype is one that such a file does not hold here, such as bfloat16.
+        If an array's dtype cannot be saved, such as bfloat16.
+    SettingError
+        If network is not a `Network`.
     """
     write_file(path, to_safetensors(network))
 
 
 def to_safetensors(network: Network) -> bytes:
-    """Return a network's parameters and state in the safetensors format.
+    """Return the content of the file that `save_parameters` writes.
 
     Raises
     ------
-    DTypeError
-        As `save_parameters`.
+    DTypeError, SettingError
+        As in `save_parameters`.
     """
     _require_network(network)
-    _needed(network)  # before NumPy is asked for a dtype that it lacks
+    _needed(network)  # raises DTypeError before to_numpy meets a dtype that NumPy lacks
     to_numpy = network.backend.to_numpy
     arrays = {key: to_numpy(value) for key, value in _arrays(network).items()}
     return to_bytes(arrays, {_LAYERS: _kinds(network)})
@@ -62,17 +62,19 @@ def to_safetensors(network: Network) -> bytes:
 def load_parameters(network: Network, path: str | Path) -> None:
     """Replace a network's parameters and state by those in a file, all of them or none.
 
-    The file may come from a network on another backend. Its header is compared with the network
-    and with the file's size before anything else is read: names, shapes and dtypes, and the kinds
-    of the layers where the file says them, as each does that `save_parameters` has written.
+    The file may come from a network on another backend. Names, shapes and dtypes in its header are
+    compared with the network before any array is read. The classes of the layers are compared, too,
+    if the file has them, as all files of `save_parameters` do.
 
     Raises
     ------
     CheckpointError
-        If the file cannot be read, its arrays have other names, shapes or dtypes, or it is of a
-        network of other layers, of another loss, or with another divisor.
+        If the file cannot be read, its arrays have other names, shapes or dtypes, or its network
+        has other layers, another loss, or another divisor in a `Rescale`.
     DTypeError
-        If a parameter of the network has a dtype that no file holds.
+        If an array of the network has a dtype that cannot be saved.
+    SettingError
+        If network is not a `Network`.
     """
     _require_network(network)
     needed, kinds = _needed(network), _kinds(network)
@@ -98,7 +100,7 @@ def load_parameters(network: Network, path: str | Path) -> None:
             f"{kinds:.{_MOST_LETTERS}}: build it of the same layers, with the same loss and divisor"
         )
     asarray = network.backend.asarray
-    # In the array's own byte order, which no file has.
+    # cast_like restores the byte order of the network's array, which the file does not record.
     values = {
         key: cast_like(asarray(arrays[key]), like=value) for key, value in _arrays(network).items()
     }
@@ -107,12 +109,12 @@ def load_parameters(network: Network, path: str | Path) -> None:
 
 
 def _arrays(network: Network) -> dict[str, Array]:
-    """Return all that a file holds of a network, by name."""
+    """Return a network's parameters and state by their names in a file."""
     return {**network.params, **{f"{_STATE}{key}": value for key, value in network.state.items()}}
 
 
 def _needed(network: Network) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shapes and dtypes of a network's arrays, if all of them can be in a file."""
+    """Return shapes and dtypes of a network's arrays; raise `DTypeError` if one cannot be saved."""
     return {
         key: (tuple(value.shape), storable_dtype(key, dtype_name(value.dtype)))
         for key, value in _arrays(network).items()
@@ -120,30 +122,30 @@ def _needed(network: Network) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _kinds(network: Network) -> str:
-    """Return what a network's layers are, from the first to the loss."""
+    """Return the class names of a network's layers, from the first to the loss, as text."""
     return ", ".join(map(_kind, (*network.layers.values(), network.last_layer)))
 
 
 def _kind(layer: Layer) -> str:
-    if type(layer) is Rescale:  # it has no parameter from which its divisor could be seen
+    if type(layer) is Rescale:  # its divisor is in no parameter, so no other check would see it
         return f"Rescale({layer.divisor!r})"
     within = ", ".join(map(_kind, layer._children().values()))
     return f"{type(layer).__name__}({within})" if within else type(layer).__name__
 
 
 def save_result(result: Mapping[str, Any], path: str | Path) -> None:
-    """Write figures as JSON, whole or not at all.
+    """Write results as JSON, completely or not at all; NaN and infinity become null.
 
     Raises
     ------
     DataError
-        If the file cannot be written; what was there before is still there.
+        If the file cannot be written; an existing file is then unchanged.
     """
     write_file(path, to_json(result, indent=2).encode())
 
 
 def to_json(result: Mapping[str, Any], indent: int | None = None) -> str:
-    """Return figures as JSON; it has no NaN and no infinity, they become null."""
+    """Return results as JSON; NaN and infinity, which JSON lacks, become null."""
     return json.dumps(_finite(result), indent=indent, allow_nan=False)
 
 

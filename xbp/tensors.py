@@ -1,8 +1,8 @@
-"""Arrays in files of the safetensors format; nothing else here knows it.
+"""Arrays in files of the safetensors format.
 
-Eight bytes for the size of the header, the header as JSON, and the arrays' bytes one after the
-other. The library writes it. It is read here, since a reader should see what a file announces
-before it makes room for that, and read from a file that is open already.
+Such a file has eight bytes for the size of the header, the header as JSON, and the bytes of one
+array after the other. The library safetensors writes it. This module reads it, from a file that is
+already open, and checks the header before memory is allocated for the arrays.
 """
 
 import json
@@ -24,7 +24,7 @@ _DTYPES = {
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
 }  # fmt: skip
 
-# What the library accepts, too: what was written can be read.
+# In bytes; the library has the same limit.
 _LARGEST_HEADER = 100_000_000
 _LENGTH_OF_SIZE = 8
 _MOST_DIMENSIONS = 64  # as in NumPy
@@ -52,14 +52,14 @@ def storable_dtype(name: str, dtype: str) -> str:
 
 
 def dense(arrays: Mapping[str, HostArray]) -> dict[str, HostArray]:
-    """Return arrays on the host as a file holds them: row by row, in this machine's byte order.
+    """Return arrays that are C-contiguous and in this machine's byte order.
 
-    Only what lies otherwise is copied: transposed, sliced, reversed, broadcast, of foreign bytes.
+    Only arrays with another layout or byte order are copied.
 
     Raises
     ------
     DTypeError
-        If one is of a dtype that a file cannot hold.
+        If the format has no dtype of one of them.
     """
     return {
         name: np.asarray(array, dtype=storable_dtype(name, str(array.dtype)), order="C")
@@ -68,26 +68,26 @@ def dense(arrays: Mapping[str, HostArray]) -> dict[str, HostArray]:
 
 
 def as_bytes(array: HostArray) -> HostArray:
-    """Return the memory of a dense array, byte by byte."""
+    """Return a view of a C-contiguous array as a flat array of bytes."""
     return array.reshape(-1).view(np.uint8)
 
 
 def to_bytes(arrays: Mapping[str, HostArray], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return a file's content that holds these arrays, whatever their layout in memory.
+    """Return the content of a file with these arrays, whatever their layout in memory.
 
     Raises
     ------
     DTypeError
-        If one is of a dtype that a file cannot hold.
+        If the format has no dtype of one of them.
     """
-    # Few who import xbp need it.
+    # Imported here, since few calls need it.
     import safetensors.numpy  # noqa: PLC0415
 
     return safetensors.numpy.save(dense(arrays), None if metadata is None else dict(metadata))
 
 
 class Tensor(NamedTuple):
-    """What a header says of an array."""
+    """The header's entry of an array; start, from the file's beginning, and size are in bytes."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -96,26 +96,26 @@ class Tensor(NamedTuple):
 
 
 class TensorFile:
-    """A file of arrays, of which the header was read and nothing else.
+    """A safetensors file whose header has been read and checked, but not its arrays.
 
     Parameters
     ----------
     file
-        Open for reading, and able to seek.
+        A file opened in binary mode that can seek.
     largest_header
-        How many bytes the header may have.
+        The largest number of bytes of the header.
 
     Attributes
     ----------
     metadata : dict of str to str
-        Text beside the arrays.
+        The texts that the file holds beside the arrays.
     tensors : dict of str to Tensor
-        What is announced, in the order of names. It is as large as the file.
+        The arrays in the header, in order of their names; together they fill the file.
 
     Raises
     ------
     CheckpointError
-        If it is no such file, or is longer or shorter than its header says.
+        If it is not such a file, or is longer or shorter than its header says.
     """
 
     def __init__(self, file: BinaryIO, largest_header: int = _LARGEST_HEADER) -> None:
@@ -144,7 +144,7 @@ class TensorFile:
         self.tensors = dict(sorted(tensors.items()))
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """Yield the bytes of an array, a few at a time."""
+        """Yield the bytes of an array in chunks."""
         tensor = self.tensors[name]
         self._file.seek(tensor.start)
         left = tensor.size
@@ -156,7 +156,7 @@ class TensorFile:
             yield chunk
 
     def read(self) -> dict[str, HostArray]:
-        """Return the arrays, each in memory of its own that can be written to."""
+        """Return the arrays by name; each is writable and has its own memory."""
         return {name: self._read(name) for name in self.tensors}
 
     def _read(self, name: str) -> HostArray:
@@ -164,7 +164,7 @@ class TensorFile:
         dtype = np.dtype(tensor.dtype)
         try:
             array = np.empty(tensor.shape, dtype.newbyteorder("<"))
-        except ValueError as error:  # one size is 0, and another beyond what an array can have
+        except ValueError as error:  # one size is 0, and another too large for NumPy
             raise CheckpointError(f"its header announces what is no array here ({error})") from (
                 error
             )
@@ -176,7 +176,7 @@ class TensorFile:
 
 
 def _text(file: BinaryIO, size: int) -> str:
-    """Return a header, unless it holds a NUL: then it is a hole in a sparse file, at once."""
+    """Return the header; a NUL ends the reading, since a sparse file may claim a huge header."""
     found = bytearray()
     while len(found) < size:
         chunk = file.read(min(size - len(found), _CHUNK))
@@ -200,7 +200,7 @@ def _metadata(found: Any) -> dict[str, str]:
 
 
 def _tensor(entry: Any, origin: int) -> Tensor:
-    """Return what a header says of an array, if that is consistent in itself."""
+    """Return a header's entry as a `Tensor`; raise ValueError unless it is consistent."""
     if entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError("an array lacks dtype, shape or offsets")
     dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]

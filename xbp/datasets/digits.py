@@ -1,4 +1,4 @@
-"""The digits that xbp brings along: 1,797 images of 8 × 8 pixels.
+"""The embedded digits: 1,797 images of 8 × 8 pixels.
 
 They are the test set of "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak,
 UCI Machine Learning Repository, 1998, doi:10.24432/C50P49, licensed under CC BY 4.0. A pixel
@@ -17,7 +17,7 @@ from xbp.datasets.idx import read_idx
 from xbp.datasets.prepare import CLASSES, Split, prepare
 
 DARKEST = 16
-# Of each digit every fifth image is set aside for testing, so both parts hold all writers.
+# Every fifth image of each digit is for testing, so that both parts have images of all writers.
 _TEST_EVERY = 5
 
 
@@ -40,9 +40,9 @@ def load_digits(
     one_hot_label
         Whether labels are one-hot rows of 10; else they are integers 0 ... 9.
     backend
-        Where the arrays live; None takes the selected backend.
+        The backend of the arrays; None takes the selected backend.
     dtype
-        Of normalized pixels and one-hot labels: ``"float32"`` (also None) or ``"float64"``.
+        The dtype of normalized pixels and one-hot labels: ``"float64"``, or ``"float32"`` or None.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def load_digits(
     Raises
     ------
     DTypeError
-        If dtype is another, or the backend lacks it.
+        If dtype is another one, or the backend lacks it.
     """
     images, labels = _embedded("digits-images.idx.gz"), _embedded("digits-labels.idx.gz")
     is_test = _count_so_far(labels) % _TEST_EVERY == 0
@@ -79,7 +79,7 @@ def data_set(data_dir: str | None = None) -> DataSet:
 
 
 def _count_so_far(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return for each image how many of the same digit there are up to it, itself included."""
+    """Return for each image its number, from 1, among the images of the same digit."""
     counts = np.cumsum(labels[:, None] == np.arange(CLASSES), axis=0)
     return np.take_along_axis(counts, labels[:, None].astype(np.int64), axis=1)[:, 0]
 

@@ -15,13 +15,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from xbp.errors import DataError
 
-# Seconds: for a connection and for each part of an answer, and for one mirror in all.
+# Seconds to wait for a connection, for each part of an answer, and for one mirror in all.
 _CONNECTING, _READING, _IN_ALL = 10.0, 30.0, 300.0
 _CHUNK = 2**16
 
 
 class _MirrorError(Exception):
-    """A mirror does not give the file."""
+    """A mirror fails to send the file."""
 
 
 def download(urls: Sequence[str], known_hash: str, size: int, folder: str) -> Path:
@@ -32,16 +32,16 @@ def download(urls: Sequence[str], known_hash: str, size: int, folder: str) -> Pa
     urls
         Mirrors of the same file, tried in this order.
     known_hash
-        ``"md5:..."`` or ``"sha256:..."``; a file that differs is never put into place.
+        ``"md5:..."`` or ``"sha256:..."``; a file with another digest is not put into the cache.
     size
-        How many bytes it has: no more are taken.
+        The number of bytes of the file; a mirror that sends more or fewer fails.
     folder
-        A folder in the cache of xbp.
+        The name of a folder in xbp's cache.
 
     Raises
     ------
     DataError
-        If no mirror gives the file, or the cache cannot be written.
+        If no mirror sends the file, or the cache cannot be written.
     """
     cache = _cache() / folder
     pooch.get_logger().setLevel("WARNING")
@@ -80,9 +80,9 @@ def _cache() -> Path:
 
 
 def _fetch(size: int, url: str, path: str, _: Any) -> None:
-    """Write what a mirror sends to a file, as pooch asks for it.
+    """Download a file to a path, in place of pooch's own downloader.
 
-    A thread listens, so that no silence of any kind lasts longer than is allowed.
+    A thread of its own receives, since not every wait in it can be limited.
     """
     parts: SimpleQueue[bytes | _MirrorError | None] = SimpleQueue()
     given_up, bar = Event(), _Bar(url.rpartition("/")[2], size)
@@ -114,9 +114,9 @@ def _fetch(size: int, url: str, path: str, _: Any) -> None:
 def _listen(
     url: str, size: int, parts: SimpleQueue[bytes | _MirrorError | None], given_up: Event
 ) -> None:
-    """Put what a mirror sends into a queue, and what goes wrong, or None at the end."""
+    """Put what a mirror sends into a queue, then None at the end, or a `_MirrorError`."""
     try:
-        # What is packed for the way would be unpacked here, to whatever size.
+        # Uncompressed, since a compressed answer could unpack to any size.
         headers, count = {"Accept-Encoding": "identity"}, 0
         timeout = (_CONNECTING, _READING)
         with requests.get(url, headers=headers, timeout=timeout, stream=True) as answer:
@@ -127,7 +127,7 @@ def _listen(
                 if given_up.is_set() or count > size:
                     return
         parts.put(None)
-    except Exception as error:  # whatever a strange server leads to
+    except Exception as error:  # a broken server may cause any error
         parts.put(_MirrorError(str(error)))
 
 
@@ -147,10 +147,10 @@ class _Bar:
         self._task = self._bar.add_task(name, total=size)
 
     def update(self, count: int) -> None:
-        """Count bytes that have arrived."""
+        """Advance the bar by the number of bytes received."""
         self._bar.start()
         self._bar.update(self._task, advance=count)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Stop the bar where it is."""
         self._bar.stop()

@@ -1,8 +1,8 @@
-"""The IDX format of the MNIST files: a header of sizes, then the numbers.
+"""The IDX format of the MNIST files: a header with type and shape, then the numbers.
 
-Two zero bytes, a byte for the type, a byte for the number of dimensions, a big-endian 32-bit size
-for each dimension, and the data in row-major order (Y. LeCun, C. Cortes, C. J. C. Burges, "The
-MNIST database of handwritten digits").
+The header has two zero bytes, a byte for the type, a byte for the number of dimensions, and a
+big-endian 32-bit size for each dimension. The data follow in row-major order (Y. LeCun, C. Cortes,
+C. J. C. Burges, "The MNIST database of handwritten digits").
 """
 
 import gzip
@@ -30,30 +30,31 @@ _FIXED_HEADER = 4
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_HEADER = _FIXED_HEADER + 4 * 255
 _CHUNK = 2**20
-# No content that gzip packs becomes smaller than that.
+# Deflate compresses no content by more than this factor.
 _LARGEST_RATIO = 1100
-# At the end of a packed file stands the size of its content, as 32 bits.
+# A gzip file ends with the size of its content modulo 2**32, in 4 bytes.
 _TRAILER, _TRAILER_BITS = 4, 32
 
 
 def read_idx(path: str | Path, *, memory_map: bool = False) -> np.ndarray[Any, Any]:
     """Return the array in an IDX file, compressed by gzip or not.
 
-    What the header announces is compared with the file's size before there is room made for it.
+    Its dtype, as in the header, is uint8, int8, int16, int32, float32 or float64. The size in the
+    header is compared with that of the file before memory is allocated.
 
     Parameters
     ----------
     path
-        The file. Whether it is compressed is seen from its first bytes, not from its name.
+        The file. Its first bytes tell whether it is compressed, not its name.
     memory_map
-        Whether to leave the numbers in the file, and read them when they are asked for: for files
-        larger than the memory. Such a file must not be compressed; its array cannot be written to,
-        and numbers of more than a byte are big-endian, as in the file.
+        Whether to map the file into memory instead of reading it, for files larger than the memory.
+        The file must not be compressed. The array is read-only, and numbers of more than a byte are
+        big-endian, as in the file.
 
     Raises
     ------
     DataError
-        If it cannot be read, is no IDX file, or is shorter or longer than its header says.
+        If it cannot be read, is not an IDX file, or is shorter or longer than its header says.
     """
     try:
         with open_regular(path) as file:
@@ -74,18 +75,18 @@ def read_open(
     Parameters
     ----------
     file
-        Compressed by gzip or not.
+        A file opened in binary mode that can seek, compressed by gzip or not.
     source
-        Its name, in messages.
+        The name of the file, for messages.
     size
-        How many bytes its content must have, if that is known.
+        The number of bytes that the uncompressed content must have, if known.
     digest
-        Is told all of the content, a part after the other.
+        A function called with the uncompressed content, one part after the other.
 
     Raises
     ------
     DataError
-        As `read_idx`, or if the content has another size.
+        As in `read_idx`, or if the content has another size.
     OSError
         If it cannot be read.
     """
@@ -103,19 +104,19 @@ def read_open(
                 length = _unpacked_length(file, content, length, announced)
                 content.seek(0)
                 return _read(content, source, length, size, digest)
-        # It is no array, or another one, and what it holds need not be unpacked to say so.
+        # Not the wanted array: _read raises the error, without unpacking the rest.
         return _read(BytesIO(start), source, announced or len(start), size, digest)
     except (EOFError, zlib.error, MemoryError) as error:
         raise _cannot_read(source, error) from error
 
 
 def parse_idx(content: bytes, source: str) -> np.ndarray[Any, Any]:
-    """Return the array in the bytes of an IDX file; source names them in an error.
+    """Return the array in the bytes of an IDX file; source is the name for error messages.
 
     Raises
     ------
     DataError
-        If they are no IDX file, or fewer or more than the header says.
+        If the bytes are not an IDX file, or fewer or more than the header says.
     """
     return _read(BytesIO(content), source, len(content), None, None)
 
@@ -123,10 +124,10 @@ def parse_idx(content: bytes, source: str) -> np.ndarray[Any, Any]:
 def _unpacked_length(
     file: BinaryIO, content: gzip.GzipFile, packed_length: int, announced: int
 ) -> int:
-    """Return how long a packed file's content is, or a little more than its header announces.
+    """Return the length of a gzip file's content, or more than announced if it is longer.
 
-    A small file may hold a thousand times its size, and its header promise anything. What cannot
-    be seen from the outside is counted, and not kept.
+    Neither header nor trailer can be trusted. If they do not agree, or the ratio is impossible, the
+    content is unpacked in chunks and counted, without being kept.
     """
     place = file.tell()
     file.seek(max(packed_length - _TRAILER, 0))
@@ -147,7 +148,7 @@ def _read(
     size: int | None,
     digest: Callable[[bytes | memoryview], object] | None,
 ) -> np.ndarray[Any, Any]:
-    """Return the array in a content of that length, if all that its header says is consistent."""
+    """Return the array in a content of that length; raise `DataError` unless its header agrees."""
     start = file.read(_LARGEST_HEADER)
     header, shape = _checked_header(start, source, length)
     if size not in (None, length):
@@ -171,7 +172,7 @@ def _read(
         place += len(chunk)
     if digest:
         digest(memory)
-    # To read on checks the checksum, where there is one.
+    # Reading to the end makes gzip compare the checksum.
     if len(start) > header + len(memory) or file.read(1):
         raise DataError(f"{source}: has more bytes than its header announces: fetch it again")
     native = dtype.newbyteorder("=")
@@ -179,7 +180,7 @@ def _read(
 
 
 def _checked_header(start: bytes, source: str, length: int) -> tuple[int, tuple[int, ...]]:
-    """Return the length of a header and the shape in it."""
+    """Return the header's length in bytes and the shape; raise `DataError` unless they fit."""
     magic, expected = start[:_FIXED_HEADER], _size(start)
     if expected is None:
         raise DataError(
@@ -215,12 +216,12 @@ def _cannot_read(path: str | Path, error: Exception) -> DataError:
 
 
 def _no_array(source: str, error: Exception) -> DataError:
-    # NumPy has a limit of dimensions, and one of sizes even where another is 0.
+    # NumPy limits the number of dimensions, and the sizes even of empty arrays.
     return DataError(f"{source}: its header announces what is no array here ({error})")
 
 
 def _size(content: bytes) -> int | None:
-    """Return how long a file that begins so should be; None if it is no IDX file."""
+    """Return the length, in bytes, of a file with this beginning; None if it is not IDX."""
     magic = content[:_FIXED_HEADER]
     if len(magic) < _FIXED_HEADER or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
         return None

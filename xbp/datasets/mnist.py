@@ -1,7 +1,7 @@
 """MNIST: 70,000 handwritten digits of 28 × 28 pixels, downloaded or read from a folder.
 
-Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits". A pixel is 0 to
-255.
+Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits". Pixels are
+integers from 0 to 255.
 """
 
 import os
@@ -27,7 +27,7 @@ MIRRORS = (
 
 BRIGHTEST = 255
 
-# Where the files may be in a user's folder: as other libraries leave them, too.
+# Where the files may be in a user's folder, including where other libraries put them.
 _FOLDERS = ("", "mnist", "MNIST/raw", "raw")
 
 
@@ -38,13 +38,13 @@ class _File:
     Attributes
     ----------
     name : str
-        Without the ending of gzip.
+        The name without ``.gz``.
     md5 : str
-        Of the gzip file as the mirrors have it.
+        The digest of the gzip file on the mirrors.
     sha256 : str
-        Of its content.
+        The digest of its uncompressed content.
     packed_size, size : int
-        Bytes of the gzip file, and of its content.
+        The number of bytes of the gzip file, and of its content.
     """
 
     name: str
@@ -54,8 +54,8 @@ class _File:
     size: int
 
     def names(self) -> list[str]:
-        """Return the names that such a file has in the wild."""
-        dotted = self.name.replace("-idx", ".idx")  # what some tools unpack it as
+        """Return the names that the file may have in a user's folder."""
+        dotted = self.name.replace("-idx", ".idx")  # some tools name the unpacked file so
         return [self.name, f"{self.name}.gz", dotted, f"{dotted}.gz"]
 
 
@@ -111,13 +111,13 @@ def load_mnist(
     one_hot_label
         Whether labels are one-hot rows of 10; else they are integers 0 ... 9.
     backend
-        Where the arrays live; None takes the selected backend.
+        The backend of the arrays; None takes the selected backend.
     dtype
-        Of normalized pixels and one-hot labels: ``"float32"`` (also None) or ``"float64"``.
+        The dtype of normalized pixels and one-hot labels: ``"float64"``, or ``"float32"`` or None.
     data_dir
-        A folder that holds the four IDX files, compressed by gzip or not, itself or in a folder
+        A folder with the four IDX files, compressed by gzip or not, in itself or in its subfolder
         ``mnist``, ``MNIST/raw`` or ``raw``. None takes the environment variable ``XBP_DATA_DIR``;
-        where that is not set, the files are downloaded once into the user's cache.
+        if that is not set, the files are downloaded once into the user's cache.
 
     Returns
     -------
@@ -127,10 +127,10 @@ def load_mnist(
     Raises
     ------
     DataError
-        If a file is missing, damaged or another than the published one, if neither mirror answers,
-        or if the cache cannot be written.
+        If a file is missing, damaged or not the published one, if no mirror sends it, or if the
+        cache cannot be written.
     DTypeError
-        If dtype is another, or the backend lacks it.
+        If dtype is another one, or the backend lacks it.
     """
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE) or None
     raw = {part: _read(file, data_dir) for part, file in FILES.items()}
@@ -151,12 +151,12 @@ def load_mnist(
 
 
 def _read(file: _File, data_dir: str | Path | None) -> np.ndarray[Any, Any]:
-    """Return the array in a file, once its content is seen to be the published one."""
-    # Takes long to import, and few calls need it.
+    """Return the array in a file; raise `DataError` unless its content is the published one."""
+    # Imported here, since it is slow and few calls need it.
     import hashlib  # noqa: PLC0415
 
     if data_dir is None:
-        # Its libraries take longer to import than all of xbp, and few calls need them.
+        # Imported here, since its libraries take longer than all of xbp, and few calls need them.
         from xbp.datasets.download import download  # noqa: PLC0415
 
         urls = [f"{mirror}{file.name}.gz" for mirror in MIRRORS]

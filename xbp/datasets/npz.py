@@ -15,9 +15,9 @@ from xbp.files import open_regular
 _BRIGHTEST = 255
 
 _NAMES = ("x_train", "t_train", "x_test", "t_test")
-# No compression of NumPy's makes anything smaller than that.
+# The compression of NumPy's archives makes no content smaller by more than this factor.
 _LARGEST_RATIO = 1100
-# What describes an array in such a file: NumPy reads no more than that.
+# In bytes; NumPy reads no longer header of an array.
 _LARGEST_HEADER = 10_000
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -26,30 +26,30 @@ _HEADERS = {
 
 
 def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Return the data in an ``.npz`` file, on the host.
+    """Return the data in an ``.npz`` file as NumPy arrays.
 
     Parameters
     ----------
     path
-        An archive that holds ``x_train`` and ``t_train``, and for testing, if wanted, ``x_test``
-        and ``t_test``. Make one with ``numpy.savez(path, x_train=..., t_train=...)``.
+        An archive with the arrays ``x_train`` and ``t_train``, and optionally ``x_test`` and
+        ``t_test``. Make one with ``numpy.savez(path, x_train=..., t_train=...)``.
 
     Returns
     -------
     (x_train, t_train), (x_test, t_test)
-        NumPy arrays; None in place of the last two if the file has none.
+        NumPy arrays; the last two are None if the file has no test data.
 
     Raises
     ------
     DataError
-        If the file cannot be read, is no such archive, holds objects instead of numbers, or lacks
-        an array.
+        If the file cannot be read, is not such an archive, contains Python objects, or lacks an
+        array.
     """
     try:
         with open_regular(path) as file:
             arrays, names = _read(file)
             found = ", ".join(names) or "nothing"
-    except Exception as error:  # whatever a damaged archive leads to
+    except Exception as error:  # a damaged archive may cause any error
         raise DataError(
             f"{path}: cannot be read ({_reason(error)}): give an .npz file of numbers, made by "
             "numpy.savez"
@@ -67,11 +67,11 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
 
 
 def _read(file: IO[bytes]) -> tuple[dict[str, np.ndarray[Any, Any]], list[str]]:
-    """Return the arrays that are wanted, and the names of all.
+    """Return the arrays of `_NAMES` in an archive, and the names of all its members.
 
-    NumPy makes room for what is announced before it reads; so that is compared first, for all.
+    NumPy allocates memory for what a header announces. So all headers are checked first.
     """
-    # Takes long to import, and few calls need it.
+    # Imported here, since it is slow and few calls need it.
     import zipfile  # noqa: PLC0415
 
     length = file.seek(0, SEEK_END)
@@ -93,13 +93,13 @@ def _read(file: IO[bytes]) -> tuple[dict[str, np.ndarray[Any, Any]], list[str]]:
         arrays = {}
         for name, info in wanted.items():
             with archive.open(info) as member:
-                # Objects would need pickle, and a pickle from a stranger can run anything.
+                # Objects would need pickle, and loading a pickle can run any code.
                 arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
     return arrays, list(members)
 
 
 def _check_header(start: bytes, name: str, size: int) -> None:
-    """Raise ValueError if an array is not as large as its header says."""
+    """Raise ValueError unless a member holds numbers, and is as large as its header says."""
     content = BytesIO(start)
     version = np.lib.format.read_magic(content)
     if version not in _HEADERS:
@@ -112,7 +112,7 @@ def _check_header(start: bytes, name: str, size: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    # NumPy advises to load a strange file in an unsafe way; xbp does not pass that on.
+    # NumPy's own message suggests allow_pickle=True, which is unsafe.
     is_none = "pickle" in str(error) or "not a zip file" in str(error)
     return "it is no archive of numbers" if is_none else str(error)
 

@@ -1,4 +1,4 @@
-"""From images and labels on the host to the arrays that a network takes."""
+"""Conversion of images and labels from NumPy arrays to the arrays that a network takes."""
 
 from typing import Any, TypeAlias
 
@@ -26,6 +26,9 @@ def prepare(
     dtype: str | None,
 ) -> Split:
     """Return pixels and labels of images ``(N, H, W)`` as arrays of a backend.
+
+    Pixels have the shape ``(N, H * W)``, or ``(N, 1, H, W)`` unless flatten; labels have the shape
+    ``(N,)``, or ``(N, 10)`` if one-hot. To normalize is to divide pixels by largest.
 
     Raises
     ------

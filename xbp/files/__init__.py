@@ -1,4 +1,4 @@
-"""Files: read if they are regular ones, written whole or not at all, several of them together."""
+"""Files: only regular ones are read; several are written together, all of them or none."""
 
 from xbp.files.files import (
     as_path,

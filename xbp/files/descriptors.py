@@ -1,4 +1,4 @@
-"""Open files, by their descriptors: regular ones alone, held against others, safe on the disk."""
+"""File descriptors: opening regular files only, locking, and syncing to the disk."""
 
 import os
 import stat
@@ -19,31 +19,31 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover  not on Windows; there nobody can remove an open file
+except ImportError:  # pragma: no cover  absent on Windows, where an open file cannot be removed
     fcntl = None  # type: ignore[assignment]
 
-# Whether others could remove or rename a file that is open, and holding it means something.
+# Whether a file can be locked, and another process can remove or rename it while it is open.
 CAN_HOLD = fcntl is not None
 
-# How a file system says that folders are not synced there: names are as safe as it makes them.
+# Errors of file systems that cannot sync a folder. Nothing can be done about them.
 _NO_SYNC = {EACCES, EBADF, EINVAL, EISDIR, ENOSYS, ENOTSUP, ENOTTY, EOPNOTSUPP, EPERM}
 
-# Not every system has them.
+# Flags that not every system has.
 _NO_LINKS, _BINARY = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_BINARY", 0)
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 
 def open_to_read(path: Path) -> BufferedReader:
-    """Open a file for reading, if it is one: no device, no FIFO, no folder.
+    """Open a regular file for reading, not a device, a FIFO or a folder.
 
-    Opening does not wait: not for somebody who would write into a FIFO either.
+    This never blocks, as opening a FIFO without a writer would.
 
     Raises
     ------
     OSError
-        If it cannot be opened, or is no regular file.
+        If the file cannot be opened, or is not a regular file.
     """
-    require_regular(path.stat().st_mode, path)  # opening a device may do something
+    require_regular(path.stat().st_mode, path)  # before, since opening a device may have effects
     descriptor = os.open(path, os.O_RDONLY | _NO_WAITING | _BINARY)
     try:
         require_regular(os.fstat(descriptor).st_mode, path)
@@ -54,12 +54,12 @@ def open_to_read(path: Path) -> BufferedReader:
 
 
 def open_ours(path: Path, flags: int) -> int:
-    """Open a file of ours for reading and writing; where a link leads is none."""
+    """Return a descriptor of one of xbp's own files, to read and write; a link raises OSError."""
     return os.open(path, os.O_RDWR | flags | _NO_LINKS | _NO_WAITING | _BINARY, 0o666)
 
 
 def require_regular(mode: int, path: Path) -> None:
-    """Raise OSError unless such a file is a regular one."""
+    """Raise OSError unless a file of this mode is a regular file; path is for the message."""
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
     if not stat.S_ISREG(mode):
@@ -67,12 +67,12 @@ def require_regular(mode: int, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Let new names in it last, should the machine stop now."""
+    """Sync a folder to the disk, so that its new names survive a crash of the machine."""
     if os.name != "posix":
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # names may be written there, and not read
+    except PermissionError:  # a folder may be writable and not readable
         return
     try:
         os.fsync(descriptor)
@@ -84,7 +84,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def hold(descriptor: int) -> bool | None:
-    """Hold a file, and tell whether we do; None where files cannot be held."""
+    """Try to lock a file: True if locked, False if another holds the lock, None if unsupported."""
     if fcntl is None:  # pragma: no cover
         return True
     try:
@@ -97,7 +97,7 @@ def hold(descriptor: int) -> bool | None:
 
 
 def close(descriptor: int) -> int:
-    """Close a file that may be held, also by copies of the descriptor in a forked process."""
+    """Unlock and close a file, and return -1. Copies of the descriptor in forks unlock as well."""
     if descriptor >= 0:
         if fcntl is not None:
             with suppress(OSError):
@@ -107,7 +107,7 @@ def close(descriptor: int) -> int:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Tell whether a file is still, or again, that of a name."""
+    """Tell whether a path names the open file; False if nothing is there."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -115,7 +115,7 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write all of a content, however many calls that takes."""
+    """Write all bytes, with as many calls of ``os.write`` as it takes."""
     left = memoryview(content)
     while left:
         left = left[os.write(descriptor, left) :]

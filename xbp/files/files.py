@@ -1,4 +1,4 @@
-"""What others call: paths, folders and files, with errors that say what to do."""
+"""The public functions for paths, folders and files; they raise `DataError`."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -12,34 +12,34 @@ from xbp.files.transaction import WritingError, put_in_order, write_together, wr
 
 
 def as_path(path: Any) -> Path:
-    """Return a path, or raise `DataError` if a value cannot be one."""
+    """Return the value as a path; raise `DataError` if it cannot be one."""
     if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
         raise DataError(f"{path!r} is no file's or folder's name")
     return Path(path)
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open a file for reading, if it is one: no device, no FIFO, no folder.
+    """Open a regular file for reading, not a device, a FIFO or a folder.
 
-    Opening does not wait: not for somebody who would write into a FIFO either.
+    This never blocks, as opening a FIFO without a writer would.
 
     Raises
     ------
     DataError
-        If the path cannot be one.
+        If the value is not a valid path.
     OSError
-        If it cannot be opened, or is no regular file.
+        If the file cannot be opened, or is not a regular file.
     """
     return open_to_read(as_path(path))
 
 
 def prepare_folder(folder: str | Path) -> Path:
-    """Return the folder, made if it is not there, and seen to be writable.
+    """Create a folder and its parents where missing, check that it is writable, and return it.
 
     Raises
     ------
     DataError
-        If it cannot be made or written to.
+        If it cannot be created or written to.
     """
     folder = as_path(folder)
     with _as_data_error():
@@ -55,15 +55,14 @@ def prepare_folder(folder: str | Path) -> Path:
 
 
 def write_file(path: str | Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
+    """Write a file, completely or not at all.
 
-    A link is followed, and a file's mode stays.
+    A symbolic link is followed. An existing file keeps its mode.
 
     Raises
     ------
     DataError
-        If it cannot be written, or is a device, a FIFO or a socket; what was there before is still
-        there.
+        If the file cannot be written, or is a device, a FIFO or a socket; it is then unchanged.
     """
     path = as_path(path)
     if not path.name:
@@ -72,41 +71,41 @@ def write_file(path: str | Path, content: bytes) -> None:
 
 
 def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> None:
-    """Write files of a folder, all of them or none, even if the process is killed meanwhile.
+    """Write contents, by file name, in an existing folder: all of them or none.
 
-    What was there is then put back by the next start: by `recover`, or when files are written
-    there.
+    If the process is killed meanwhile, the former files are restored by `recover`, or when files
+    are next written there.
 
     Raises
     ------
     DataError
-        If one cannot be written; what was there before is still there.
+        If one cannot be written; the former files are then still there.
     """
     with _as_data_error():
         write_together(as_path(folder), contents)
 
 
 def try_out(folder: Path, content: bytes) -> None:
-    """See that there is room for a file.
+    """Check that a file of this content can be written in a folder, and leave none there.
 
     Raises
     ------
     DataError
-        If there is none.
+        If it cannot.
     """
     with _as_data_error():
         write_trial(folder, content)
 
 
 def recover(folder: Path) -> None:
-    """Put a folder in order after a process that was killed: no half of a result, no leftover.
+    """Restore a folder's former files, and remove temporary ones, after a process was killed.
 
-    What another process is writing there now stays, and so does what others have made.
+    Files that another process is writing now, and files that are not xbp's, are left alone.
 
     Raises
     ------
     DataError
-        If it cannot be.
+        If a former file cannot be restored.
     """
     with _as_data_error():
         put_in_order(folder)

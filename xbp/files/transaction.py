@@ -1,12 +1,13 @@
-"""Files that change together: all of them or none, whatever fails and whenever the process ends.
+"""Files that are replaced together: all of them or none, even if the process is killed meanwhile.
 
-The new contents are written beside the files, under names of their own. A journal says what is to
-happen, first as a *plan*; it is *prepared* when all that is new and all that was there lie beside
-the files; it is *done* when the new ones have the files' names. Until then what was there is put
-back: at once when something fails, and at the next start when the process was killed.
+The new contents are first written to temporary files beside the targets. A journal in the folder
+records the progress. It begins with the *plan*, a list of the files. It is *prepared* when copies
+of both the new and the former contents are beside the targets, and *done* when the new files have
+the targets' names. Before that, the former files can be restored: at once after an error, or at the
+next start after a kill.
 
-Who writes holds a lock on the journal and on what is unfinished. So what nobody holds is left by a
-process that has ended.
+A writer locks the journal and its temporary files. If nobody has the lock, the process that wrote
+them has ended.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ _UNFINISHED = re.compile(r"\.(xbp-)?[0-9a-f]{16}\.unfinished")
 # Seconds that another process may take to write some files.
 _PATIENCE = 30.0
 
-# Some hundred bytes a file.
+# In bytes; each file takes a few hundred.
 _LARGEST_JOURNAL = 2**24
 
 
@@ -53,15 +54,15 @@ class _File(NamedTuple):
     Attributes
     ----------
     path : Path
-        As it was named, for messages.
+        The path as the caller gave it, for messages.
     target : Path
-        Where links lead.
+        The path with links resolved.
     token : str
-        A part of the names beside it that is nobody else's.
+        A random part of the names of its temporary files.
     existed : bool
-        Whether there was one before.
+        Whether the file existed before.
     sha256 : str
-        Of the new content.
+        The hexadecimal digest of the new content.
     """
 
     path: Path
@@ -72,7 +73,7 @@ class _File(NamedTuple):
 
     @property
     def unfinished(self) -> Path:
-        # Short: the name of the file itself may be as long as names can be.
+        # Not made from the file's name, which may already be as long as a name can be.
         return self.target.with_name(f".xbp-{self.token}.unfinished")
 
     @property
@@ -88,7 +89,7 @@ class WritingError(OSError):
     path : Path
         The file.
     reason : str
-        Why.
+        The reason, for a message.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -97,7 +98,7 @@ class WritingError(OSError):
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files of a folder, all of them or none; what was there stays or is put back.
+    """Write files in a folder, all of them or none; see `xbp.files.write_files`.
 
     Raises
     ------
@@ -105,14 +106,14 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
         If one cannot be written.
     """
     files = [_file(folder / name, content) for name, content in contents.items()]
-    with suppress(OSError):  # nor need the folder be one that can be listed
+    with suppress(OSError):  # a folder that cannot be listed may still be written to
         _sweep(folder)
     if len(files) == 1:
         (folder,) = (file.target.parent for file in files)
         if not files[0].existed:
             _write_new(files[0], contents[files[0].path.name])
             return
-    with _reported(files[0].path if len(files) == 1 else folder), _Journal(folder) as journal:
+    with _writing_errors(files[0].path if len(files) == 1 else folder), _Journal(folder) as journal:
         journal.recover()
         try:
             journal.write(files, contents)
@@ -130,28 +131,26 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def write_trial(folder: Path, content: bytes) -> None:
-    """Write a file that is nobody's, and remove it again.
+    """Write a temporary file with this content in a folder, and remove it.
 
     Raises
     ------
     WritingError
-        If there is no room for it.
+        If it cannot be written.
     """
-    with _reported(folder), _unfinished(_new(folder / "trial"), content):
+    with _writing_errors(folder), _unfinished(_new(folder / "trial"), content):
         pass
 
 
 def put_in_order(folder: Path) -> None:
-    """Put back, or tidy, what processes that have ended left in a folder.
-
-    What a process is still writing is left alone, and so are files of other names.
+    """Finish or undo what ended processes left in a folder; see `xbp.files.recover`.
 
     Raises
     ------
     WritingError
-        If something that was there before cannot be put back.
+        If a former file cannot be restored.
     """
-    with _reported(folder):
+    with _writing_errors(folder):
         if os.path.lexists(folder / JOURNAL):
             with suppress(BlockingIOError), _Journal(folder, patience=0) as journal:
                 journal.recover()
@@ -160,7 +159,10 @@ def put_in_order(folder: Path) -> None:
 
 
 class _Journal:
-    """The journal of a folder, held by nobody else."""
+    """The journal of a folder; the ``with`` block holds its lock.
+
+    `patience` is how many seconds to wait for another process that holds it.
+    """
 
     def __init__(self, folder: Path, patience: float = _PATIENCE) -> None:
         self._path = folder / JOURNAL
@@ -187,14 +189,14 @@ class _Journal:
         close(self._descriptor)
 
     def recover(self) -> None:
-        """Put back, or tidy, what is noted; then nothing is."""
+        """Restore the former files if the journal is not done; remove temporary ones; empty it."""
         plan, steps = self._noted()
         if not plan:
             return
-        # One that ends early was of somebody who had not begun.
-        files = _planned(self._path.parent, plan)
+        # A truncated plan is invalid, and gives no files: its writer had not begun to write them.
+        files = _files_of(self._path.parent, plan)
         if steps.startswith(_PREPARED) and steps != _PREPARED + _DONE:
-            # Where a link leads there may be a file that was never ours: anybody makes journals.
+            # Anybody can make a journal: never remove a file elsewhere that a link leads to.
             _put_back([file for file in files if file.existed or not file.path.is_symlink()])
         for path in _helpers(files):
             os.unlink(path)
@@ -202,7 +204,7 @@ class _Journal:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
 
     def write(self, files: list[_File], contents: Mapping[str, bytes]) -> None:
-        """Write files, step by step."""
+        """Write the new contents, and note each step in the journal."""
         plan = [
             {"name": file.path.name, **dict(zip(_PLANNED, file[2:], strict=True))} for file in files
         ]
@@ -210,7 +212,7 @@ class _Journal:
         folders = {self._path.parent, *(file.target.parent for file in files)}
         with ExitStack() as unfinished:
             for file in files:
-                with _reported(file.path):
+                with _writing_errors(file.path):
                     unfinished.enter_context(_unfinished(file, contents[file.path.name]))
                     if file.existed:
                         _keep(file)
@@ -218,25 +220,25 @@ class _Journal:
                 sync_folder(folder)
             self._note(_PREPARED)
             for file in files:
-                with _reported(file.path):
+                with _writing_errors(file.path):
                     os.replace(file.unfinished, file.target)
             for folder in folders:
                 sync_folder(folder)
             self._note(_DONE)
 
     def undo(self, files: list[_File]) -> None:
-        """Put back what was there, whatever step had been reached."""
+        """Restore the former files, whatever step had been reached."""
         plan, steps = self._noted()
         if steps.startswith(_PREPARED):
-            # Should we be killed now, it is not done.
+            # Remove "done" from the journal, so that a start after a kill restores the files.
             os.ftruncate(self._descriptor, len(plan) + 1 + len(_PREPARED))
-            with suppress(OSError):  # then the more is to be put back at once
+            with suppress(OSError):  # if it is not synced, restoring now is all the more urgent
                 os.fsync(self._descriptor)
             _put_back(files)
         self.tidy(files)
 
     def tidy(self, files: list[_File]) -> None:
-        """Remove what lies beside the files, and the journal; what remains is for the next one."""
+        """Remove temporary files, then the journal; it stays as long as one cannot be removed."""
         for path in _helpers(files):
             with suppress(OSError):
                 os.unlink(path)
@@ -245,7 +247,7 @@ class _Journal:
                 os.unlink(self._path)
 
     def _noted(self) -> tuple[bytes, bytes]:
-        """Return the plan, and the steps that have been reached."""
+        """Return the two parts of the journal: the plan, and the steps that have been reached."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         with os.fdopen(self._descriptor, "rb", closefd=False) as file:
             plan, _, steps = file.read(_LARGEST_JOURNAL).partition(b"\n")
@@ -259,8 +261,8 @@ class _Journal:
 _PLANNED = ("token", "existed", "sha256")
 
 
-def _planned(folder: Path, plan: bytes) -> list[_File]:
-    """Return the files of a journal: anybody may have written it."""
+def _files_of(folder: Path, plan: bytes) -> list[_File]:
+    """Return the files of a plan, or none if it is invalid, since anybody may have written it."""
     try:
         found = []
         for entry in json.loads(plan):
@@ -275,9 +277,9 @@ def _planned(folder: Path, plan: bytes) -> list[_File]:
 
 
 def _put_back(files: list[_File]) -> None:
-    """Undo the renaming of files, as far as it has happened, and as far as can be.
+    """Restore former files where new ones have replaced them; raise the first error at the end.
 
-    A file that has another content now was never renamed, or somebody has changed it since.
+    A target without the new content was not replaced, or has been changed since: it is left alone.
     """
     errors = []
     for file in files:
@@ -300,7 +302,7 @@ def _put_back(files: list[_File]) -> None:
 
 
 def _helpers(files: list[_File]) -> Iterator[Path]:
-    """Yield what is there beside the files."""
+    """Yield the temporary files that exist."""
     for file in files:
         for path in (file.unfinished, file.former):
             if os.path.lexists(path):
@@ -308,7 +310,7 @@ def _helpers(files: list[_File]) -> Iterator[Path]:
 
 
 def _file(path: Path, content: bytes) -> _File:
-    with _reported(path):
+    with _writing_errors(path):
         target = _target(path)
         try:
             require_regular(path.stat().st_mode, path)
@@ -324,7 +326,7 @@ def _new(path: Path) -> _File:
 
 
 def _target(path: Path) -> Path:
-    """Return where links lead, also if nothing is there yet."""
+    """Return a path with links resolved; the target need not exist. A loop raises OSError."""
     if not path.is_symlink():
         return path
     target = Path(os.path.realpath(path))
@@ -334,8 +336,8 @@ def _target(path: Path) -> Path:
 
 
 def _write_new(file: _File, content: bytes) -> None:
-    """Write a file where there was none: its renaming is all or nothing by itself."""
-    with _reported(file.path), _unfinished(file, content):
+    """Write a single file that does not exist: one renaming is atomic, and needs no journal."""
+    with _writing_errors(file.path), _unfinished(file, content):
         os.replace(file.unfinished, file.target)
         try:
             sync_folder(file.target.parent)
@@ -346,19 +348,19 @@ def _write_new(file: _File, content: bytes) -> None:
 
 @contextmanager
 def _unfinished(file: _File, content: bytes) -> Iterator[None]:
-    """Have a new content beside its file for the ``with`` block, safe on the disk."""
+    """Write a new content to the temporary file, synced; remove it after the ``with`` block."""
     descriptor = _create(file.unfinished)
     try:
         if file.existed:
             before = file.target.stat()
-            with suppress(OSError, AttributeError):  # who may write to a file need not own it
+            with suppress(OSError, AttributeError):  # a user who may write the file may not own it
                 os.chown(file.unfinished, before.st_uid, before.st_gid)
             with suppress(OSError):
                 os.chmod(file.unfinished, stat.S_IMODE(before.st_mode))
         write_all(descriptor, content)
         os.fsync(descriptor)
         if not CAN_HOLD:  # pragma: no cover
-            descriptor = close(descriptor)  # what is open cannot be renamed there
+            descriptor = close(descriptor)  # an open file cannot be renamed there
         yield
     finally:
         close(descriptor)
@@ -367,10 +369,10 @@ def _unfinished(file: _File, content: bytes) -> Iterator[None]:
 
 
 def _create(path: Path) -> int:
-    """Return the descriptor of a new file that is held, so that nobody sweeps it."""
+    """Return the descriptor of a new file, locked so that no other process sweeps it."""
     while True:
         descriptor = open_ours(path, os.O_CREAT | os.O_EXCL)
-        # Somebody may have swept it before it was held.
+        # Another process may have swept it before it was locked.
         if hold(descriptor) is not False and is_at(descriptor, path):
             return descriptor
         os.close(descriptor)
@@ -379,10 +381,10 @@ def _create(path: Path) -> int:
 
 
 def _keep(file: _File) -> None:
-    """Keep what is there beside its file: as a second name of it, or as a copy."""
+    """Keep the former content beside the target, as a hard link or as a copy."""
     try:
         os.link(file.target, file.former)
-    except OSError:  # not every file system has links, and not every file may have some
+    except OSError:  # the file system may have no hard links, or not allow one of this file
         with suppress(FileNotFoundError):
             os.unlink(file.former)
         with open_to_read(file.target) as source, file.former.open("xb") as copy:
@@ -394,7 +396,7 @@ def _keep(file: _File) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what is unfinished in a folder and held by nobody."""
+    """Remove the unfinished files in a folder that no process has locked."""
     for path in [path for path in folder.iterdir() if _UNFINISHED.fullmatch(path.name)]:
         with suppress(OSError):
             if stat.S_ISREG(path.lstat().st_mode):
@@ -414,7 +416,7 @@ def _remove_unless_held(path: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    """Return the digest of a file; nothing has none."""
+    """Return the digest of a file, or an empty text if there is no file."""
     try:
         with open_to_read(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -423,11 +425,11 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Say of which file an error is."""
+def _writing_errors(path: Path) -> Iterator[None]:
+    """Raise an OSError of the ``with`` block as a `WritingError` of this path."""
     try:
         yield
     except WritingError:
         raise
-    except OSError as error:  # without the name of a file of ours
+    except OSError as error:  # not str(error), which may name a temporary file
         raise WritingError(path, error.strerror or str(error)) from error

@@ -1,4 +1,4 @@
-"""Computational graphs, to look at: values flow to the right, derivatives to the left."""
+"""Computational graphs and their pictures: values flow forward, derivatives flow back."""
 
 from xbp.graphs.graph import Graph, Step
 from xbp.graphs.nodes import Node, Operation, Variable

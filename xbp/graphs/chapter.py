@@ -1,4 +1,4 @@
-"""The graphs that the chapter begins with."""
+"""The first graphs of the book's chapter on error backpropagation."""
 
 from xbp.graphs.graph import Graph
 from xbp.graphs.nodes import Variable
@@ -18,6 +18,6 @@ def fruit() -> Graph:
 
 
 def neuron() -> Graph:
-    """Return the sigmoid of ``x w + b``, taken apart into its smallest operations."""
+    """Return the sigmoid of ``x w + b`` as a graph of elementary operations."""
     x, w, b = Variable("x", 1), Variable("w", 2), Variable("b", -3)
     return Graph(1 / (1 + (-(x * w + b)).exp()), name="y")

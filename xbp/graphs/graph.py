@@ -1,4 +1,4 @@
-"""A computational graph: values flow to the right, derivatives to the left."""
+"""A computational graph: values flow forward, derivatives flow back."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ from xbp.layers import AddLayer, Layer, Residual, Sequential
 from xbp.namespace import Array, is_number, namespace_of, number_like
 from xbp.networks import Network
 
-# A graph of more operations than these flows down the page.
+# A graph of more operations is drawn from top to bottom.
 _MOST_IN_A_ROW = 8
 
 
 @dataclass(frozen=True, repr=False)
 class Step:
-    """What one node did: local computation, which knows of the rest of the graph nothing.
+    """The computation at one node: it needs nothing but what its arrows bring.
 
     Attributes
     ----------
     direction : str
         ``"forward"`` or ``"backward"``.
     label : str
-        The node.
+        The label of the node.
     takes, gives : tuple of str
-        What came in, and what went out.
+        What the node received and what it sent on, as text.
     number : int
-        Of the step, from 0.
+        The number of the step, from 0.
     film : Film
-        The graph after each step.
+        The pictures of the graph after each step.
     """
 
     direction: str
@@ -44,7 +44,7 @@ class Step:
 
     @property
     def picture(self) -> Picture:
-        """The graph after the step."""
+        """The picture of the graph after the step."""
         return self.film.after(self.number)
 
     def __repr__(self) -> str:
@@ -66,24 +66,24 @@ class Graph:
     Parameters
     ----------
     output
-        The operation whose value is wanted.
+        The operation whose value the graph computes.
     name
-        Of that value, in the picture.
+        The name of that value in the picture.
 
     Attributes
     ----------
     output : Operation
     operations : list of Operation
-        In an order in which they can be computed.
+        The operations, each after those whose values it needs.
 
     Raises
     ------
     SettingError
-        If output is no operation, name is no text, or a layer stands in two of them.
+        If output is not an operation, name is not text, or two operations share a layer.
 
     Notes
     -----
-    In a notebook a graph shows itself; the picture needs ``pip install pygraphviz``.
+    A notebook displays the picture of a graph; this needs ``pip install pygraphviz``.
 
     Examples
     --------
@@ -112,10 +112,10 @@ class Graph:
 
     @classmethod
     def of_network(cls, network: Network, x: Array, t: Array) -> "Graph":
-        """Return the graph of a network's loss for a batch, forward and backward done.
+        """Return the graph of a network's loss for a batch, with values and derivatives computed.
 
-        The network is not changed. Beside errors of its layers there is a SettingError, if it is
-        none.
+        The network is not changed. Errors of its layers are raised as they are, and `SettingError`
+        if it is not a `Network`.
 
         Parameters
         ----------
@@ -129,7 +129,7 @@ class Graph:
         network = network.bound_to(network.params)
         node: Node = Variable("x", x)
         for layer in network.layers.values():
-            node = _drawn(layer, node)
+            node = _operation_of(layer, node)
         graph = cls(Operation(network.last_layer, node, Variable("t", t)), name="loss")
         # By identity: a class may compare its layers by value.
         places = network.params.places.items()
@@ -143,27 +143,32 @@ class Graph:
         return graph
 
     def forward(self) -> Value:
-        """Compute the nodes from the variables to the output, and return the output's value.
+        """Compute the value of each operation, and return that of the output.
 
-        Errors are those of the layers.
+        Errors of the layers are raised as they are.
         """
         for _ in self._forward():
             pass
         return self.output.value
 
     def backward(self, dout: Value = 1) -> None:
-        """Send derivatives back, from the output to the variables: see ``variable.gradient``.
+        """Compute the ``gradient`` of each node, from the output back to the variables.
+
+        Parameters
+        ----------
+        dout
+            The upstream derivative: a number, or an array of the shape of the output's value.
 
         Raises
         ------
         CallOrderError
-            Before ``forward``.
+            If ``forward`` has not been called.
         """
         for _ in self._backward(dout):
             pass
 
     def steps(self) -> list[Step]:
-        """Compute forward, then backward, and return what each node did, in order."""
+        """Compute forward, then backward, and return one `Step` for each operation, in order."""
         forward = {operation: _seen_forward(operation) for operation in self._forward()}
         backward = {operation: _seen_backward(operation) for operation in self._backward(1)}
         film = self._film(list(forward), list(backward))
@@ -195,7 +200,7 @@ class Graph:
             operation.input_gradients = ()
 
     def picture(self) -> Picture:
-        """Return the graph as it is now, its figures as text."""
+        """Return the picture of the graph with its present values and derivatives."""
         keys = self._keys()
         spots = [Spot(key, node.label, isinstance(node, Operation)) for node, key in keys.items()]
         arrows = []
@@ -208,7 +213,7 @@ class Graph:
         return Picture(tuple(spots), tuple(arrows), len(self.operations) > _MOST_IN_A_ROW)
 
     def _film(self, forward: list[Operation], backward: list[Operation]) -> Film:
-        """Return the pictures after each step, once all are done."""
+        """Return the pictures after each step; call it when all steps are done."""
         value_at: dict[Node, int] = {operation: at for at, operation in enumerate(forward)}
         sent_at = {operation: at for at, operation in enumerate(backward, start=len(forward))}
         arrows = [(source, head) for head in self.operations for source in head.sources]
@@ -221,7 +226,7 @@ class Graph:
         )
 
     def _keys(self) -> dict[Node, str]:
-        """Return the names of the nodes in a picture."""
+        """Return the key of each node in a picture."""
         return {node: f"n{i}" for i, node in enumerate(self._nodes())}
 
     def _repr_svg_(self) -> str | None:
@@ -232,7 +237,7 @@ class Graph:
 
     @property
     def variables(self) -> list[Variable]:
-        """The variables, parameters of layers among them."""
+        """The variables, including the parameters of layers."""
         return [node for node in self._nodes() if isinstance(node, Variable)]
 
     def _nodes(self) -> list[Node]:
@@ -241,19 +246,19 @@ class Graph:
         return list(dict.fromkeys(every))
 
 
-def _drawn(layer: Layer, node: Node) -> Node:
-    """Return what a layer makes of a node: of xbp's blocks, by the operations of those within."""
+def _operation_of(layer: Layer, node: Node) -> Node:
+    """Return the operation of a layer on a node; xbp's own blocks are drawn layer by layer."""
     if not isinstance(layer, Sequential) or type(layer) not in (Sequential, Residual):
         return Operation(layer, node, label=layer.name)
     inner = node
     for within in layer.layers.values():
-        inner = _drawn(within, inner)
+        inner = _operation_of(within, inner)
     if type(layer) is Sequential:
         return inner
     return Operation(AddLayer(), node, inner, label=f"{layer.name} +")
 
 
-# What a step is made of: direction, label, what the node takes, and what it gives.
+# The texts of a `Step`: direction, label, takes, gives.
 _Seen: TypeAlias = tuple[str, str, tuple[str, ...], tuple[str, ...]]
 
 
@@ -270,7 +275,7 @@ def _seen_backward(operation: Operation) -> _Seen:
 
 
 def _in_order(output: Operation) -> Iterator[Operation]:
-    """Yield the operations so that each comes after those it needs."""
+    """Yield the operations, each after those whose values it needs."""
     sorter: TopologicalSorter[Operation] = TopologicalSorter()
     found, seen = [output], set[Operation]()
     while found:
@@ -292,12 +297,12 @@ def _arrow(tail: str, head: str, source: Node, gradient: Value) -> Arrow:
 
 
 def _named(node: Node, text: str) -> str:
-    """Return the text of a value after the name of what it belongs to, if that has one."""
+    """Return the text of a value, after the variable's name if the node is one."""
     return f"{node.label} {text}" if isinstance(node, Variable) else text
 
 
 def _spread(dout: Value, like: Value) -> Value:
-    """Return dout for each element of the output."""
+    """Return dout in the shape of the output's value: a number is repeated for each element."""
     if is_number(dout) and not is_number(like):
         number = number_like(like, dout, "Graph.backward")
         return namespace_of(like).full_like(like, number)

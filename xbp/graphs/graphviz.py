@@ -1,4 +1,4 @@
-"""The way to Graphviz, which lays graphs out and draws them."""
+"""Drawing with Graphviz, through pygraphviz."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from xbp.errors import BackendUnavailableError, DataError
 
 FONT = "DejaVu Sans"
 
-# The fonts of this machine, and matplotlib's for a machine that has none.
+# The machine's fonts, and those of matplotlib in case it has none.
 _FONTS = """<?xml version="1.0"?>
 <fontconfig>
 <include ignore_missing="yes">/etc/fonts/fonts.conf</include>
@@ -22,21 +22,21 @@ _FONTS = """<?xml version="1.0"?>
 
 
 def render(dot: str, form: str) -> bytes:
-    """Return a picture of a graph.
+    """Return a picture of a graph as the bytes of a file.
 
     Parameters
     ----------
     dot
-        The graph in Graphviz's language.
+        The graph in DOT, Graphviz's language.
     form
         ``"svg"`` or ``"png"``.
 
     Raises
     ------
     BackendUnavailableError
-        If pygraphviz is not installed.
+        If pygraphviz or matplotlib is not installed.
     DataError
-        If it finds no place for its temporary files.
+        If its temporary file cannot be written.
     """
     try:
         picture: bytes = _graphviz().AGraph(string=dot).draw(format=form, prog="dot")
@@ -53,15 +53,15 @@ def _graphviz() -> Any:
     try:
         import pygraphviz  # noqa: PLC0415  an extra
 
-        # Slow to import, and for its fonts alone.
+        # Imported here, since it is slow and needed only for its fonts.
         from matplotlib import get_data_path  # noqa: PLC0415
     except ImportError as error:
         raise BackendUnavailableError(
             "a picture of a graph needs pygraphviz: pip install pygraphviz; its Mermaid text does "
             "not"
         ) from error
-    # Fonts are looked for once in a process. The library in pygraphviz is older than the files
-    # on most machines that say where they are, and complains of each word that it does not know.
+    # Fontconfig reads its configuration once in a process, at the first drawing. The copy within
+    # pygraphviz is older than most machines' configuration, and warns of each unknown element.
     with TemporaryDirectory() as folder, _silenced():
         fonts = Path(folder) / "fonts.conf"
         fonts.write_text(_FONTS.format(Path(get_data_path()) / "fonts" / "ttf"))
@@ -79,7 +79,7 @@ def _graphviz() -> Any:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Send what C libraries print on standard error nowhere."""
+    """Discard what is written to file descriptor 2, by C libraries too."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -21,25 +21,25 @@ Value: TypeAlias = Any
 
 
 class Node:
-    """A node; ``+ - * /`` with another node, or with a number, give the operation on the two.
+    """A node; ``+ - * /`` with another node, a number or an array return an `Operation`.
 
-    So do they with an array; where that stands on the left, on NumPy, CuPy, PyTorch and JAX. The
-    arrays of dpnp and array-api-strict refuse what they do not know: make a `Variable` of it.
+    An array on the left of the operator works on NumPy, CuPy, PyTorch and JAX. Arrays of dpnp and
+    array-api-strict raise an error there: make a `Variable` of the array.
 
     Attributes
     ----------
     label : str
-        What stands in the picture.
+        The text of the node in the picture.
     value
-        What the node gives forward: a number or an array; None while it is unknown.
+        The value of the node, a number or an array; None before it is computed.
     gradient
-        The derivative of the graph's output by that value; None while it is unknown.
+        The derivative of the output with respect to that value; None before it is computed.
     """
 
     label: str
     value: Value = None
     gradient: Value = None
-    __array_ufunc__ = None  # so that NumPy leaves its operators to this class
+    __array_ufunc__ = None  # so that NumPy arrays on the left defer to this class's operators
 
     def __add__(self, other: "Node | Value") -> "Operation":
         return Operation(AddLayer(), self, other)
@@ -66,7 +66,7 @@ class Node:
         return Operation(DivLayer(), self, other)
 
     def __rtruediv__(self, other: Value) -> "Operation":
-        if is_number(other) and other == 1:  # as the chapter draws it
+        if is_number(other) and other == 1:  # the book draws 1 / t as one node of one input
             return Operation(ReciprocalLayer(), self)
         return Operation(DivLayer(), other, self)
 
@@ -84,19 +84,21 @@ class Node:
 
 
 class Variable(Node):
-    """A node that is given: its value is a number or an array, its gradient is asked for.
+    """An input of a graph: its value is given, and `Graph.backward` computes its gradient.
 
     Parameters
     ----------
     label
-        Its name in the picture.
+        The name in the picture.
     value
-        A Python number or an array of any library; may be replaced later.
+        A Python number or an array of any library. The attribute may be assigned to later.
 
     Raises
     ------
-    SettingError, DTypeError
-        If label is no text, or value neither a number nor an array.
+    SettingError
+        If label is not text.
+    DTypeError
+        If value is neither a number nor an array.
     """
 
     def __init__(self, label: str, value: Value) -> None:
@@ -110,7 +112,7 @@ class Variable(Node):
 
 
 class Constant(Node):
-    """A number in an expression: nobody asks for its gradient."""
+    """A number or an array in an expression, whose gradient is not drawn."""
 
     def __init__(self, value: Value) -> None:
         self.value = value
@@ -121,35 +123,37 @@ class Constant(Node):
 
 
 def _operand(value: Any, where: str = "a constant in a graph") -> Any:
-    """Return a node, a number or an array; raise `DTypeError` if it is none."""
+    """Return the value, or raise `DTypeError` unless it is a node, a number or an array."""
     if not (isinstance(value, Node) or is_number(value)):
         namespace_of(value, where=where)
     return value
 
 
 class Operation(Node):
-    """A node that computes: a layer, applied to other nodes.
+    """A layer applied to other nodes.
 
     Parameters
     ----------
     layer
-        Any layer; it keeps what its backward needs, so each operation has one of its own.
+        Any layer. Each operation needs its own, since a layer keeps what its ``backward`` needs.
     *inputs
-        What its ``forward`` takes: nodes; anything else is taken as a constant.
+        The arguments of its ``forward``: nodes; a number or an array becomes a constant.
     label
-        What stands in the node; None takes the layer's sign or name.
+        The text in the node; None takes the layer's symbol or name.
 
     Attributes
     ----------
     params : dict of str to Variable
-        The layer's trainable arrays, drawn as variables.
+        The layer's parameters, drawn as variables.
     input_gradients : tuple
-        The derivative that went back along each arrow: those of `inputs`, then those of `params`.
+        The derivative sent back along each arrow: those of `inputs`, then those of `params`.
 
     Raises
     ------
     SettingError
-        If layer is none.
+        If layer is not a `Layer`.
+    DTypeError
+        If an input is not a node, a number or an array.
 
     Examples
     --------
@@ -186,21 +190,21 @@ class Operation(Node):
         return (*self.inputs, *self.params.values())
 
     def forward(self) -> None:
-        """Compute the value from those of the inputs."""
+        """Compute the value from the values of the inputs."""
         for name, variable in self.params.items():
             variable.value = self.layer.params[name]
         self.value = self.layer.forward(*(x.value for x in self.inputs))
 
     def backward(self) -> None:
-        """Send the gradient back: to the inputs and to the parameters."""
+        """Compute the input gradients, and add each to its node's gradient."""
         sent = self.layer.backward(self.gradient)
         sent = sent if isinstance(sent, tuple) else (sent,)
-        # A loss sends nothing to the targets.
+        # A loss returns no derivative with respect to the targets.
         sent += (None,) * (len(self.inputs) - len(sent))
         self.input_gradients = (*sent, *(self.layer.grads[name] for name in self.params))
         for source, gradient in zip(self.sources, self.input_gradients, strict=True):
             if gradient is not None:
-                # Where a value was used twice, both uses count.
+                # A value used twice has the sum of both derivatives.
                 source.gradient = (
                     gradient
                     if source.gradient is None

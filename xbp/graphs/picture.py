@@ -9,28 +9,28 @@ from xbp.errors import BackendUnavailableError, SettingError
 from xbp.files import write_file
 from xbp.graphs.graphviz import FONT, render
 
-# A derivative fades with each power of ten that it is smaller than the largest.
+# The opacity of a derivative falls to _FAINTEST over this many powers of ten below the largest.
 _DECADES = 6
 _FAINTEST = 0.2
 
-# About how wide a character is, in points.
+# The approximate width of a character, in points.
 _CHARACTER = 8
 
 _DERIVATIVE = "#c62828"
 _ACTIVE = "#ffe082"
 
-# What means something else in a label: to Graphviz a backslash begins an escape, in HTML too.
+# Escapes of special characters in labels. In Graphviz, HTML-like labels have backslash escapes too.
 _HTML_CODES = {"\\": "\\\\", "&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;"}
 _MERMAID_CODES = {"\\": "#92;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;"}
 _MERMAID_CODES |= {"#": "#35;", "`": "#96;"}
 
-# It joins two emojis to one.
+# The zero-width joiner: it joins two emojis into one.
 _JOINER = "\u200d"
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A place in the picture: an operation, or the name of what enters or leaves."""
+    """A node of the picture: an operation, or the name of a variable or of the output."""
 
     key: str
     label: str
@@ -40,18 +40,18 @@ class Spot:
 
 @dataclass(frozen=True)
 class Arrow:
-    """An arrow between two spots, by their keys; texts are empty while unknown.
+    """An arrow from the spot of one key to that of another.
 
     Attributes
     ----------
     value : str
-        What flows along it, over the arrow.
+        The text over the arrow: the value that flows forward; empty if there is none yet.
     derivative : str
-        What flows back, under the arrow.
+        The text under the arrow: the derivative that flows back; empty if there is none yet.
     size : float or None
-        The norm of that derivative, if it is an array.
+        The norm of the derivative, if it is an array.
     along : bool
-        Whether it leads from one operation to the next: such arrows make straight lines.
+        Whether it leads from one operation to another: such arrows are drawn straight.
     """
 
     tail: str
@@ -64,11 +64,11 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Picture:
-    """A graph as it can be looked at; in a notebook it shows itself.
+    """The picture of a graph; a notebook displays it.
 
-    Values stand over the arrows and derivatives under them; in a graph that flows down, on their
-    left and on their right. Among arrays, the smaller a derivative is beside the largest, the paler
-    it is drawn.
+    Values are over the arrows and derivatives under them. In a graph drawn from top to bottom,
+    values are on the left and derivatives on the right. Of arrays, a derivative with a smaller norm
+    is drawn paler.
     """
 
     spots: tuple[Spot, ...]
@@ -76,27 +76,27 @@ class Picture:
     flows_down: bool = False
 
     def save(self, path: str | Path) -> None:
-        """Write the picture to a file, whose ending names the format.
+        """Write the picture to a file.
 
         Parameters
         ----------
         path
-            It ends in ``.svg``, ``.png``, ``.dot`` (the language of Graphviz) or ``.mmd`` (that of
-            Mermaid).
+            The suffix sets the format: ``.svg``, ``.png``, ``.dot`` (Graphviz) or ``.mmd``
+            (Mermaid).
 
         Raises
         ------
         SettingError
-            If it ends otherwise.
+            If the suffix is another.
         BackendUnavailableError
-            If the format needs pygraphviz, and it is not there.
+            If the format is SVG or PNG, and pygraphviz is not installed.
         DataError
             If the file cannot be written.
         """
         write_file(path, self.content(path))
 
     def content(self, path: str | Path) -> bytes:
-        """Return what `save` would write to a file; errors are as there."""
+        """Return the bytes that `save` writes to a file of that name; it raises the same errors."""
         ways: dict[str, Callable[[], bytes]] = {
             ".svg": lambda: self.svg().encode(),
             ".png": self.png,
@@ -109,7 +109,7 @@ class Picture:
         return ways[suffix]()
 
     def svg(self) -> str:
-        """Return the picture as SVG; errors are those of `png`."""
+        """Return the picture as SVG text; it raises the errors of `png`."""
         return render(self.dot(), "svg").decode()
 
     def png(self) -> bytes:
@@ -119,6 +119,8 @@ class Picture:
         ------
         BackendUnavailableError
             If pygraphviz is not installed.
+        DataError
+            If Graphviz cannot write its temporary file.
         """
         return render(self.dot(), "png")
 
@@ -148,7 +150,7 @@ class Picture:
         )
 
     def mermaid(self) -> str:
-        """Return the graph as Mermaid text, which many sites draw where they show a README."""
+        """Return the graph as Mermaid text, which GitHub and others draw in Markdown pages."""
         return "\n".join(
             [
                 f"flowchart {'TB' if self.flows_down else 'LR'}",
@@ -169,16 +171,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Film:
-    """The pictures of a graph after each of its steps: a text that is there once stays.
+    """The pictures of a graph after each of its steps; a text once shown stays.
 
     Attributes
     ----------
     last : Picture
-        That after the last step.
+        The picture after the last step.
     active : tuple of str
-        The key of the spot that each step is of.
+        For each step, the key of the spot that computes.
     values, derivatives : tuple of int
-        The number of the step after which an arrow of the last picture has each of its texts.
+        For each arrow of the last picture, the step from which its value and its derivative show.
     """
 
     last: Picture
@@ -187,7 +189,7 @@ class Film:
     derivatives: tuple[int, ...]
 
     def after(self, step: int) -> Picture:
-        """Return the picture after a step, counted from 0; its spot is marked."""
+        """Return the picture after a step, counted from 0, with its spot highlighted."""
         spots = [replace(spot, is_active=spot.key == self.active[step]) for spot in self.last.spots]
         arrows = [
             replace(
@@ -217,7 +219,7 @@ def _dot_of_spot(spot: Spot) -> str:
 
 
 def _dot_of_arrow(key: str, arrow: Arrow, largest: float, flows_down: bool) -> str:
-    """Return an arrow in two halves: between them stand the texts, with a rule that goes on."""
+    """Return an arrow as two edges, with a node between them that holds its texts and a rule."""
     weight = f"weight={50 if arrow.along else 1}"
     if not arrow.value:
         return f"{arrow.tail} -> {arrow.head} [{weight}]"
@@ -226,7 +228,7 @@ def _dot_of_arrow(key: str, arrow: Arrow, largest: float, flows_down: bool) -> s
         colour = f"{_DERIVATIVE}{_opacity(arrow.size, largest):02x}"
         derivative = f'<FONT COLOR="{colour}"><B>{_html_text(arrow.derivative)}</B></FONT>'
     if flows_down:
-        # Both sides as wide, so that the rule is in the middle.
+        # Cells of equal width put the rule in the middle.
         width = f'WIDTH="{_CHARACTER * max(len(arrow.value), len(arrow.derivative))}"'
         rows = (
             f'<TR><TD ALIGN="RIGHT" {width}>{value}</TD><VR/>'
@@ -244,7 +246,7 @@ def _dot_of_arrow(key: str, arrow: Arrow, largest: float, flows_down: bool) -> s
 
 
 def _opacity(size: float | None, largest: float) -> int:
-    """Return how much of its colour a derivative has, 0 to 255, by the logarithm of its size."""
+    """Return the opacity of a derivative, 0 to 255, by the logarithm of its size."""
     if size is None or not isfinite(size):
         return 255
     decades = log10(largest / size) if size else _DECADES
@@ -269,7 +271,7 @@ def _mermaid_text(text: str) -> str:
 
 
 def _coded(text: str, codes: Mapping[str, str]) -> str:
-    """Return a text for a format that has codes, and lines; what nobody can see becomes visible."""
+    """Return a text with escapes and line breaks; unprintable characters become visible."""
     return "<br/>".join(
         "".join(codes.get(c, c) for c in "".join(map(_visible, line)))
         for line in text.splitlines() or [""]

@@ -1,4 +1,4 @@
-"""Values as text: what can be read beside an arrow."""
+"""Values as text, for the arrows of a picture."""
 
 from decimal import Decimal
 from math import isfinite, prod
@@ -8,7 +8,7 @@ from xbp.namespace import is_floating, is_number, namespace_of, python_number, w
 
 
 def text_of(value: Any, *, with_shape: bool = False) -> str:
-    """Return a number, or the norm of an array; empty for None. This waits for the device."""
+    """Return the text of a number, or of an array's norm; empty for None. Waits for the device."""
     if value is None:
         return ""
     if is_number(value):
@@ -23,14 +23,14 @@ def text_of(value: Any, *, with_shape: bool = False) -> str:
 
 
 def norm_of(value: Any) -> float | None:
-    """Return the Euclidean norm of all elements of an array; None for a number, or no value."""
+    """Return the Euclidean norm of an array; None for a number, a single element, or None."""
     if value is None or is_number(value) or _is_single(value):
         return None
     xp = namespace_of(value)
     if 0 in value.shape:
         return 0.0
     value = xp.astype(value, widest_float(value))
-    # Squares of large numbers would overflow.
+    # Scaled by the largest, since squares of large numbers would overflow.
     largest = _as_float(xp.max(xp.abs(value)))
     if not (isfinite(largest) and largest > 0):
         return largest
@@ -45,7 +45,7 @@ def _is_single(value: Any) -> bool:
 def _text_of_number(value: int | float) -> str:
     try:
         return f"{value:.5g}"
-    except OverflowError:  # of an integer beyond what a float can be
+    except OverflowError:  # an integer too large for a float
         digits, _, exponent = f"{Decimal(value):.4e}".partition("e")
         return f"{float(digits):g}e{exponent}"
 

@@ -1,4 +1,4 @@
-"""Activation functions: what makes a network more than one affine map."""
+"""Activation functions, without which a network would be a single affine map."""
 
 from xbp.functions import sigmoid
 from xbp.layers.layer import Layer
@@ -21,7 +21,7 @@ class Relu(Layer):
 
     def backward(self, dout: Array) -> Array:
         """Return dout where x was positive, else 0; of the dtype of dout."""
-        # Not a product with 0 and 1: an infinite dout times 0 would be NaN.
+        # Not a product of dout with 0 and 1, since infinity times 0 is NaN.
         return namespace_of(dout, self.out).where(self.out > 0, dout, 0)
 
 

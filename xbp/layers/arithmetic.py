@@ -1,10 +1,10 @@
-"""The nodes of graphs: the four operations of arithmetic, exponential and reciprocal.
+"""The layers of graphs: the four arithmetic operations, exponential and reciprocal.
 
-They take numbers, of Python or of NumPy, as well as arrays. Of numbers alone they give numbers
-back; a number that meets an array counts for each of its elements, so its derivative is a sum.
+They take numbers, of Python or of NumPy, as well as arrays. From numbers alone they return numbers.
+A number is broadcast to the shape of an array, so its derivative is a sum over the elements.
 
-Integers of a narrow dtype, or of one without a sign, are computed in the library's default: of
-bytes, 200 · 2 is 400, and 3 - 5 is -2. Beyond that default they wrap round, as the library has it.
+Integers narrower than the library's default are converted to it: for uint8, 200 · 2 is 400, and
+3 - 5 is -2. Results too large for the default dtype wrap around, as they do in the library.
 """
 
 import math
@@ -34,18 +34,18 @@ class _OfTwo(Layer):
     takes_numbers = True
 
     def _keep(self, x: Operand, y: Operand) -> tuple[Operand, Operand]:
-        """Return the operands as they are computed with, and keep them."""
+        """Store the operands, converted for the computation, and return them."""
         self.x, self.y = self._fitting(x, y)
         return self.x, self.y
 
     def _fitting(self, x: Operand, y: Operand) -> tuple[Operand, Operand]:
-        """Return two operands that fit together: Python's numbers, and arrays that are wide."""
+        """Return the operands as Python numbers and widened arrays; raise unless they fit."""
         arrays = [operand for operand in (x, y) if not is_number(operand)]
         if not arrays:
             x, y = python_number(x), python_number(y)
             if isinstance(x, float) or isinstance(y, float):
                 for number in (x, y):
-                    as_float(number, self.name)  # Python makes one of an integer
+                    as_float(number, self.name)  # Python will convert an integer to a float
             return x, y
         namespace_of(*arrays, where=self.name)
         if arrays[0].shape != arrays[-1].shape:
@@ -53,7 +53,7 @@ class _OfTwo(Layer):
                 f"{self.name}: two arrays of one shape are needed, or numbers, got "
                 f"{tuple(x.shape)} and {tuple(y.shape)}"
             )
-        # The standard does not say what integers and floating-point numbers give together.
+        # The standard does not define promotion of integers with floating-point numbers.
         if any(map(is_floating, arrays)):
             for array in arrays:
                 require_floating(array, self.name)
@@ -65,7 +65,7 @@ class _OfTwo(Layer):
         return x, y
 
     def _given(self, out: Operand) -> Operand:
-        """Return the output, and keep it."""
+        """Store the output and return it."""
         self.out = _as_array(out, self.x, self.y)
         return self.out
 
@@ -79,12 +79,12 @@ class _OfTwo(Layer):
         return namespace_of(self.out).full_like(self.out, number_like(self.out, dout, where))
 
     def _times(self, dout: Operand, factor: Operand) -> Operand:
-        """Return a product in ``backward``, where integers may meet floating-point numbers."""
+        """Return a product in ``backward``; integers are converted to a floating-point operand."""
         x, y = self._fitting(*_alike(dout, factor))
         return x * y
 
     def _over(self, dout: Operand, divisor: Operand) -> Operand:
-        """Return a quotient, likewise."""
+        """Return a quotient, with operands converted as in `_times`."""
         x, y = self._fitting(*_alike(dout, divisor))
         try:
             return x / y
@@ -93,7 +93,7 @@ class _OfTwo(Layer):
 
 
 class MulLayer(_OfTwo):
-    """Multiplication: ``backward`` sends the upstream derivative back times the *other* input."""
+    """Multiplication: ``backward`` multiplies the upstream derivative by the *other* input."""
 
     symbol = "×"
     traceable = True
@@ -116,7 +116,7 @@ class MulLayer(_OfTwo):
 
 
 class DivLayer(_OfTwo):
-    """Division: with respect to the divisor, the derivative is minus quotient over divisor."""
+    """Division: the derivative with respect to the divisor is minus quotient over divisor."""
 
     symbol = "÷"
     traceable = True
@@ -127,10 +127,10 @@ class DivLayer(_OfTwo):
         Raises
         ------
         ZeroDivisionError
-            If y is the number 0 and x a number; of an array's zeros, or an array over 0, the
-            library makes infinity or NaN.
+            If y is the number 0 and x is a number. If x or y is an array, a divisor of 0 gives
+            infinity or NaN.
         ShapeError, DTypeError, MixedBackendError
-            As `MulLayer`, or if an array holds integers.
+            As in `MulLayer`, or if an array holds integers.
         """
         x, y = self._keep(x, y)
         for operand in (x, y):
@@ -142,13 +142,13 @@ class DivLayer(_OfTwo):
         """Return ``dx = dout / y`` and ``dy = -dout * x / y²``."""
         dout = self._upstream(dout)
         dx = self._over(dout, self.y)
-        # The square of a small or a large divisor would be no number any more.
+        # Not over y², which may underflow or overflow.
         dy = -self._times(dx, self.out)
         return _like(self.x, dx), _like(self.y, dy)
 
 
 class AddLayer(_OfTwo):
-    """Addition: ``backward`` sends the upstream derivative back unchanged, to both inputs."""
+    """Addition: ``backward`` passes the upstream derivative unchanged to both inputs."""
 
     symbol = "+"
     traceable = True
@@ -165,7 +165,7 @@ class AddLayer(_OfTwo):
 
 
 class SubLayer(_OfTwo):
-    """Subtraction: ``backward`` sends the upstream derivative back, and its negative."""
+    """Subtraction: ``backward`` passes the upstream derivative to x, and its negative to y."""
 
     symbol = "−"
     traceable = True
@@ -182,24 +182,24 @@ class SubLayer(_OfTwo):
 
 
 class _OfOne(Layer):
-    """A function of one operand, whose derivative is told by its output."""
+    """A function of one operand, whose derivative can be computed from its output."""
 
     takes_numbers = True
 
     def _functions(self, x: Operand) -> tuple[Operand, Namespace]:
-        """Return x as it is computed with, and its functions: Python's for a number."""
+        """Return x and its namespace; for a number, a Python number and ``math``."""
         if is_number(x):
             return python_number(x), math
         require_floating(x, self.name)
         return x, namespace_of(x)
 
     def _given(self, out: Operand, x: Operand) -> Operand:
-        """Return the output, and keep it."""
+        """Store the output and return it."""
         self.out = _as_array(out, x)
         return self.out
 
     def _fitting(self, dout: Operand) -> Operand:
-        """Return dout in the dtype of the output, if that has one."""
+        """Return dout in the dtype of the output; a number as a float."""
         if is_number(dout):
             return as_float(python_number(dout), f"{self.name}.backward")
         return dout if is_number(self.out) else cast_like(dout, like=self.out)
@@ -213,7 +213,7 @@ class ExpLayer(_OfOne):
     samplewise = True
 
     def forward(self, x: Operand) -> Operand:
-        """Return ``exp(x)``; infinity where that is too large.
+        """Return ``exp(x)``; infinity on overflow.
 
         Raises
         ------
@@ -223,7 +223,7 @@ class ExpLayer(_OfOne):
         x, functions = self._functions(x)
         try:
             return self._given(functions.exp(x), x)
-        except OverflowError:  # of a number
+        except OverflowError:  # from math.exp, or an integer too large for a float
             return self._given(math.inf if x > 0 else 0.0, x)
 
     def backward(self, dout: Operand) -> Operand:
@@ -244,7 +244,7 @@ class ReciprocalLayer(_OfOne):
         Raises
         ------
         ZeroDivisionError
-            If x is the number 0; of an array's zeros the library makes infinity.
+            If x is the number 0; zeros of an array give infinity.
         DTypeError
             If x is neither a number nor an array of floating-point numbers.
         """
@@ -257,7 +257,7 @@ class ReciprocalLayer(_OfOne):
 
 
 def _as_array(out: Operand, *operands: Operand) -> Operand:
-    """Return what arrays gave as an array: of arrays without dimensions NumPy makes scalars."""
+    """Return a result of arrays as an array, where NumPy made a scalar of 0-d arrays."""
     if not is_number(out):
         return out
     arrays = [operand for operand in operands if not is_number(operand)]
@@ -265,7 +265,7 @@ def _as_array(out: Operand, *operands: Operand) -> Operand:
 
 
 def _alike(x: Operand, y: Operand) -> tuple[Operand, Operand]:
-    """Return two operands; an array of integers that meets one of floating point is as that."""
+    """Return two operands, with integer arrays cast to the dtype of a floating-point array."""
     if not (is_number(x) or is_number(y)):
         if is_floating(x) and not is_floating(y):
             return x, cast_like(y, like=x)
@@ -275,7 +275,7 @@ def _alike(x: Operand, y: Operand) -> tuple[Operand, Operand]:
 
 
 def _like(operand: Operand, gradient: Operand) -> Operand:
-    """Return the gradient of an operand: one number has a part in every element."""
+    """Return the gradient of an operand; for a number, the sum over all elements."""
     if not is_number(operand):
         return _as_array(gradient, operand)
     return gradient if is_number(gradient) else namespace_of(gradient).sum(gradient)

@@ -1,4 +1,4 @@
-"""What stands before the first layer that learns."""
+"""Layers that prepare data for the first layer with parameters."""
 
 from xbp.errors import DTypeError, SettingError
 from xbp.layers.layer import Layer
@@ -7,23 +7,25 @@ from xbp.settings import is_finite_number
 
 
 class Rescale(Layer):
-    """``y = x / divisor``: brings raw data, such as pixels of 0 to 255, to the size of 1.
+    """``y = x / divisor``: scales raw data, such as pixels from 0 to 255, to the size of 1.
 
-    As the first layer it lets data stay as small as they come, a byte for a pixel: only a
-    mini-batch is ever turned into floating-point numbers, on the device.
+    As the first layer it saves memory: the data can stay integers, such as a byte for each pixel.
+    Only a mini-batch at a time is converted to floating-point numbers, on the device.
 
     Parameters
     ----------
     divisor
-        A number other than 0; 255 for pixels that are bytes.
+        A finite number other than 0; 255 for pixels that are bytes.
     dtype
-        What integers are turned into: ``"float32"`` or ``"float64"``. Floating-point numbers keep
-        their dtype.
+        The dtype that integers are converted to, ``"float32"`` or ``"float64"``. Floating-point
+        numbers keep their dtype.
 
     Raises
     ------
-    SettingError, DTypeError
-        If divisor or dtype is another.
+    SettingError
+        If divisor is not such a number.
+    DTypeError
+        If dtype is another.
     """
 
     traceable = True

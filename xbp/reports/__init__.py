@@ -1,4 +1,4 @@
-"""Reports of a training: curves, a table of metrics, a page to look at."""
+"""Reports of a training: curves, a table of metrics, and an HTML page."""
 
 from xbp.reports.curves import loss_in_terminal
 from xbp.reports.evaluation import (

@@ -1,4 +1,4 @@
-"""What was seen while training, as curves and as a table."""
+"""The metrics of a training, as curves and as a table."""
 
 import csv
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ import plotille
 from xbp.reports.evaluation import RegressionEvaluation
 from xbp.training import History
 
-# More points than these a curve does not show.
+# The largest number of points in a curve.
 _POINTS = 500
 
 
 def metrics_csv(history: History) -> str:
-    """Return a table, a row for each step: its loss, and what else was measured after it."""
+    """Return the metrics as CSV, a row for each step; a metric not measured then is empty."""
     text = StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["step", "loss", *_COLUMNS])
@@ -33,12 +33,12 @@ def metrics_csv(history: History) -> str:
     return text.getvalue()
 
 
-# In the order in which they came to be: a program may count columns.
+# New columns go to the end, since programs may read columns by position.
 _COLUMNS = ("train_accuracy", "test_accuracy", "test_loss", "train_r2", "test_r2")
 
 
 def curves_of(history: History) -> list[str]:
-    """Return which curves there are: ``"loss"``, and ``"accuracy"`` or ``"r²"``."""
+    """Return the names of the curves: ``"loss"``, and ``"accuracy"`` or ``"r²"`` if measured."""
     kinds = {"accuracy": history.train_accuracy, "r²": history.train_r2}
     return ["loss", *(kind for kind, figures in kinds.items() if not np.all(np.isnan(figures)))]
 
@@ -50,20 +50,20 @@ def draw_curves(
     curves: Sequence[str] = (),
     background: str = "white",
 ) -> bytes:
-    """Return what changed over the steps as a picture.
+    """Return a picture of the curves of a training, side by side, as the bytes of a file.
 
     Parameters
     ----------
     history
-        Of a training.
+        The history of the training.
     form
         ``"svg"`` or ``"png"``.
     curves
-        Which of `curves_of`; none takes them all, side by side.
+        Names from `curves_of`; an empty sequence takes them all.
     background
-        A colour, or ``"none"``.
+        A colour of matplotlib, or ``"none"``.
     """
-    # Slow to import.
+    # Imported here, since it is slow.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     curves = curves or curves_of(history)
@@ -76,7 +76,7 @@ def draw_curves(
 
 
 def _saved(figure: Any, form: str) -> bytes:
-    """Return a picture: text stays text, and the same figures give the same file."""
+    """Return the bytes of a picture: SVG keeps text as text, and equal data give equal bytes."""
     from matplotlib import rc_context  # noqa: PLC0415
 
     content = BytesIO()
@@ -103,7 +103,7 @@ def _draw_accuracy(history: History, panel: Any) -> None:
 def _draw_r2(history: History, panel: Any) -> None:
     panel.set_ylabel("r²")
     _draw_measured(history, panel, training=history.train_r2, test=history.test_r2)
-    # What is worse than the mean of the targets would leave no room for all that is better.
+    # Very negative values, early in a training, would squeeze the positive ones together.
     if history.train_r2[-1] > 0:
         panel.set_ylim(bottom=max(panel.get_ylim()[0], _LOWEST_R2))
 
@@ -121,16 +121,16 @@ _LOWEST_R2 = -0.5
 
 
 def draw_predictions(found: RegressionEvaluation, output: int) -> bytes:
-    """Return an SVG of what a network gives for each target: a point for each sample.
+    """Return an SVG with a point for each sample: its target and the network's output.
 
     Parameters
     ----------
     found
-        Of many samples some are shown, each as far from the next.
+        The evaluation. Of many samples, every k-th is shown.
     output
-        Which of the outputs.
+        The index of the output.
     """
-    # Slow to import.
+    # Imported here, since it is slow.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     step = ceil(len(found.targets) / _POINTS)
@@ -146,7 +146,7 @@ def draw_predictions(found: RegressionEvaluation, output: int) -> bytes:
 
 
 def loss_in_terminal(history: History, width: int) -> str:
-    """Return the curve of the loss as text, so many characters wide."""
+    """Return the curve of the loss as text for a terminal, ``width`` characters wide."""
     steps, losses, _ = thinned(history.loss, 2 * max(width, 1))
     finite = np.isfinite(losses)
     figure = plotille.Figure()
@@ -161,7 +161,7 @@ def loss_in_terminal(history: History, width: int) -> str:
     return shown
 
 
-# What plotille puts on both sides of the curve.
+# The width, in characters, that plotille adds to that of the curve.
 _MARGIN = 23
 
 
@@ -170,7 +170,7 @@ def _short(value: float, chars: int, **_: Any) -> str:
 
 
 def thinned(losses: list[float], points: int) -> tuple[Any, Any, int]:
-    """Return the means of equally long blocks of steps, after the last step of each."""
+    """Return the last step of each block of steps, the mean loss of each, and a block's length."""
     block = ceil(len(losses) / points)
     starts = np.arange(0, len(losses), block)
     stops = np.minimum(starts + block, len(losses))

@@ -1,4 +1,4 @@
-"""What a trained network makes of data: the classes it takes for others, the numbers it misses."""
+"""Evaluation of a trained network: a classifier's mistakes, a regression's errors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +17,16 @@ HostArray = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The answers of a classifier, sample by sample, on the host.
+    """The predictions of a classifier for each sample, as NumPy arrays.
 
     Attributes
     ----------
     labels, predicted : ndarray of int, shape (N,)
-        The class of each sample, and the one that it is taken for.
+        The true class of each sample, and the predicted one.
     probabilities, certainties : ndarray of float, shape (N,)
-        How probable the network finds the one, and how probable the other.
+        The probability that the network gives to the true class, and to the predicted one.
     classes : int
+        The number of classes, C.
     """
 
     labels: HostArray
@@ -35,36 +36,36 @@ class Evaluation:
     classes: int
 
     def confusion(self) -> HostArray:
-        """Return how often a class, the row, is taken for a class, the column: ``(C, C)``."""
+        """Return the confusion matrix ``(C, C)``: a row is a true class, a column a predicted."""
         pairs = self.labels * self.classes + self.predicted
         counts = np.bincount(pairs, minlength=self.classes**2)
         return counts.reshape(self.classes, self.classes)
 
     def worst(self, count: int) -> list[int]:
-        """Return the numbers of misclassified samples, those of the least probable labels first."""
+        """Return the indices of at most ``count`` wrong samples, least probable label first."""
         wrong = np.flatnonzero(self.labels != self.predicted)
         order = np.argsort(self.probabilities[wrong], kind="stable")
         return [int(number) for number in wrong[order[:count]]]
 
 
 def evaluate(network: Network, x: Any, t: Any) -> Evaluation:
-    """Return a classifier's answers.
+    """Return a classifier's predictions for some samples.
 
     Parameters
     ----------
     network
-        Its last layer is `SoftmaxWithLoss`, or another for classification.
+        A network whose last layer is `SoftmaxWithLoss`, or another for classification.
     x, t
         Samples, and their labels or one-hot rows; on any device, as `Trainer.fit` takes them.
 
     Raises
     ------
     DataError, ShapeError, DTypeError
-        If they do not fit the network, or each other.
+        If x and t do not fit the network or each other, or there is no sample.
     UndefinedOutputError
         If the network gives NaN, or the highest score of a sample is infinite.
     SettingError
-        If the network is for a regression.
+        If the network's last layer is not for classification.
     """
     if not network.last_layer.classifies:
         raise SettingError(
@@ -95,11 +96,12 @@ def evaluate(network: Network, x: Any, t: Any) -> Evaluation:
 
 @dataclass(frozen=True)
 class RegressionEvaluation:
-    """The outputs of a network for a regression beside the targets, on the host.
+    """The targets and the outputs of a network for regression, as NumPy arrays.
 
     Attributes
     ----------
     targets, outputs : ndarray of float64, shape (N, M)
+        A row for each of N samples, a column for each of M outputs.
     """
 
     targets: HostArray
@@ -116,17 +118,17 @@ class RegressionEvaluation:
         return np.asarray(np.square(self.outputs - self.targets).mean(axis=0))
 
     def mean_absolute_error(self) -> HostArray:
-        """Return the mean over the samples of each output's error without its sign, ``(M,)``."""
+        """Return the mean over the samples of each output's absolute error, ``(M,)``."""
         return np.asarray(np.abs(self.outputs - self.targets).mean(axis=0))
 
     def worst(self, count: int) -> list[tuple[int, int]]:
-        """Return sample and output of the largest errors, the largest first.
+        """Return the indices (sample, output) of the ``count`` largest errors, the largest first.
 
-        An error counts by the spread of its output's targets, so that outputs of several units
-        can be compared.
+        Each error is divided by the standard deviation of its output's targets, so that outputs
+        in different units can be compared.
         """
         errors = np.abs(self.outputs - self.targets)
-        # Equal targets have none; what is computed of them may be next to nothing.
+        # The deviation of equal targets may be computed as a tiny number instead of 0.
         varied = self.targets.min(axis=0) < self.targets.max(axis=0)
         spread = np.where(varied, self.targets.std(axis=0), 1)
         order = np.argsort(-errors / spread, axis=None, kind="stable")
@@ -135,12 +137,12 @@ class RegressionEvaluation:
 
 
 def evaluate_regression(network: Network, x: Any, t: Any) -> RegressionEvaluation:
-    """Return the outputs of a network for a regression beside the targets.
+    """Return the targets and the outputs of a network for regression.
 
     Parameters
     ----------
     network
-        Its last layer is `IdentityWithLoss`, or another whose targets are no classes.
+        A network whose last layer is `IdentityWithLoss`, or another for regression.
     x, t
         Samples, and their targets, of the shape of the outputs; on any device, as `Trainer.fit`
         takes them.
@@ -148,7 +150,7 @@ def evaluate_regression(network: Network, x: Any, t: Any) -> RegressionEvaluatio
     Raises
     ------
     DataError, ShapeError, DTypeError
-        If they do not fit the network, or each other.
+        If x and t do not fit the network or each other, or there is no sample.
     UndefinedOutputError
         If the network gives NaN.
     SettingError
@@ -168,7 +170,7 @@ def evaluate_regression(network: Network, x: Any, t: Any) -> RegressionEvaluatio
 
 
 def _checked(where: str, network: Network, x: Any, t: Any) -> tuple[Array, Array, Array]:
-    """Return samples, targets in rows, and the outputs for the first sample."""
+    """Return the samples, the targets with a row for each, and the outputs of the first sample."""
     samples, targets = network.as_samples(x), network.backend.asarray(t)
     if 0 in samples.shape or samples.shape[:1] != targets.shape[:1]:
         raise DataError(

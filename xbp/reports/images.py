@@ -1,4 +1,4 @@
-"""Small pictures inside a page: samples and weights."""
+"""Pictures embedded in a page as data URIs."""
 
 from base64 import b64encode
 from io import BytesIO
@@ -6,23 +6,23 @@ from typing import Any
 
 
 def svg_uri(content: bytes) -> str:
-    """Return the address of a picture that is written in the address itself."""
+    """Return an SVG picture as a data URI."""
     return _uri(content, "svg+xml")
 
 
 def image_uri(values: Any, *, colours: str, low: float, high: float) -> str:
-    """Return a picture of a matrix, a pixel for each element.
+    """Return a matrix as a PNG picture in a data URI, with a pixel for each element.
 
     Parameters
     ----------
     values
-        A NumPy array ``(H, W)``.
+        A NumPy array of shape ``(H, W)``.
     colours
         The name of a colour map of matplotlib.
     low, high
-        The values at its two ends.
+        The values at the two ends of the colour map.
     """
-    # Slow to import.
+    # Imported here, since it is slow.
     from matplotlib.image import imsave  # noqa: PLC0415
 
     content = BytesIO()

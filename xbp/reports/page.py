@@ -1,4 +1,4 @@
-"""The report of a training: one page that needs nothing beside it."""
+"""The report of a training: one self-contained HTML page."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from xbp.training import History
 from xbp.training.data import as_rows
 from xbp.training.history import loss_as_text
 
-# How much of it a page shows.
+# The largest number of each that a page shows or checks.
 _MISTAKES = 24
 _WEIGHTS = 60
 _CLASSES = 30
@@ -44,28 +44,28 @@ _CHECKED_ELEMENTS = 100
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to see of a training.
+    """The report of a training, as files or as an HTML page.
 
     Parameters
     ----------
     network
-        A classifier, or a network for a regression, trained.
+        A trained network, for classification or for regression.
     history
         What `Trainer.fit` returned.
     x, t
-        The samples to judge it by, usually those for testing, and their targets: labels or one-hot
-        rows, or for a regression numbers.
+        The samples for the evaluation, usually the test data, and their targets: labels or one-hot
+        rows, or floating-point numbers for regression.
     settings
-        What the page lists, by name; ``"data"``, if there is one, is in its title.
+        The settings that the page lists, by name; ``"data"``, if given, is in its title.
     image_shape
-        Height and width, if a sample is an image.
+        Height and width in pixels, if the samples are images.
 
     Raises
     ------
     SettingError
-        By the methods, if network, history, settings or image_shape is none.
+        By the methods, not here: if network, history, settings or image_shape is invalid.
     DataError, ShapeError, DTypeError
-        By the methods, if x and t do not fit the network.
+        By the methods, not here: if x and t do not fit the network.
     """
 
     network: Network
@@ -87,41 +87,41 @@ class Report:
             raise SettingError(f"Report: settings are a dictionary, not {self.settings!r}")
 
     def write(self, folder: str | Path) -> None:
-        """Write the files to a folder, all of them or none.
+        """Write `files` to a folder, all of them or none.
 
         Raises
         ------
         DataError
-            If one cannot be written; what was there before is still there.
+            If one cannot be written; files of these names are then unchanged.
         """
         write_files(folder, self.files())
 
     def files(self) -> dict[str, bytes]:
-        """Return ``metrics.csv``, ``curves.svg``, ``curves.png`` and ``report.html``."""
+        """Return ``metrics.csv``, ``curves.svg``, ``curves.png``, ``report.html`` by name."""
         self._check()
         return {
             "metrics.csv": metrics_csv(self.history).encode(),
             **{f"curves.{form}": draw_curves(self.history, form) for form in ("svg", "png")},
-            # A file's name need not be text.
+            # The name of a data file in the settings may contain surrogates.
             "report.html": self.html().encode(errors="backslashreplace"),
         }
 
     def html(self) -> str:
-        """Return the page, which needs nothing beside it."""
-        # Slow to import.
+        """Return the HTML page, with all pictures embedded."""
+        # Imported here, since it is slow.
         from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
 
         self._check()
         network, history, backend = self.network, self.history, self.network.backend
-        found = _evaluated(network, self.x, self.t)
+        found = _evaluation(network, self.x, self.t)
         _check_image_shape(self.image_shape, network.as_samples(self.x))
         with backend.scope():
             samples, targets = network.as_samples(self.x), backend.asarray(self.t)
             targets = as_rows(network, targets, network.predict(samples[:1, ...]))
             limits = _CHECKED_SAMPLES, _GRAPH_SAMPLES
             few, some = (min(count, samples.shape[0]) for count in limits)
-            check = _checked(network, samples[:few, ...], targets[:few, ...])
-            graph = _drawn(network, samples[:some, ...], targets[:some, ...])
+            check = _gradient_check(network, samples[:few, ...], targets[:few, ...])
+            graph = _graph_uri(network, samples[:some, ...], targets[:some, ...])
         template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
             files("xbp.reports").joinpath("page.html").read_text(encoding="utf-8")
         )
@@ -160,13 +160,13 @@ def _check_image_shape(image_shape: Any, samples: Array) -> None:
         )
 
 
-def _evaluated(network: Network, x: Any, t: Any) -> Evaluation | RegressionEvaluation | str:
-    """Return what a network makes of data, or why that cannot be said."""
+def _evaluation(network: Network, x: Any, t: Any) -> Evaluation | RegressionEvaluation | str:
+    """Return the evaluation of a network, or the message that says why there is none."""
     try:
         if network.last_layer.classifies:
             return evaluate(network, x, t)
         return evaluate_regression(network, x, t)
-    except UndefinedOutputError as error:  # a network that diverged has a page, too
+    except UndefinedOutputError as error:  # a diverged network gets a page, too
         return str(error)
 
 
@@ -176,7 +176,7 @@ def _details(
     found: Evaluation | RegressionEvaluation | str,
     image_shape: tuple[int, int] | None,
 ) -> dict[str, Any]:
-    """Return what the page shows of a classifier's answers, or of a regression's numbers."""
+    """Return what the page shows of the evaluation, by the template's names."""
     if isinstance(found, Evaluation):
         return {
             "confusion": _confusion(found),
@@ -194,16 +194,16 @@ def _details(
     return {}
 
 
-def _checked(network: Network, x: Array, t: Array) -> GradientReport | str:
-    """Return the gradient check, or why there is none."""
+def _gradient_check(network: Network, x: Array, t: Array) -> GradientReport | str:
+    """Return the gradient check, or the message that says why there is none."""
     try:
         return gradient_check(network, x, t, elements=_CHECKED_ELEMENTS)
     except DataError as error:
         return str(error)
 
 
-def _drawn(network: Network, x: Array, t: Array) -> tuple[str, str]:
-    """Return the address of the graph's picture and an empty text; or the other way round."""
+def _graph_uri(network: Network, x: Array, t: Array) -> tuple[str, str]:
+    """Return the data URI of the graph's picture and ``""``, or ``""`` and why there is none."""
     try:
         svg = Graph.of_network(network, x, t).picture().svg()
     except (BackendUnavailableError, DataError) as error:
@@ -212,7 +212,7 @@ def _drawn(network: Network, x: Array, t: Array) -> tuple[str, str]:
 
 
 def _confusion(found: Evaluation) -> list[list[list[float]]] | None:
-    """Return the counts, each with its share of the row; None for too many classes to show."""
+    """Return the counts, each with its share of the row; None if there are too many classes."""
     if found.classes > _CLASSES:
         return None
     counts = found.confusion()
@@ -224,7 +224,7 @@ def _confusion(found: Evaluation) -> list[list[list[float]]] | None:
 def _mistakes(
     network: Network, samples: Array, found: Evaluation, image_shape: tuple[int, int] | None
 ) -> list[dict[str, Any]]:
-    """Return the worst mistakes, each with its picture if it has one."""
+    """Return the worst mistakes, each with its sample's picture if samples are images."""
     return [
         {
             "number": number,
@@ -239,7 +239,7 @@ def _mistakes(
 
 
 def _by_output(found: RegressionEvaluation) -> list[dict[str, Any]]:
-    """Return the figures of each output, of the first ones if there are many."""
+    """Return the figures of each output, or of the first outputs if there are many."""
     r2 = [None if isnan(value) else value for value in found.r2()]
     figures = zip(r2, found.mean_squared_error(), found.mean_absolute_error(), strict=True)
     names = ("r2", "squared", "absolute")
@@ -252,7 +252,7 @@ def _errors(
     found: RegressionEvaluation,
     image_shape: tuple[int, int] | None,
 ) -> list[dict[str, Any]]:
-    """Return the largest errors, each with its sample's picture if it has one."""
+    """Return the largest errors, each with its sample's picture if samples are images."""
     return [
         {
             "number": number,
@@ -268,7 +268,7 @@ def _errors(
 def _image(
     network: Network, samples: Array, number: int, shape: tuple[int, int] | None
 ) -> str | None:
-    """Return a sample's picture, if it has one."""
+    """Return a sample's picture; None if samples are not images."""
     if shape is None:
         return None
     pixels = network.backend.to_numpy(samples[number, ...]).reshape(shape)
@@ -276,7 +276,7 @@ def _image(
 
 
 def _weights(network: Network, image_shape: tuple[int, int] | None) -> list[str]:
-    """Return a picture of what each feature of the first layer looks for."""
+    """Return pictures of the weights of the first affine layer, one for each of its features."""
     first = next((layer for layer in network.layers.values() if isinstance(layer, Affine)), None)
     if image_shape is None or first is None or first.W.shape[0] != prod(image_shape):
         return []

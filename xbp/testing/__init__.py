@@ -1,9 +1,9 @@
-"""The kit that proves gradients: for a layer of your own, for a backend of your own.
+"""Property-based tests of gradients, for your own layers and your own backends.
 
 It needs Hypothesis and array-api-strict, and pytest for the fixtures.
 """
 
-# ruff: noqa: E402  what is missing is named before anything needs it
+# ruff: noqa: E402  a missing package is reported before an import fails
 from importlib.util import find_spec
 
 for _module in ("hypothesis", "array_api_strict"):

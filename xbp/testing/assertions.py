@@ -1,4 +1,4 @@
-"""The proof of a layer: all properties, on cases that Hypothesis searches and shrinks."""
+"""Tests of a layer: every property, on cases that Hypothesis generates and shrinks."""
 
 from collections.abc import Callable, Mapping
 
@@ -26,30 +26,30 @@ def assert_gradients(
     backend: str | Backend | None = None,
     max_examples: int | None = None,
 ) -> None:
-    """Prove a layer's ``backward``: every property of `xbp.testing.properties`, on many cases.
+    """Test a layer's ``backward``: every property of `xbp.testing.properties`, on many cases.
 
     Parameters
     ----------
     layer
-        The layer's class, or a function that makes one: called with the parameters by name. Or a
-        `Signature`, which says all of this and the shapes.
+        The layer's class, or a function that returns a layer, called with the parameters by name.
+        Or a `Signature`, which has the shapes: then the next three arguments are not used.
     inputs, output, params
-        The shapes, in named sizes, as in `Signature`. Without them the layer has one input of shape
-        ``("N", "D")``, an output of that shape, and no parameters.
+        The shapes, in named sizes, as in `Signature`. By default the layer has one input of shape
+        ``("N", "D")``, an output of the same shape, and no parameters.
     largest
-        No element of an array is larger; for a layer that overflows beyond.
+        The largest absolute value of an element. Lower it for a layer that overflows.
     backend
-        Where to prove it; None takes the selected backend.
+        Where to run the tests; None takes the selected backend.
     max_examples
-        How many cases; None leaves it to the Hypothesis profile.
+        The number of cases; None takes it from the Hypothesis profile.
 
     Raises
     ------
     AssertionError
         If a property does not hold. The message names the layer and the property, and shows the
-        smallest case found, both gradients, and where they part.
+        smallest case found, both gradients, and where they differ.
     SettingError
-        If the shapes are no signature.
+        If the shapes are not valid: see `Signature`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Cases: what a layer or a network is tried on, held on the host."""
+"""Test cases of layers and networks, as NumPy arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ HostArray: TypeAlias = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class LayerCase:
-    """Arrays for a layer, in float64, with values that float32 holds as exactly.
+    """Arrays for a layer, in float64, with values that float32 can represent exactly.
 
     Attributes
     ----------
@@ -37,17 +37,17 @@ class LayerCase:
         return shown({**self.arrays, "dout": self.dout})
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Let Hypothesis show every digit that counts."""
+        """Let Hypothesis show every significant digit."""
         printer.text(f"{self.signature}\n{self}")
 
     @property
     def sample_count(self) -> int:
-        """The number of samples in the batch; 0 if there is no batch."""
+        """The number of samples in the batch; 0 if no input has a batch axis."""
         batched = self.signature.batched
         return len(self.arrays[batched[0]]) if batched else 0
 
     def samples(self, order: Sequence[int]) -> "LayerCase":
-        """Return the case of some samples of the batch, in that order."""
+        """Return the case with the samples of the given numbers only, in that order."""
         order = list(order)
         arrays = {
             name: value[order] if name in self.signature.batched else value
@@ -64,12 +64,12 @@ class NetworkCase:
     Attributes
     ----------
     weights : tuple of pairs of numpy.ndarray
-        W and b of each affine layer.
+        W, of shape ``(inputs, outputs)``, and b, of shape ``(outputs,)``, of each affine layer.
     activations : tuple of classes of Layer
-        One between each two of them.
+        One between every two affine layers.
     loss : class of LossLayer
     x, t : numpy.ndarray
-        A sample or a batch, and its targets.
+        A sample or a batch, and its targets: labels in int64, or an array of the output's shape.
     """
 
     weights: tuple[tuple[HostArray, HostArray], ...]
@@ -86,11 +86,11 @@ class NetworkCase:
         return f"{', '.join(kinds)}\n{shown({**arrays, 'x': self.x, 't': self.t})}"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Let Hypothesis show every digit that counts."""
+        """Let Hypothesis show every significant digit."""
         printer.text(str(self))
 
     def on(self, backend: Backend, dtype: str) -> tuple[Network, Array, Array]:
-        """Return network, x and t on a backend."""
+        """Return network, x and t on a backend, in a dtype; labels are int64."""
         layers: list[Layer] = []
         for (W, b), activation in zip_longest(self.weights, self.activations):
             layers.append(Affine(backend.asarray(W, dtype), backend.asarray(b, dtype)))
@@ -104,11 +104,11 @@ class NetworkCase:
         )
 
     def samples(self, order: Sequence[int]) -> "NetworkCase":
-        """Return the case of some samples of the batch, in that order."""
+        """Return the case with the samples of the given numbers only, in that order."""
         return replace(self, x=self.x[list(order)], t=self.t[list(order)])
 
     def nudged(self, distance: float, seed: int) -> "NetworkCase":
-        """Return the case with each number moved by a relative distance, up or down by chance."""
+        """Return the case with each number changed by a relative distance, up or down at random."""
         chance = np.random.default_rng(seed)
 
         def moved(value: HostArray) -> HostArray:
@@ -120,7 +120,7 @@ class NetworkCase:
 
 
 def shown(arrays: Mapping[str, HostArray]) -> str:
-    """Return named arrays as text that can be read back: every digit that counts, every element."""
+    """Return named arrays as text, with every element and every significant digit."""
     return "\n".join(
         f"  {name} = "
         + np.array2string(

@@ -1,4 +1,4 @@
-"""The suite that a backend passes: its doors, the functions xbp calls, the layers, the training."""
+"""The tests of a backend: its methods, the functions that xbp calls, the layers, the training."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from xbp.training import Trainer
 
 REAL_DTYPES = ("bool", "uint8", "int32", "int64", "float32", "float64")
 
-# Each function of the namespace that xbp calls, with a call like xbp's own.
+# By the name of each namespace function that xbp calls: a call with xbp's kind of arguments.
 _Call = Callable[[Namespace, Array, Array], Array]
 FUNCTIONS: dict[str, _Call] = {
     "abs": lambda xp, x, i: xp.abs(x),
@@ -49,18 +49,18 @@ FUNCTIONS: dict[str, _Call] = {
 
 
 class BackendConformance:
-    """All that xbp asks of a backend, one method for each promise.
+    """All that xbp requires of a backend, one test method for each requirement.
 
-    Derive from it in a test module, name the backend, and pytest runs it; ``xbp check NAME`` runs
-    the same from the command line. Float64 is switched on for the process where the library has it
-    switched off.
+    Derive from it in a test module and set ``spec``: pytest then runs the tests. ``xbp check NAME``
+    runs the same tests from the command line. Where the library disables float64 by default, the
+    tests enable it for the whole process.
 
     Attributes
     ----------
     spec : str
-        The backend to test.
+        The backend to test, ``"name"`` or ``"name:device"``.
     max_examples : int or None
-        How many cases to try each layer on; None leaves it to the Hypothesis profile.
+        The number of cases for each layer; None takes it from the Hypothesis profile.
 
     Examples
     --------
@@ -84,13 +84,13 @@ class BackendConformance:
 
     @property
     def stranger(self) -> Backend:
-        """A backend of another library, to be mixed up with it."""
+        """A backend of another library, whose arrays this one has to refuse or convert."""
         return stranger_to(self.backend)
 
-    # Its doors -----------------------------------------------------------------------------------
+    # Its methods ---------------------------------------------------------------------------------
 
     def test_numbers_travel_to_the_device_and_back(self) -> None:
-        """Arrays of every dtype come back bit by bit."""
+        """An array of each dtype is the same, bit for bit, after ``asarray`` and ``to_numpy``."""
         backend = self.backend
         for name in REAL_DTYPES:
             if name == "float64" and not backend.has_float64:
@@ -106,7 +106,7 @@ class BackendConformance:
         assert backend.to_numpy(backend.asarray(1.5)).shape == ()
 
     def test_every_layout_arrives(self) -> None:
-        """Read-only, transposed, reversed and byte-swapped NumPy arrays are taken."""
+        """``asarray`` takes read-only, transposed, reversed and byte-swapped NumPy arrays."""
         values = np.arange(12, dtype=np.float32).reshape(3, 4)
         values.flags.writeable = False
         swapped = values.astype(">f4")
@@ -124,7 +124,7 @@ class BackendConformance:
         _has_dtype(backend.asarray([1, 2]), backend.default_integer)
 
     def test_a_dtype_is_asked_for_by_name(self) -> None:
-        """``asarray(x, "float32")`` converts numbers and arrays of whatever library."""
+        """``asarray(x, "float32")`` converts numbers and arrays of any library."""
         backend = self.backend
         theirs = self.stranger.asarray([1, 2])
         for source in ([1, 2], np.array([1.0, 2.0]), backend.asarray([1, 2]), theirs):
@@ -134,30 +134,30 @@ class BackendConformance:
             np.testing.assert_array_equal(backend.to_numpy(x), [1, 2])
 
     def test_an_array_of_its_own_is_not_copied(self) -> None:
-        """``asarray`` of its own array is that array."""
+        """``asarray`` returns an array of the backend itself, without a copy."""
         x = self.backend.asarray([1.0, 2.0])
         assert self.backend.asarray(x) is x
         assert self.backend.asarray(x, dtype_name(x.dtype)) is x
 
     def test_it_knows_its_own(self) -> None:
-        """``owns`` tells its arrays from those of another library, and from what is no array."""
+        """``owns`` tells its arrays from those of another library and from other objects."""
         assert self.backend.owns(self.backend.asarray([1.0]))
         for thing in (1.0, [1.0], None, "x", self.stranger.asarray([1.0])):
             assert not self.backend.owns(thing), f"it claims {thing!r}"
 
     def test_what_holds_no_numbers_is_refused(self) -> None:
-        """Text, None, complex numbers ... are a `DTypeError`, not an array."""
+        """``asarray`` of text, None, complex numbers and the like raises `DTypeError`."""
         for thing in ("x", ["x"], None, object(), [1j], {"a": 1}, np.array([1j])):
             with _raises(DTypeError):
                 self.backend.asarray(thing)
 
     def test_ragged_rows_are_refused(self) -> None:
-        """Rows of different lengths are a `ShapeError`."""
+        """``asarray`` of rows of different lengths raises `ShapeError`."""
         with _raises(ShapeError):
             self.backend.asarray([[1.0], [1.0, 2.0]])
 
     def test_an_unknown_dtype_is_refused(self) -> None:
-        """A dtype it does not have is a `DTypeError`; so is float64 where the device lacks it."""
+        """A dtype that it lacks raises `DTypeError`; so does float64 on a device without it."""
         with _raises(DTypeError):
             self.backend.asarray([1.0], "float33")
         if not self.backend.has_float64:
@@ -168,12 +168,12 @@ class BackendConformance:
     # Its devices ---------------------------------------------------------------------------------
 
     def test_its_spec_leads_back_to_it(self) -> None:
-        """``name:device`` names this very device."""
+        """``get_backend("name:device")`` returns a backend for the same device."""
         again = get_backend(f"{self.backend.name}:{self.backend.device}")
         assert again.owns(self.backend.asarray([1.0]))
 
     def test_every_device_can_be_named(self) -> None:
-        """Each of its devices makes arrays, and arrays move to it and back."""
+        """Arrays can be made on each of its devices, and moved there and back."""
         backend = self.backend
         assert backend.devices(), "it lists no device"
         for device in backend.devices():
@@ -202,7 +202,7 @@ class BackendConformance:
             np.testing.assert_array_equal(backend.to_numpy(y), [2, 4])
 
     def test_a_compiled_gradient_is_the_gradient(self) -> None:
-        """``compile`` computes the same at each call, and overwrites no earlier result."""
+        """A compiled gradient is right at each call, and no call overwrites an earlier result."""
         backend = self.backend
         network = TwoLayerNet(4, 5, 3, weight_init_std=1, backend=backend, dtype="float32", seed=0)
         compiled = backend.compile(network.loss_and_gradient)
@@ -224,7 +224,7 @@ class BackendConformance:
     # Its namespace -------------------------------------------------------------------------------
 
     def test_the_functions_that_xbp_calls(self) -> None:
-        """Each gives what NumPy gives, on this device, in the same dtype."""
+        """Each function gives what NumPy gives, on this device, in the same dtype."""
         backend, xp = self.backend, self.backend.xp
         values = np.array([[0.5, -2.0, 0.0], [1.5, 3.0, -0.25]], dtype=np.float32)
         host = get_backend("numpy")
@@ -250,13 +250,13 @@ class BackendConformance:
         np.testing.assert_array_equal(self.backend.to_numpy(x), [0.5, -2.0])
 
     def test_arrays_of_two_libraries_do_not_mix(self) -> None:
-        """A layer that meets another library's array says so."""
+        """A network that is given another library's array raises `MixedBackendError`."""
         network = TwoLayerNet(2, 3, 2, backend=self.backend, seed=0)
         with _raises(MixedBackendError):
             network.predict(self.stranger.asarray([[1.0, 2.0]]))
 
     def test_labels_become_one_hot(self) -> None:
-        """A label outside the classes gives NaN, and nothing waits for the device."""
+        """A label outside the classes becomes a row of NaN."""
         labels = self.backend.asarray([1, 0, 2])
         rows = one_hot(labels, 2, like=self.backend.asarray([1.0], "float32"))
         np.testing.assert_array_equal(
@@ -308,7 +308,7 @@ class BackendConformance:
             assert_gradients(signature, backend=self.backend, max_examples=self.max_examples)
 
     def test_numerical_gradient(self) -> None:
-        """Central differences leave x as it was, whether it can be written to or not."""
+        """Central differences give the gradient, and leave x unchanged."""
         backend = self.backend
         x = backend.asarray([[0.5, -2.0, 3.0]], "float32")
         gradient = numerical_gradient(lambda x: backend.xp.sum(x * x), x)
@@ -325,30 +325,30 @@ class BackendConformance:
         assert report.passed, str(report)
 
     def test_initial_parameters_are_those_of_numpy(self) -> None:
-        """The same seed gives the same bits."""
+        """The same seed gives the same parameters, bit for bit."""
         ours = TwoLayerNet(5, 4, 3, backend=self.backend, dtype="float32", seed=7)
         numpys = TwoLayerNet(5, 4, 3, backend="numpy", dtype="float32", seed=7)
         for key, value in numpys.params.items():
             np.testing.assert_array_equal(self.backend.to_numpy(ours.params[key]), value)
 
     def test_training_follows_numpy(self) -> None:
-        """Twenty steps on the digits give the losses that NumPy gives, within float32."""
+        """Twenty steps on the digits give NumPy's losses, up to the rounding of float32."""
         losses: list[list[float]] = []
         for backend in (self.backend, get_backend("numpy")):
             (x, t), _ = load_digits(backend=backend)
             network = TwoLayerNet(64, 20, 10, "he", backend=backend, dtype="float32", seed=0)
             trainer = Trainer(network, SGD(0.1), batch_size=50, seed=0)
             losses.append(trainer.fit(x, t, steps=20).loss)
-        # Each step adds its roundings to those before.
+        # Rounding errors add up from step to step.
         epsilon = float(np.finfo(np.float32).eps)
         bound = noise_of(epsilon, 64, 20 * (1 + max(losses[1])))
         np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=bound)
 
-    # For the command -----------------------------------------------------------------------------
+    # For `xbp check` -----------------------------------------------------------------------------
 
     @classmethod
     def checks(cls) -> dict[str, str]:
-        """Return what each test promises, by the name of its method."""
+        """Return the first docstring line of each test, by the name of its method."""
         kinds = reversed(cls.__mro__)
         names = dict.fromkeys(name for kind in kinds for name in vars(kind))
         return {
@@ -359,7 +359,7 @@ class BackendConformance:
 
 
 def stranger_to(backend: Backend) -> Backend:
-    """Return a backend of another library, whose arrays are not to be mixed with this one's."""
+    """Return a backend of another library: array-api-strict, or NumPy if that is this one."""
     return get_backend("numpy" if backend.name == "array-api-strict" else "array-api-strict")
 
 

@@ -1,4 +1,4 @@
-"""The signatures of xbp's own layers: batches and single samples, labels and one-hot."""
+"""The signatures of xbp's own layers, for batches and samples, labels and one-hot targets."""
 
 from xbp.layers import (
     AddLayer,

@@ -1,6 +1,6 @@
-"""What holds for every layer: the properties by which a backward is proven.
+"""The properties that every layer has to have.
 
-Each takes a layer on trial, and raises `AssertionError` with the case in its message.
+Each takes a `LayerTrial`, and raises `AssertionError`, with the case in its message, if it fails.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,23 +14,25 @@ from xbp.namespace import dtype_name
 from xbp.testing.cases import HostArray
 from xbp.testing.trial import LayerTrial, chained
 
-# Whose layer fails wants to see the case, not this code.
+# pytest's traceback then shows the user's test, not this module.
 __tracebackhide__ = True
 
-# The first step of the central differences, for elements of size 1: it is refined as needed.
+# The first step of the central differences, for elements up to size 1; `compare` refines it.
 STEP = 2.0**-6
 
 
 @dataclass
 class Differences:
-    """What central differences said of the derivatives of a layer.
+    """The result of comparing the derivatives of a layer with central differences.
 
     Attributes
     ----------
     compared : int
-        Number of derivatives, of one output by one element each.
+        The number of derivatives, each of one output element with respect to one input element.
     kinks : int
-        Of these, those that were set aside because there is no derivative.
+        How many of them were not judged, because the function has a kink there.
+    wrong : list of tuple
+        For each wrong one: the array's name, the indices of output and input, the `Comparison`.
     """
 
     compared: int = 0
@@ -41,10 +43,10 @@ class Differences:
 
 
 def backward_is_the_derivative(trial: LayerTrial) -> Differences:
-    """``backward`` agrees with central differences, for each output by each element.
+    """``backward`` agrees with central differences, for each pair of output and input elements.
 
-    How far the two may be apart follows from the step and the dtype alone; a kink is set aside.
-    Differences are taken in float64 wherever the device has it: float32 is compared with that.
+    The tolerance follows from the step and the dtype. A derivative at a kink is not judged. If the
+    device has float64, float32 is skipped here: `float32_agrees_with_float64` tests it.
     """
     found = Differences()
     if trial.dtype == "float32" and trial.backend.has_float64:
@@ -85,14 +87,14 @@ def _item(outputs: Callable[[float], HostArray], j: int, step: float) -> float:
 def _outputs_along(
     trial: LayerTrial, name: str, index: tuple[int, ...]
 ) -> Callable[[float], HostArray]:
-    """Return the outputs as a function of the step that one element is moved by."""
+    """Return a function from a step, added to one element, to the flat outputs."""
     known: dict[float, HostArray] = {0.0: trial.output.reshape(-1)}
 
     def outputs(step: float) -> HostArray:
         if step not in known:
             moved = trial.case.arrays[name].copy()
             moved[index] += step
-            with np.errstate(all="ignore"):  # so far from its place there may be a pole
+            with np.errstate(all="ignore"):  # a large step may reach a pole
                 known[step] = trial.forward({name: moved}).reshape(-1)
         return known[step]
 
@@ -124,17 +126,17 @@ def _wrong_derivative(trial: LayerTrial, found: Differences) -> AssertionError:
 
 
 def _within(index: tuple[int, ...]) -> str:
-    """Return where in an array a number stands; nothing for a 0-d array."""
+    """Return ``" at [i, j]"`` for an index; nothing for a 0-d array."""
     return f" at {list(index)}" if index else ""
 
 
 def _at(index: tuple[int, ...]) -> str:
-    """Return an index as it is written after a name; nothing for a 0-d array."""
+    """Return ``"[i, j]"`` for an index; nothing for a 0-d array."""
     return str(list(index)) if index else ""
 
 
 def backward_is_linear(trial: LayerTrial) -> None:
-    """``backward`` of dout is the sum of what it says of unit vectors, each times its dout."""
+    """``backward`` of dout is the sum over the unit vectors of ``backward``, weighted with dout."""
     dout = trial.case.dout
     trial.forward()
     for name, found in trial.backward(dout).items():
@@ -149,13 +151,13 @@ def backward_is_linear(trial: LayerTrial) -> None:
 
 
 def parameters_alone_get_the_same_gradients(trial: LayerTrial) -> None:
-    """``backward_params``, all that a first layer is asked for, leaves what ``backward`` leaves."""
+    """``backward_params``, which a first layer runs, leaves the gradients of ``backward``."""
     dout = trial.case.dout
     if not trial.case.signature.params:
         return
     trial.forward()
     whole = trial.backward(dout)
-    trial.backward(2 * dout + 1)  # what it leaves is to be overwritten
+    trial.backward(2 * dout + 1)  # so that gradients that are not overwritten differ
     for name, found in trial.backward_params(dout).items():
         _require_close(
             trial,
@@ -168,9 +170,9 @@ def parameters_alone_get_the_same_gradients(trial: LayerTrial) -> None:
 
 
 def samples_are_independent(trial: LayerTrial) -> None:
-    """Give for a batch what its samples give alone; of a loss, and its gradients, the mean."""
+    """Check that a batch gives the results of its samples; a loss and its gradients the mean."""
     count = trial.case.sample_count
-    if not count or trial.made.state:  # what is carried may tell one sample from another
+    if not count or trial.made.state:  # a layer's state may treat samples differently
         return
     signature = trial.case.signature
     singles = [trial.again(trial.case.samples([n])) for n in range(count)]
@@ -210,7 +212,7 @@ def _cancellation_of_all(trials: Iterable[LayerTrial], name: str) -> HostArray:
 
 
 def a_permuted_batch_is_permuted_throughout(trial: LayerTrial) -> None:
-    """Other samples first: the outputs move along, and nothing else changes."""
+    """Check that a batch in another order gives the same outputs and derivatives, reordered."""
     count = trial.case.sample_count
     if not count or trial.made.state:
         return
@@ -277,13 +279,14 @@ def dtype_shape_and_device_stay(trial: LayerTrial) -> None:
 
 
 def float32_agrees_with_float64(trial: LayerTrial) -> None:
-    """In float32 a layer gives what it gives in float64, as far as float32 can tell.
+    """Check that float32 gives what float64 gives, up to the rounding errors of float32.
 
-    That is how far the results move when every number moves by as many roundings as there are.
+    Where terms cancel, the tolerance is how far the results move when every number of the case is
+    changed by the largest rounding error.
     """
     if trial.dtype != "float64":
         return
-    if trial.made.state:  # random numbers are others in each dtype
+    if trial.made.state:  # the random numbers depend on the dtype
         return
     narrow = LayerTrial(trial.case, trial.backend, "float32")
     dout = trial.case.dout
@@ -319,10 +322,10 @@ def _require_close(
 ) -> None:
     if found.shape != expected.shape:
         raise trial.fail(f"{complaint} has shape {found.shape}, not {expected.shape}")
-    # Written so that a NaN is not close.
+    # Not `abs(...) > bound`, which is false for NaN.
     apart = ~(abs(found - expected) <= bound)
     if apart.any() and cancellation is not None:
-        # Seldom needed, and slow.
+        # Only now, since it is slow and seldom needed.
         bound = bound + cancellation()
         apart = ~(abs(found - expected) <= bound)
     if apart.any():
@@ -335,7 +338,7 @@ def _require_close(
         )
 
 
-# In the order in which a failure tells most.
+# The first failure is the one reported: the most telling properties come first.
 PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
     inputs_stay_as_they_are,
     dtype_shape_and_device_stay,

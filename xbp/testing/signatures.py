@@ -1,4 +1,4 @@
-"""What a layer takes and gives, in named sizes: the plan that test cases are drawn from."""
+"""Signatures: the shapes of what a layer takes and returns, from which test cases are drawn."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,12 +22,12 @@ _NAMES = re.compile(r"[^\W\d]\w*(\*[^\W\d]\w*)*")
 
 @dataclass(frozen=True)
 class Labels:
-    """An input of integer labels: nothing is differentiated by it.
+    """An input of integer labels; ``backward`` returns no derivative with respect to it.
 
     Parameters
     ----------
     shape
-        Of the array, ``("N",)``, or ``()`` for the label of one sample.
+        The array's shape: ``("N",)``, or ``()`` for the label of one sample.
     classes
         The number of classes, usually the name of another input's last axis.
     """
@@ -38,21 +38,21 @@ class Labels:
 
 @dataclass(frozen=True)
 class OneHot:
-    """An input of one-hot rows, ``("N", "C")``: nothing is differentiated by it."""
+    """An input of one-hot rows, ``("N", "C")``, that ``backward`` returns no derivative for."""
 
     shape: Shape
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """An input of floating-point numbers by which ``backward`` returns no derivative: targets."""
+    """A floating-point input, such as targets, that ``backward`` returns no derivative for."""
 
     shape: Shape
 
 
 @dataclass(frozen=True)
 class Nonzero:
-    """An input of floating-point numbers, none of them between -1 and 1: divisors."""
+    """A floating-point input of size 1 or more, such as a divisor, with a derivative."""
 
     shape: Shape
 
@@ -67,21 +67,25 @@ class Signature:
     Parameters
     ----------
     make
-        Called with the parameters by name, returns the layer: the class itself, or a function.
+        The layer's class, or a function that returns a layer, called with the parameters by name.
     inputs
-        By name, in the order of ``forward``. A tuple of sizes is an array of floating-point
-        numbers, by which ``backward`` returns the derivative.
+        The inputs by name, in the order of ``forward``. A tuple of sizes stands for an array of
+        floating-point numbers with respect to which ``backward`` returns the derivative.
     output
-        The shape of what ``forward`` returns; None takes that of the first input.
+        The shape of what ``forward`` returns; None takes that of the first differentiable input.
     params
         The shapes of the parameters by name.
+
+    Raises
+    ------
+    SettingError
+        If make is not callable, a shape is invalid, or no input is differentiable.
 
     Notes
     -----
     A size is a number, a name such as ``"D"``, or a product of names, ``"H*W"``. The same name
-    stands for the same number throughout. The name ``"N"`` counts the samples of a batch. If the
-    output has that axis, too, its samples are independent of each other; if it has not, it is a
-    mean over them.
+    stands for the same number throughout. ``"N"`` is the number of samples in a batch. An output
+    that has this axis is computed for each sample on its own; one without it is a mean over them.
 
     Examples
     --------
@@ -120,7 +124,7 @@ class Signature:
 
     @property
     def name(self) -> str:
-        """The name of what makes the layer."""
+        """The name of the layer's class, or of the function that makes it."""
         return getattr(self.make, "__name__", type(self.make).__name__)
 
     def __str__(self) -> str:
@@ -129,7 +133,7 @@ class Signature:
 
     @property
     def differentiable(self) -> list[str]:
-        """The names of the inputs by which ``backward`` returns the derivative."""
+        """The names of the inputs with respect to which ``backward`` returns the derivative."""
         return [name for name, kind in self.inputs.items() if isinstance(kind, tuple | Nonzero)]
 
     @property
@@ -139,7 +143,7 @@ class Signature:
 
     @property
     def batched(self) -> list[str]:
-        """The names of the arrays whose first axis counts the samples."""
+        """The names of the inputs whose first axis is that of the samples."""
         return [name for name in self.inputs if self.shape_of(name)[:1] == (BATCH,)]
 
     @property
@@ -153,7 +157,7 @@ class Signature:
         return tuple(kind or ()) if isinstance(kind, tuple | None) else kind.shape
 
     def size_names(self) -> list[str]:
-        """Return the names whose sizes are to be chosen, in order."""
+        """Return the names of the sizes, each once, in order of appearance."""
         return list(dict.fromkeys(self._names()))
 
     def _names(self) -> Iterator[str]:
@@ -176,12 +180,12 @@ def _check_shape(where: str, shape: object) -> None:
 
 
 def sizes_of(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return a shape in numbers."""
+    """Return a shape with numbers in place of names."""
     return tuple(size_of(size, sizes) for size in shape)
 
 
 def size_of(size: Size, sizes: Mapping[str, int]) -> int:
-    """Return a size as a number."""
+    """Return the number that a size stands for."""
     return int(size) if not isinstance(size, str) else prod(sizes[name] for name in size.split("*"))
 
 

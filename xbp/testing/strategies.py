@@ -1,7 +1,7 @@
 """Hypothesis strategies: arrays, layers and networks of any backend.
 
-What they draw is of every size from 1e-6 to 1e6, with zeros and equal elements among it, and its
-values are such that float32 holds them exactly.
+They draw numbers of size 1e-6 to 1e6, with zeros and equal elements among them. Float32 can
+represent every number exactly.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ def host_arrays(draw: st.DrawFn, shape: tuple[int, ...], *, largest: float = LAR
     Parameters
     ----------
     shape
-        In numbers.
+        The shape, in numbers.
     largest
-        No element is larger than this. None but 0 is smaller than 1e-6, or than a thousandth of
-        what the largest could be.
+        The largest absolute value of an element. An element other than 0 has at least the size
+        1e-6, and at least a thousandth of the scale drawn for its array.
     """
     scales = [10.0**exponent for exponent in range(-5, 7) if 10.0**exponent <= largest]
     scale = draw(st.sampled_from(sorted(scales, key=lambda scale: abs(np.log10(scale)))))
@@ -55,14 +55,14 @@ def arrays(
     largest: float = LARGEST,
     backend: str | Backend | None = None,
 ) -> Array:
-    """Draw an array on a backend; parameters are those of `host_arrays` and `Backend.asarray`."""
+    """Draw an array on a backend: for the parameters see `host_arrays` and `Backend.asarray`."""
     owner = get_backend(backend)
     return owner.asarray(draw(host_arrays(shape, largest=largest)), dtype or owner.default_float)
 
 
 @st.composite
 def layer_cases(draw: st.DrawFn, signature: Signature, *, largest: float = LARGEST) -> LayerCase:
-    """Draw the arrays to try a layer on, on the host; no axis is longer than 3."""
+    """Draw the inputs, parameters and dout of a layer as NumPy arrays; named sizes are 1 to 3."""
     sizes = {name: draw(st.integers(1, LARGEST_SIZE)) for name in signature.size_names()}
     drawn = {}
     for name in (*signature.inputs, *signature.params):
@@ -98,7 +98,7 @@ def layers(
     largest: float = LARGEST,
     backend: str | Backend | None = None,
 ) -> LayerTrial:
-    """Draw a layer with arrays on a backend: ``drawn.layer.forward(*drawn.inputs)``."""
+    """Draw a layer and its inputs on a backend, for ``drawn.layer.forward(*drawn.inputs)``."""
     signature = draw(st.sampled_from(list(signatures)))
     case = draw(layer_cases(signature, largest=largest))
     return LayerTrial(case, get_backend(backend), dtype)
@@ -108,7 +108,7 @@ def layers(
 def network_cases(
     draw: st.DrawFn, *, depth: int = 6, widths: int = 4, batch: bool | None = None
 ) -> NetworkCase:
-    """Draw a network with data, on the host.
+    """Draw the weights of a network and data for it, as NumPy arrays.
 
     Parameters
     ----------

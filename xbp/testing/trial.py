@@ -1,4 +1,4 @@
-"""A layer on trial: built of a case on a backend, its results brought to the host."""
+"""A layer under test: made from a case on a backend, with its results as NumPy arrays."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ from xbp.testing.signatures import Labels
 
 __tracebackhide__ = True
 
-# What a layer does to an element, beside summing, is fewer roundings than this.
+# More roundings than a layer does to one element, apart from those of its sums.
 OPERATIONS = 64
 
 
@@ -25,9 +25,9 @@ class LayerTrial:
     Parameters
     ----------
     case
-        What the arrays hold.
+        The values of the arrays.
     backend
-        Where they live.
+        The backend that the arrays are made on.
     dtype
         ``"float32"`` or ``"float64"``.
 
@@ -61,7 +61,7 @@ class LayerTrial:
         return f"{name} on {self.backend.name}:{self.backend.device}"
 
     def fail(self, complaint: str, **details: HostArray) -> AssertionError:
-        """Return the error that tells what is wrong, where, and on which arrays."""
+        """Return the error with the layer, the complaint, the details and the case in it."""
         details_shown = f"{shown(details)}\n" if details else ""
         return AssertionError(
             f"{self.title}, {self.dtype}: {complaint}\n{details_shown}"
@@ -71,7 +71,7 @@ class LayerTrial:
     # Running it ----------------------------------------------------------------------------------
 
     def forward(self, moved: Mapping[str, HostArray] | None = None) -> HostArray:
-        """Return the output, for the case's arrays or with some of them replaced."""
+        """Return the output on the host, for the case's arrays or with some of them replaced."""
         if not moved:
             return self.host(self.forward_on_device(), "forward")
         arrays = {**self.arrays, **{name: self.put(name, value) for name, value in moved.items()}}
@@ -81,9 +81,9 @@ class LayerTrial:
         return self.host(self._attempt("forward", layer.forward, *inputs), "forward")
 
     def forward_on_device(self) -> Array:
-        """Return the output as the layer returns it, of the shape that the signature says."""
+        """Return the output as the layer returns it; fail unless it has the signature's shape."""
         if self.made.state:
-            # Each call is of the state that the layer was made with.
+            # Each call starts from the state that the layer was made with.
             self.layer = self.made.bound_to({})
         output = self._attempt("forward", self.layer.forward, *self.inputs)
         shape, needed = tuple(getattr(output, "shape", ())), self.case.dout.shape
@@ -95,14 +95,14 @@ class LayerTrial:
         return output
 
     def backward(self, dout: HostArray) -> dict[str, HostArray]:
-        """Return the derivative with respect to each input and parameter, after a `forward`."""
+        """Return the derivatives on the host, by the name of the array; call `forward` first."""
         return {
             name: self.host(gradient, f"the derivative with respect to {name}")
             for name, gradient in self.backward_on_device(self.put("dout", dout)).items()
         }
 
     def backward_on_device(self, dout: Array) -> dict[str, Array]:
-        """Return the derivatives as the layer returns them, once their names are known."""
+        """Return the derivatives as the layer returns them, by the name of the array."""
         names = self.case.signature.differentiable
         found = self._attempt("backward", self.layer.backward, dout)
         found = list(found) if isinstance(found, tuple | list) else [found]
@@ -114,7 +114,7 @@ class LayerTrial:
         return {**dict(zip(names, found, strict=True)), **self._gradients_left()}
 
     def backward_params(self, dout: HostArray) -> dict[str, HostArray]:
-        """Return the gradients of the parameters that ``backward_params`` leaves."""
+        """Return on the host the gradients that ``backward_params`` leaves in the layer."""
         self._attempt("backward_params", self.layer.backward_params, self.put("dout", dout))
         return {name: self.host(value, name) for name, value in self._gradients_left().items()}
 
@@ -129,7 +129,7 @@ class LayerTrial:
         return found
 
     def host(self, value: Array, what: str) -> HostArray:
-        """Return an array of the layer's on the host, in float64."""
+        """Return an array of the backend as a NumPy array of float64."""
         try:
             return np.array(self.backend.to_numpy(value), dtype=np.float64)
         except Exception as error:
@@ -145,7 +145,7 @@ class LayerTrial:
             raise self.fail(f"{what} raised {type(error).__name__}: {error}{why}") from error
 
     def put(self, name: str, value: HostArray) -> Array:
-        """Return an array on the backend; it cannot be written to where the library allows that."""
+        """Return an array on the backend, in the trial's dtype or int64; on NumPy, read-only."""
         kind = self.case.signature.inputs.get(name)
         dtype = "int64" if isinstance(kind, Labels) else self.dtype
         array = self.backend.asarray(np.array(value), dtype)
@@ -153,7 +153,7 @@ class LayerTrial:
             array.flags.writeable = False
         return array
 
-    # What it should be ---------------------------------------------------------------------------
+    # Results and tolerances ----------------------------------------------------------------------
 
     @cached_property
     def output(self) -> HostArray:
@@ -162,10 +162,10 @@ class LayerTrial:
 
     @cached_property
     def jacobian(self) -> dict[str, HostArray]:
-        """What ``backward`` says of the derivative of each output by each element.
+        """The derivative of each output with respect to each element, according to ``backward``.
 
-        For each name an array of shape ``(outputs, *shape of the array)``, found by sending one
-        unit vector after the other upstream.
+        For each name an array of shape ``(outputs, *shape of the array)``: its rows are the results
+        of ``backward`` for the unit vectors.
         """
         shape = self.forward().shape
         rows = [
@@ -175,12 +175,12 @@ class LayerTrial:
 
     @cached_property
     def unit(self) -> float:
-        """How far the rounding in a layer can put off a number of size 1."""
+        """A bound of the rounding error that a layer adds to a number of size 1."""
         return self._unit_of(OPERATIONS)
 
     @cached_property
     def unit_of_differences(self) -> float:
-        """The same for a difference quotient, which in float32 bears no more than one function."""
+        """The same in difference quotients; in float32, for no more operations than the sums."""
         return self.unit if self.dtype == "float64" else self._unit_of(0)
 
     def _unit_of(self, operations: int) -> float:
@@ -191,7 +191,7 @@ class LayerTrial:
 
     @cached_property
     def magnitude(self) -> HostArray:
-        """The size of what is added up in each output: see `xbp.differences.noise_of`."""
+        """The size of the terms that each output is a sum of: see `xbp.differences.noise_of`."""
         magnitude = 1 + abs(self.output).reshape(-1)
         for name, rows in self.jacobian.items():
             products = abs(rows * self.case.arrays[name])
@@ -199,22 +199,20 @@ class LayerTrial:
         return magnitude
 
     def rounding(self, name: str) -> HostArray:
-        """Return how far a derivative with respect to an array can be off by rounding.
+        """Return a bound, for each element, of the rounding error of a derivative.
 
-        It is told for each element.
-
-        That is where nothing cancels on the way back; else add `cancellation`.
+        It holds if no terms cancel in ``backward``; if they may, add `cancellation`.
         """
         return self.unit * chained(abs(self.case.dout), 1 + abs(self.jacobian[name]))
 
     def cancellation(self, name: str, unit: float | None = None) -> HostArray:
-        """Return how far that derivative moves when every number moves by its roundings."""
+        """Return how far a derivative moves when each number of the case moves by ``unit``."""
         rows = self.jacobian[name]
         moved = [abs(other.jacobian[name] - rows) for other in self._moved_by(unit or self.unit)]
         return 2 * chained(abs(self.case.dout), np.max(moved, axis=0))
 
     def output_cancellation(self, unit: float) -> HostArray:
-        """Return how far each output moves then."""
+        """Return how far each output moves when each number of the case moves by ``unit``."""
         moved = [abs(other.output - self.output) for other in self._moved_by(unit)]
         return 2 * np.asarray(np.max(moved, axis=0))
 
@@ -223,14 +221,14 @@ class LayerTrial:
             self._moved[unit] = [self.nudged(unit, seed) for seed in range(2)]
         return self._moved[unit]
 
-    # Others like it ------------------------------------------------------------------------------
+    # Trials of other cases -----------------------------------------------------------------------
 
     def again(self, case: LayerCase) -> "LayerTrial":
-        """Return the same trial of another case."""
+        """Return a trial of another case, on the same backend and in the same dtype."""
         return LayerTrial(case, self.backend, self.dtype)
 
     def nudged(self, distance: float, seed: int) -> "LayerTrial":
-        """Return the trial with each number moved by a relative distance, up or down by chance."""
+        """Return the trial with each number changed by a relative distance, up or down randomly."""
         chance = np.random.default_rng(seed)
         arrays = {
             name: value * (1 + distance * chance.choice([-1, 1], value.shape))
@@ -241,7 +239,7 @@ class LayerTrial:
         return self.again(replace(self.case, arrays=arrays))
 
     def is_differentiable(self, name: str) -> bool:
-        """Tell whether the array holds floating-point numbers to differentiate by."""
+        """Tell whether ``backward`` returns the derivative with respect to the named array."""
         signature = self.case.signature
         return name in signature.differentiable or name in signature.params
 
@@ -252,5 +250,8 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def chained(dout: HostArray, rows: HostArray) -> HostArray:
-    """Return the derivative with respect to an array, by that of the outputs and a Jacobian."""
+    """Return the derivative with respect to an array: dout times the Jacobian, by the chain rule.
+
+    The shapes are those of the outputs, and ``(outputs, *shape of the array)``.
+    """
     return np.asarray(np.tensordot(dout.reshape(-1), rows, axes=1))
