@@ -69,6 +69,14 @@ def test_arrays_with_a_history_are_learned_from() -> None:
     np.testing.assert_array_equal(host(W.detach()), np.eye(2))
 
 
+@pytest.mark.skipif(backend.name != "torch", reason="is about PyTorch's autograd")
+def test_an_update_by_hand_has_no_history() -> None:
+    params = {"W": arr([1.0, 2.0], widest).requires_grad_()}
+    xbp.Momentum(0.5).update(params, {"W": arr([2.0, 2.0], widest)})
+    assert not params["W"].requires_grad
+    np.testing.assert_array_equal(host(params["W"]), [0, 1])
+
+
 # All or nothing ----------------------------------------------------------------------------------
 
 

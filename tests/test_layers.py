@@ -1222,3 +1222,16 @@ def test_a_derivative_of_another_dtype_does_not_widen_that_of_a_loss(dtype: str)
     for loss in (SoftmaxWithLoss(), IdentityWithLoss()):
         loss.forward(arr([[1.0, 2.0]], dtype), arr([[0.0, 1.0]], dtype))
         assert dtype_of(loss.backward(arr(2.0, other_dtype))) == dtype
+
+
+def test_a_layer_of_two_inputs_may_send_back_one_derivative_alone() -> None:
+    class Chosen(Layer):
+        def forward(self, x: Array, y: Array) -> Array:
+            return x
+
+        def backward(self, dout: Array) -> tuple[Array]:
+            return (dout,)
+
+    chosen = Chosen()
+    chosen.forward(arr([1.0]), arr([2.0, 3.0]))
+    assert len(chosen.backward(arr([1.0]))) == 1

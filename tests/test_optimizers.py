@@ -339,6 +339,52 @@ def test_what_is_called_as_a_step_or_a_rate_may_be_something_else() -> None:
         bare.update({"W": arr([1.0])}, {"W": arr([1.0])})
 
 
+def test_a_step_computes_in_one_dtype_of_32_bits_at_least() -> None:
+    found = set()
+
+    class Looking(Optimizer):
+        memory_names = ("old", "older")
+
+        def __init__(self, lr: Any) -> None:  # which calls no other
+            self.lr = lr
+
+        def step(self, W: Any, dW: Any, memory: dict[str, Any], lr: Any) -> Any:
+            found.add(tuple(map(dtype_of, (W, dW, lr, *memory.values()))))
+            memory["old"], memory["older"] = W, memory["old"]
+            return W - lr * dW
+
+    narrow = "float16" if hasattr(backend.xp, "float16") else "float32"
+    for dtype, wide in ((narrow, "float32"), ("float32", "float32"), (widest, widest)):
+        looking = Looking(arr(0.5, widest))
+        W = backend.xp.astype(arr([1.0, 2.0]), getattr(backend.xp, dtype))
+        params = {"W": W}
+        for _ in range(2):
+            looking.update(params, {"W": W})
+        assert dtype_of(params["W"]) == dtype
+        np.testing.assert_array_equal(host(params["W"]), [0.0, 0.0])
+        assert found == {(wide,) * 5}
+        found.clear()
+
+
+@pytest.mark.parametrize(
+    ("names", "put", "message"),
+    [
+        ((), {"a": 1}, "Odd.step remembers a, and memory_names names nothing"),
+        (("a", "b"), {}, "Odd.step remembers nothing, and memory_names names a, b"),
+        (("a",), {"b": 1, "c": 2}, "Odd.step remembers b, c, and memory_names names a"),
+    ],
+)
+def test_what_is_remembered_has_names(names: Any, put: dict[str, Any], message: str) -> None:
+    def step(self: Any, W: Any, dW: Any, memory: dict[str, Any], lr: Any) -> Any:
+        memory.clear()
+        memory.update(dict.fromkeys(put, dW))
+        return W
+
+    odd = type("Odd", (Optimizer,), {"memory_names": names, "step": step})()
+    with pytest.raises(SettingError, match=f"^{message}$"):
+        odd.update({"W": arr([1.0])}, {"W": arr([1.0])})
+
+
 def test_decay_is_shown() -> None:
     assert repr(SGD(0.1, decay=0.5)) == "SGD(lr=0.1, decay=0.5)"
 
