@@ -326,10 +326,17 @@ def test_what_is_called_as_a_step_or_a_rate_may_be_something_else() -> None:
             self.step()
             super().update(params, grads)
 
-    own, params = Own(1.0), {"W": arr([1.0])}
-    for _ in range(2):
-        own.update(params, {"W": arr([1.0])})
-    np.testing.assert_array_equal(host(params["W"]), [0.25])
+    class Counted(Own):
+        step = 0  # type: ignore[assignment]
+
+        def update(self, params: Any, grads: Any) -> None:
+            SGD.update(self, params, grads)
+
+    for optimizer, expected in ((Own(1.0), 0.25), (Counted(0.5), 0.0)):
+        params = {"W": arr([1.0])}
+        for _ in range(2):
+            optimizer.update(params, {"W": arr([1.0])})
+        np.testing.assert_array_equal(host(params["W"]), [expected])
     with pytest.raises(SettingError, match="Bad: step takes self, W, dW, memory and lr"):
         type("Bad", (SGD,), {"step": lambda self, W, dW: W})
     with pytest.raises(SettingError, match="Odd: memory_names names 'state': choose another name"):

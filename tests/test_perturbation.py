@@ -294,6 +294,9 @@ def test_a_layer_that_is_not_samplewise_is_named_with_file_and_line() -> None:
     # Samples of one feature are samples too.
     with pytest.raises(SettingError, match="Lying says samplewise = True"):
         require_samplewise([Lying()], x[:, :1])
+    # Of several in a block it may be each.
+    with pytest.raises(SettingError, match=r": Centred; .*, line \d+: Lying says samplewise = Tr"):
+        require_samplewise([Residual(Centred(), Lying())], x)
 
 
 def test_a_class_without_a_file_is_named() -> None:

@@ -116,7 +116,7 @@ class Optimizer:
 
     def _shown(self, *names: str) -> str:
         more = ["_decay"] if self._decay else []
-        shown = [f"{name.strip('_')}={getattr(self, name)}" for name in (*names, *more)]
+        shown = [f"{name.removeprefix('_')}={getattr(self, name)}" for name in (*names, *more)]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     # What it remembers ---------------------------------------------------------------------------
