@@ -497,6 +497,16 @@ def test_equal_calls_that_return_several_arrays_are_each_made() -> None:
 
 
 @recorded_only
+def test_a_loop_looks_at_the_numbers_of_its_rows_after_a_call_with_one_of_them() -> None:
+    compiled: Any = backend.compile(lambda state, n: (state, state * n), donate=[0])
+    state = arr([2.0], "float32")
+    for _ in range(2):  # here the number is a constant
+        compiled(state, 1.0)
+    _, results = compiled.loop(state, [1.0, 3.0, 5.0])
+    assert [float(result[0]) for result in results] == [2.0, 6.0, 10.0]
+
+
+@recorded_only
 def test_a_product_and_a_number_that_varies_are_added() -> None:
     compiled: Any = backend.compile(lambda x, n: x @ x + n)
     x = arr(np.eye(2), "float32")

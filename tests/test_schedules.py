@@ -217,8 +217,12 @@ def test_a_training_that_is_stopped_goes_on_at_the_rate_of_its_step(
 
 def test_another_schedule_is_not_gone_on_with(tmp_path: Path) -> None:
     fit(SGD(schedules.Step(0.05, every=3)), 4, checkpoints=Checkpoints(tmp_path))
-    for other in (schedules.Step(0.05, every=4), lambda number: 0.05, 0.05):
-        with pytest.raises(CheckpointError, match=r"the training that was saved had"):
+    for other, name in (
+        (schedules.Step(0.05, every=4), "schedule Step"),
+        (lambda number: 0.05, "schedule Step"),
+        (0.05, "optimizer.lr not"),
+    ):
+        with pytest.raises(CheckpointError, match=f"the training that was saved had {name}"):
             fit(SGD(other), 6, checkpoints=Checkpoints(tmp_path, resume=True))
 
 
