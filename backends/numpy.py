@@ -22,20 +22,8 @@ def _elementwise(function: Any) -> Writer:
         return partial(
             function,
             *(x if hasattr(x, "shape") else numpy.asarray(x, dtype) for x in args),
-            out,
+            out=out,
         )
-
-    return write
-
-
-def _extremum(function: Any) -> Writer:
-    def write(*args: Any, out: Array) -> Call:
-        # NumPy compares with a row of equal numbers twice as fast as with a single number.
-        dtype = numpy.result_type(*args)
-        operands = (
-            x if hasattr(x, "shape") else numpy.full(out.shape[-1:], x, dtype) for x in args
-        )
-        return partial(function, *operands, out=out)
 
     return write
 
@@ -45,20 +33,6 @@ def _reduction(function: Any) -> Writer:
         return partial(function, x, axis, None, out, keepdims)
 
     return write
-
-
-def _sum(x: Array, *, axis: Any = None, keepdims: bool = False, out: Array) -> Call:
-    if axis == 0 and x.ndim == 2 and not keepdims and x.dtype in (numpy.float32, numpy.float64):  # noqa: PLR2004
-        # A product with ones is faster than a sum.
-        return partial(numpy.ones(x.shape[0], x.dtype).dot, x, out)
-    return _reduction(numpy.add.reduce)(x, axis=axis, keepdims=keepdims, out=out)
-
-
-def _matmul(x: Array, y: Array, *, out: Array) -> Call:
-    # For vectors and matrices, dot computes the same with less overhead.
-    if max(x.ndim, y.ndim) <= 2 and out.flags.c_contiguous:  # noqa: PLR2004
-        return partial(x.dot, y, out)
-    return partial(numpy.matmul, x, y, out)
 
 
 def _take(x: Array, indices: Array, *, axis: int | None = None, out: Array) -> Call:
@@ -101,13 +75,11 @@ def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
 
 WRITERS: dict[str, Writer] = {
     **{name: _elementwise(getattr(numpy, name)) for name in ELEMENTWISE},
-    "maximum": _extremum(numpy.maximum),
-    "minimum": _extremum(numpy.minimum),
     # The reductions of ufuncs have less overhead than numpy.sum and numpy.max, which call them.
-    "sum": _sum,
+    "sum": _reduction(numpy.add.reduce),
     "max": _reduction(numpy.maximum.reduce),
     "min": _reduction(numpy.minimum.reduce),
-    "matmul": _matmul,
+    "matmul": partial(partial, numpy.matmul),
     "take": _take,
     "rows": _rows,
     "where": _where,

@@ -47,8 +47,6 @@ def _reduction(function: Any) -> Writer:
 
 def _matmul(x: Array, y: Array, *, out: Array) -> Call:
     if x.ndim == y.ndim == 2:  # noqa: PLR2004
-        if _is_narrow(x, y):
-            return partial(_transposed, out.copy_, x, y, _memory(x, y))
         return partial(torch.mm, x, y, out=out)
     if x.ndim == 1 and y.ndim == 2:  # noqa: PLR2004
         return partial(torch.mv, y.T, x, out=out)
@@ -56,35 +54,7 @@ def _matmul(x: Array, y: Array, *, out: Array) -> Call:
 
 
 def _add_product(y: Array, x: Array, W: Array, a: float = 1, *, out: Array) -> Call:
-    if _is_narrow(x, W):
-        add = partial(torch.add, y, alpha=a, out=out)
-        return partial(_transposed, add, x, W, _memory(x, W))
     return partial(torch.addmm, y, x, W, alpha=a, out=out)
-
-
-def _is_narrow(x: Array, W: Array) -> bool:
-    """Tell whether the product is faster if it is computed transposed.
-
-    On a CPU that is several times faster if x is large and W has few columns, such as classes.
-    """
-    return bool(
-        x.device.type == "cpu"
-        and W.shape[1] <= _FEW_COLUMNS
-        and x.shape[0] * x.shape[1] >= _MANY_ELEMENTS
-    )
-
-
-_FEW_COLUMNS = 16
-_MANY_ELEMENTS = 2**14
-
-
-def _memory(x: Array, W: Array) -> Array:
-    return x.new_empty((W.shape[1], x.shape[0]))
-
-
-def _transposed(use: Callable[[Array], object], x: Array, W: Array, memory: Array) -> object:
-    """Compute a product as ``(Wᵀ xᵀ)ᵀ``, and call a function with it."""
-    return use(torch.mm(W.T, x.T, out=memory).T)
 
 
 def _take(x: Array, indices: Array, *, axis: int = 0, out: Array) -> Call:
@@ -104,8 +74,7 @@ def _where_positive(dout: Array, x: Array, *, out: Array) -> Call:
 
 
 def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
-    # PyTorch converts uint8 faster than bool, whose bytes are the same.
-    return partial(out.copy_, x.view(torch.uint8) if x.dtype is torch.bool else x)
+    return partial(out.copy_, x)
 
 
 WRITERS: dict[str, Writer] = {

@@ -13,7 +13,6 @@ from xbp.recording.rewriting import (
     Fuse,
     fused,
     in_memory_of,
-    with_early_updates,
     without_repeats,
     without_the_unread,
 )
@@ -108,6 +107,8 @@ class Recording(Generic[Result]):
         # What is found at the same place by every replay.
         given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
         self._lasting = set(given)
+        often = Counter(map(id, leaves))
+        self._is_apart = [often[id(leaf)] == 1 for leaf in leaves]
         self._donated = donated
         # What may be given back as it is.
         self._returnable = {
@@ -135,7 +136,6 @@ class Recording(Generic[Result]):
         places = self._places(notes)
         notes = in_memory_of(notes, places, self.library.overwriting, lasting)
         outputs = [places.get(x, x) if isinstance(x, Traced) else x for x in outputs]
-        notes = with_early_updates(notes, given)
         if self.library.fuse:
             owners = frozenset().union(*(x.owners for x in traced_among(outputs)))
             notes = fused(notes, self.library.fuse, given | owners)
@@ -151,7 +151,8 @@ class Recording(Generic[Result]):
             given = self.inputs[number]
             result = self.outputs[number] if number < len(self.outputs) else None
             if (
-                isinstance(given, Traced)
+                self._is_apart[number]  # no other argument is read there
+                and isinstance(given, Traced)
                 and isinstance(result, Traced)
                 and result in made
                 and result.owners == {result}

@@ -1,7 +1,7 @@
-"""A traced function made faster before it is replayed: other calls, in another order, same result.
+"""A traced function made faster before it is replayed: fewer calls and less memory, same result.
 
-Notes say which memory a call reads and which it writes. So it can be told what may change places,
-and what nobody reads but the next call.
+Notes say which memory a call reads and which it writes. So it can be told what nobody reads, and
+what nobody reads but the next call.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from xbp.recording.tracing import ELEMENTWISE, Note, Traced
+from xbp.recording.tracing import Note, Traced
 
 # What nobody reads --------------------------------------------------------------------------------
 
@@ -158,58 +158,6 @@ def _exchanged(arguments: Any, traced: Traced, other: Traced) -> Any:
     if isinstance(arguments, dict):
         return {key: _exchanged(part, traced, other) for key, part in arguments.items()}
     return arguments
-
-
-# Updates that do not wait ------------------------------------------------------------------------
-
-
-def with_early_updates(notes: Sequence[Note], arguments: Set[Traced]) -> list[Note]:
-    """Return the notes with each change of an argument as early as it can be.
-
-    An optimizer sees the gradients when all of them are there. But each can have its effect as soon
-    as nobody else reads the parameter that it belongs to: it is still in the cache then, and its
-    memory is free for the next.
-
-    Parameters
-    ----------
-    notes
-        In the order of the function.
-    arguments
-        What the function is given, and may change.
-    """
-    updates = _updates(notes, arguments)
-    # The number of the note behind which each comes, and each memory was read and written.
-    places: list[int] = []
-    read: dict[Traced, int] = {}
-    written: dict[Traced, int] = {}
-    for i, note in enumerate(notes):
-        reads = set(note.inputs).union(*(x.owners for x in note.inputs))
-        writes = {note.output} | (note.output.owners if note.in_place else set())
-        before = [written.get(x, -1) for x in reads | writes] + [read.get(x, -1) for x in writes]
-        place = max(before) if i in updates else i
-        places.append(place)
-        read |= {x: max(place, read.get(x, -1)) for x in reads}
-        written |= {x: max(place, written.get(x, -1)) for x in writes}
-    # Those behind the same note stay in their order.
-    return [notes[i] for i in sorted(range(len(notes)), key=places.__getitem__)]
-
-
-def _updates(notes: Sequence[Note], arguments: Set[Traced]) -> set[int]:
-    """Return the numbers of the notes that change arguments, and of what only leads to it.
-
-    A matrix product stays where it is, whatever it leads to.
-    """
-    updates = set()
-    read_by_others: set[Traced] = set()
-    for i in reversed(range(len(notes))):
-        note = notes[i]
-        if (note.in_place and note.output.owners <= arguments) or (
-            note.name in ELEMENTWISE and not note.output.owners & read_by_others
-        ):
-            updates.add(i)
-        else:
-            read_by_others.update(*(x.owners - arguments for x in note.inputs))
-    return updates
 
 
 # Two calls in one --------------------------------------------------------------------------------
