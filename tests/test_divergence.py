@@ -13,7 +13,7 @@ from support import arr, backend, except_slow, host
 import xbp
 from xbp.cli import main
 from xbp.errors import DivergenceError
-from xbp.layers import Affine, Layer, Sigmoid, SoftmaxWithLoss
+from xbp.layers import Affine, Layer, Residual, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import Array
 from xbp.training import Checkpoints
 from xbp.training.finite import first_not_finite
@@ -213,6 +213,25 @@ def test_where_it_is_first() -> None:
     large = xbp.Network([Affine(W, arr(np.zeros(3), "float32"))], SoftmaxWithLoss())
     assert first_not_finite(large, x * 10, t) == "Affine1.forward"
     assert first_not_finite(large, x * float("nan"), t) == "x"
+
+
+def test_it_is_found_within_blocks_and_in_what_a_network_does_itself() -> None:
+    x, t = (arr(values, dtype) for values, dtype in zip(data(), ("float32", None), strict=True))
+    W = arr(np.full((4, 4), 3e38), "float32")
+    block = Residual(Sigmoid(), Residual(Affine(W, arr(np.zeros(4), "float32"))))
+    network = xbp.Network([Sigmoid(), block], SoftmaxWithLoss())
+    assert first_not_finite(network, x, t) == "Residual1.Residual1.Affine1.forward"
+    poisoned = xbp.Network([Residual(Poisoned()), *network_of().layers.values()], SoftmaxWithLoss())
+    assert first_not_finite(poisoned, x, t) is None  # nobody asks the first layers for it
+    behind = xbp.Network([*network_of().layers.values(), Residual(Poisoned())], SoftmaxWithLoss())
+    assert first_not_finite(behind, x, t) == "Residual1.Poisoned1.backward"
+
+    class Scaled(xbp.Network):
+        def loss(self, x: Array, t: Array) -> Array:
+            return super().loss(x / 1e38, t) * float("inf")
+
+    large = Scaled([Affine(W[:, :3], arr(np.zeros(3), "float32"))], SoftmaxWithLoss())
+    assert first_not_finite(large, x, t) == "the loss"
 
 
 def test_a_single_class_is_pointed_out() -> None:

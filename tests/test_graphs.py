@@ -31,7 +31,16 @@ from xbp.errors import (
 from xbp.graphs import Graph, Operation, Variable, graphviz
 from xbp.graphs.chapter import apple, fruit, neuron
 from xbp.graphs.picture import Arrow, Film, Picture, Spot
-from xbp.layers import Affine, IdentityWithLoss, MulLayer, Sigmoid
+from xbp.layers import (
+    Affine,
+    IdentityWithLoss,
+    Layer,
+    MulLayer,
+    Relu,
+    Residual,
+    Sigmoid,
+    SoftmaxWithLoss,
+)
 
 SPEC = f"{backend.name}:{backend.device}"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -289,6 +298,51 @@ def test_a_network_and_its_batch() -> None:
     assert found["b2", "Affine2"][0] == "3, norm 0"
     assert found["t", "SoftmaxWithLoss"] == ("20 integers", "")
     assert found["SoftmaxWithLoss", "loss"] == (f"{float(network.loss(x, t)):.5g}", "1")
+
+
+class Returning(Layer):
+    """Returns its very input."""
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+    def backward(self, dout: Any) -> Any:
+        return dout
+
+
+def test_a_network_is_drawn_as_it_computes() -> None:
+    class Backwards(xbp.Network):
+        """Runs its layers in the other order."""
+
+        def loss(self, x: Any, t: Any) -> Any:
+            for layer in reversed(self.layers.values()):
+                x = layer.forward(x)
+            return self.last_layer.forward(x, t)
+
+    _, x, t = network_of(3, 3)
+    network = Backwards([Residual(Returning(), Relu()), Sigmoid()], SoftmaxWithLoss())
+    assert list(arrows(Graph.of_network(network, x, t))) == [
+        ("x", "Sigmoid1"), ("Sigmoid1", "Residual1.Returning1"),
+        ("Residual1.Returning1", "Residual1.Relu1"), ("Sigmoid1", "Residual1 +"),
+        ("Residual1.Relu1", "Residual1 +"), ("Residual1 +", "SoftmaxWithLoss"),
+        ("t", "SoftmaxWithLoss"), ("SoftmaxWithLoss", "loss"),
+    ]  # fmt: skip
+
+
+def test_what_no_layer_computes_is_not_drawn() -> None:
+    class Doubled(xbp.Network):
+        def loss(self, x: Any, t: Any) -> Any:
+            return super().loss(x, t) * 2
+
+    class Shifted(xbp.Network):
+        def loss(self, x: Any, t: Any) -> Any:
+            return super().loss(x + 1, t)
+
+    _, x, t = network_of(3, 3)
+    with pytest.raises(SettingError, match=r"Doubled\.loss returns what no layer has returned"):
+        Graph.of_network(Doubled([Relu()], SoftmaxWithLoss()), x, t)
+    with pytest.raises(SettingError, match=r"Relu1\.forward was given what no layer has returned"):
+        Graph.of_network(Shifted([Relu()], SoftmaxWithLoss()), x, t)
 
 
 def test_a_graph_leaves_the_network_as_it_is() -> None:

@@ -569,7 +569,7 @@ def test_a_layer_that_gives_nan_now_and_then_is_unsteady(
             return x * next(calls)
 
     network = Network([Fickle()], SoftmaxWithLoss(), backend=backend)
-    found = network.unsteady_layer(arr([1.0, 2.0], widest))
+    found = network.unsteady_layer(arr([1.0, 2.0], widest), arr(0))
     assert found == (None if is_steady else "Fickle1")
 
 

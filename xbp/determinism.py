@@ -32,7 +32,8 @@ def not_deterministic(
         again = network.loss_and_gradient(params, x, t)
     noise, unit = rounding_of_loss(first, params, x), unit_of_loss(params, x)
     if abs(float(first[0]) - float(again[0])) > noise:
-        name: str | None = getattr(network.bound_to(params), "unsteady_layer", lambda _: None)(x)
+        bare = network.bound_to(params)
+        name = bare.unsteady_layer(x, t) if hasattr(bare, "unsteady_layer") else None
         return f"{name}.forward" if name else "the loss"
     if key := _other_gradient(first[1], again[1], unit):
         return f"backward, for the gradient of {key},"

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import TypeAlias
 
+from xbp.calls import LayerCall, noted_calls
 from xbp.errors import CallOrderError, SettingError
 from xbp.graphs.nodes import Constant, Node, Operation, Value, Variable
 from xbp.graphs.picture import Arrow, Film, Picture, Spot
 from xbp.graphs.text import norm_of, text_of
-from xbp.layers import AddLayer, Layer, Residual, Sequential
+from xbp.layers import AddLayer, Residual, Sequential
 from xbp.namespace import Array, is_number, namespace_of, number_like
 from xbp.networks import Network
 
@@ -114,8 +115,7 @@ class Graph:
     def of_network(cls, network: Network, x: Array, t: Array) -> "Graph":
         """Return the graph of a network's loss for a batch, with values and derivatives computed.
 
-        The network is not changed. Errors of its layers are raised as they are, and `SettingError`
-        if it is not a `Network`.
+        It has an operation for each layer that was called. The network is not changed.
 
         Parameters
         ----------
@@ -123,14 +123,28 @@ class Graph:
             The network.
         x, t
             A sample or a batch, and its targets, on the network's backend.
+
+        Raises
+        ------
+        SettingError
+            If it is not a `Network`, or computes something outside of its layers. Errors of its
+            layers are raised as they are.
         """
         if not isinstance(network, Network):
             raise SettingError(f"Graph.of_network: first the network, not {network!r}")
         network = network.bound_to(network.params)
-        node: Node = Variable("x", x)
-        for layer in network.layers.values():
-            node = _operation_of(layer, node)
-        graph = cls(Operation(network.last_layer, node, Variable("t", t)), name="loss")
+        with noted_calls() as calls:
+            loss = network.loss(x, t)
+        nodes: dict[int, Node] = {id(x): Variable("x", x), id(t): Variable("t", t)}
+        for call in calls.parts:
+            _draw(call, nodes)
+        output = nodes.get(id(loss))
+        if not isinstance(output, Operation):
+            raise SettingError(
+                f"Graph.of_network: {type(network).__name__}.loss returns what no layer has "
+                "returned, and only layers are drawn: compute it in the last layer"
+            )
+        graph = cls(output, name="loss")
         # By identity: a class may compare its layers by value.
         places = network.params.places.items()
         keys = {(id(layer), attribute): key for key, (layer, attribute) in places}
@@ -246,16 +260,32 @@ class Graph:
         return list(dict.fromkeys(every))
 
 
-def _operation_of(layer: Layer, node: Node) -> Node:
-    """Return the operation of a layer on a node; xbp's own blocks are drawn layer by layer."""
+def _draw(call: LayerCall, nodes: dict[int, Node]) -> None:
+    """Add the operations of a call to nodes, by the identity of the value that each returned.
+
+    xbp's own blocks are drawn layer by layer.
+    """
+    sources = [_source(call, value, nodes) for value in call.inputs]
+    layer = call.layer
     if not isinstance(layer, Sequential) or type(layer) not in (Sequential, Residual):
-        return Operation(layer, node, label=layer.name)
-    inner = node
-    for within in layer.layers.values():
-        inner = _operation_of(within, inner)
-    if type(layer) is Sequential:
-        return inner
-    return Operation(AddLayer(), node, inner, label=f"{layer.name} +")
+        nodes[id(call.output)] = Operation(layer, *sources, label=layer.name)
+        return
+    branch = sources[0]
+    for part in call.parts:
+        _draw(part, nodes)
+        branch = nodes[id(part.output)]
+    if type(layer) is Residual:
+        join = Operation(AddLayer(), sources[0], branch, label=f"{layer.name} +")
+        nodes[id(call.output)] = join
+
+
+def _source(call: LayerCall, value: Value, nodes: dict[int, Node]) -> Node | Value:
+    if id(value) in nodes or is_number(value):
+        return nodes.get(id(value), value)
+    raise SettingError(
+        f"Graph.of_network: {call} was given what no layer has returned, and only layers are "
+        "drawn: let layers compute all that lies between x and the loss"
+    )
 
 
 # The texts of a `Step`: direction, label, takes, gives.

@@ -10,6 +10,7 @@ from inspect import isfunction, signature
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
+from xbp.calls import begin_call, end_call
 from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
 from xbp.namespace import (
     Namespace,
@@ -293,10 +294,12 @@ def _around_forward(method: Callable[..., Any]) -> Any:
             inputs, named = bound.args[1:], bound.kwargs
         self.check_inputs(*inputs)
         before = self._state_beside(inputs) if self.state_names else None
+        call = begin_call(self, "forward", inputs)
         if self.infers and type(self).infer is not Checked.infer:
             output = _inferred(self, method, inputs, named)
         else:
             output = method(self, *inputs, **named)
+        end_call(call, output)
         self.check_output(output)
         if before:
             self.check_state(before)
@@ -332,7 +335,9 @@ def _around_backward(method: Callable[..., Any]) -> Any:
         if "forward" in vars(self) or not hasattr(type(self).forward, "is_checked"):
             return method(self, *douts)  # nobody has seen what went forward
         self.check_dout(*douts)
+        call = begin_call(self, "backward", douts)
         gradients = method(self, *douts)
+        end_call(call, gradients)
         self.check_gradients(gradients)
         return gradients
 

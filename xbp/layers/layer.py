@@ -10,6 +10,7 @@ from itertools import count
 from types import CellType, FunctionType, MethodType
 from typing import Any, ClassVar, Self
 
+from xbp.calls import begin_call, end_call
 from xbp.errors import DTypeError, SettingError, ShapeError
 from xbp.layers.checks import Call, Checked
 from xbp.layers.parameters import Parameters, State
@@ -305,7 +306,9 @@ def run_backward_params(layer: Layer, dout: Array) -> None:
     for kind in type(layer).__mro__:
         if "backward_params" in vars(kind):
             layer.check_dout(dout)
+            call = begin_call(layer, "backward", (dout,))
             layer.backward_params(dout)
+            end_call(call, None)
             return
         if "backward" in vars(kind):  # what it leaves is known to this class alone
             break

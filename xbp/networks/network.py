@@ -7,6 +7,7 @@ from math import isclose, isnan, prod
 from typing import Any, NamedTuple, Self
 
 from xbp.backend import Backend
+from xbp.calls import noted_calls
 from xbp.checkable import losses_by_parameter, widened_copy, widened_samples
 from xbp.differences import (
     MEMORY,
@@ -346,17 +347,16 @@ class Network:
         self.last_layer.check_targets(targets, y.shape[-1])
         return int(xp.count_nonzero(found == labels)) / count
 
-    def unsteady_layer(self, x: Array) -> str | None:
+    def unsteady_layer(self, x: Array, t: Array) -> str | None:
         """Return the name of the first layer of which two equal calls differ; None if none does."""
-        for name, layer in self.layers.items():
-            first, second = (layer.bound_to({}).forward(x) for _ in range(2))
-            xp = namespace_of(first)
-            if first.shape != second.shape:
-                return name
-            # NaN twice is the same.
-            if bool(xp.any((first != second) & ((first == first) | (second == second)))):  # noqa: PLR0124
-                return name
-            x = first
+        calls = []
+        for _ in range(2):
+            with noted_calls() as noted:
+                self.bound_to(self.params).loss(x, t)
+            calls.append(noted.inner_first())
+        for one, other in zip(*calls, strict=False):
+            if _differ(one.output, other.output):
+                return str(one.layer.name)
         return None
 
     # Backward ------------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ class Network:
         rounding = share_of_step(next(iter(self.params.values()), x))
         is_same = isclose(once, again, rel_tol=rounding, abs_tol=rounding)
         if not (is_same or (isnan(once) and isnan(again))):
-            name = self.unsteady_layer(x)
+            name = self.unsteady_layer(x, t)
             warnings.warn(
                 f"numerical_gradient: two equal calls of {f'{name}.forward' if name else 'loss'} "
                 "differ, so differences tell nothing: it is random, or changes what it reads",
@@ -578,6 +578,16 @@ class Network:
         network.last_layer = self.last_layer.copied(known)
         network._structure = None
         return network
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Tell whether what two calls returned differs; NaN twice is the same."""
+    if isinstance(one, tuple):
+        return len(one) != len(other) or any(map(_differ, one, other))
+    if getattr(one, "shape", None) != getattr(other, "shape", None):
+        return True
+    is_other = (one != other) & ((one == one) | (other == other))  # noqa: PLR0124
+    return bool(namespace_of(one).any(is_other)) if hasattr(one, "shape") else bool(is_other)
 
 
 def _require_numbers(y: Array, where: str) -> None:

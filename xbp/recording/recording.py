@@ -6,6 +6,7 @@ from functools import partial
 from math import inf
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from xbp.calls import innermost_call, noted_calls
 from xbp.errors import TracingError, XbpError
 from xbp.namespace import Array, Namespace
 from xbp.recording.nested import flatten
@@ -92,17 +93,19 @@ class Recording(Generic[Result]):
             for i, place in enumerate(places)
         ]
         before = {i: self._copy(places[i]) for i in donated if is_array(places[i])}
-        try:
-            result = function(*rebuild(self.inputs))
-            trace.is_running = False
-            _require_apart(trace.notes, self.inputs, leaves)
-        except Exception as error:
-            _restore(places, before)
-            if isinstance(error, XbpError):
-                raise
-            # What fails untraced, too, has another reason: that error is raised here.
-            function(*rebuild([self._copy(place) for place in places]))
-            raise untraceable(error) from error
+        with noted_calls():
+            try:
+                result = function(*rebuild(self.inputs))
+                trace.is_running = False
+                _require_apart(trace.notes, self.inputs, leaves)
+            except Exception as error:
+                layer = innermost_call()
+                _restore(places, before)
+                if isinstance(error, XbpError):
+                    raise
+                # What fails untraced, too, has another reason: that error is raised here.
+                function(*rebuild([self._copy(place) for place in places]))
+                raise untraceable(error, layer) from error
         self.outputs, self._rebuild_result = flatten(result)
         # What is found at the same place by every replay.
         given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}

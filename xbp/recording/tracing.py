@@ -3,12 +3,13 @@
 import operator
 from collections.abc import Callable, Iterator, Set
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, ClassVar
 
+from xbp.calls import innermost_call
 from xbp.errors import TracingError
 from xbp.namespace import Namespace
 
@@ -183,6 +184,12 @@ class Note:
         On what: traced arrays and numbers, and others as they are.
     output : Traced
         What came out, or what was changed in place.
+    in_place : bool
+        Whether it was changed.
+    is_view : bool
+        Whether it looks at the memory of the input in another way.
+    layer : str
+        Which method of a layer has called, ``"Affine1.forward"``; empty outside of layers.
     """
 
     name: str
@@ -192,6 +199,7 @@ class Note:
     output: Traced
     in_place: bool = False
     is_view: bool = False
+    layer: str = field(default_factory=innermost_call)
 
     @cached_property
     def inputs(self) -> list[Traced]:
@@ -283,15 +291,24 @@ class Trace:
         return note.output
 
 
-def untraceable(error: Exception) -> TracingError:
-    """Return an error that says what the author of a layer or an optimizer is to do."""
+def untraceable(error: Exception, layer: str = "") -> TracingError:
+    """Return an error that says what the author of a layer or an optimizer is to do.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    layer
+        In which layer's method, ``"Affine1.forward"``; empty outside of layers.
+    """
     frames = extract_tb(error.__traceback__)
     # The innermost that is somebody else's than xbp's and the libraries'.
     own = [frame for frame in frames if _is_of_an_author(frame.filename)]
     frame = (own or list(frames))[-1]
     reason = str(error).partition("\n")[0]
     return TracingError(
-        f"{frame.filename}, line {frame.lineno}, in {frame.name}: cannot be traced ({reason}). "
+        f"{frame.filename}, line {frame.lineno}, in {layer or frame.name}: cannot be traced "
+        f"({reason}). "
         "Call functions of the array's namespace, xp = xbp.namespace.namespace_of(x), and ask for "
         "no values; of a number that is counted make another by arithmetic, 0.5 ** (steps // 100). "
         "Or do not say that it can: traceable = False of a layer, state_names = None of an "

@@ -1,7 +1,9 @@
 """Where NaN or infinity first appear in a network: for a training that has gone astray."""
 
 from collections.abc import Iterator
+from typing import Any
 
+from xbp.calls import noted_calls
 from xbp.namespace import Array, is_floating, namespace_of
 from xbp.networks import Network
 
@@ -21,7 +23,7 @@ def first_not_finite(network: Network, x: Array, t: Array) -> str | None:
     Returns
     -------
     str or None
-        ``"params['W1']"``, ``"Affine2.forward"``, ``"Relu1.backward"`` ...
+        ``"params['W1']"``, ``"Affine2.forward"``, ``"Residual1.Relu1.backward"`` ...
     """
     # On a copy: the step itself is still to come.
     for where, array in _everything(network.bound_to(network.params), x, t):
@@ -44,16 +46,17 @@ def _everything(network: Network, x: Array, t: Array) -> Iterator[tuple[str, Arr
     for kind, arrays in (("params", network.params), ("state", network.state)):
         for key, value in arrays.items():
             yield f"{kind}[{key!r}]", value
-    for name, layer in network.layers.items():
-        x = layer.forward(x)
-        yield f"{name}.forward", x
-    yield f"{network.last_layer.name}.forward", network.last_layer.forward(x, t)
-    dout = network.last_layer.backward()
-    yield f"{network.last_layer.name}.backward", dout
-    for name, layer in reversed(network.layers.items()):
-        dout = layer.backward(dout)
-        for gradient in (dout, *layer.grads.values()):
-            yield f"{name}.backward", gradient
+    with noted_calls() as calls:
+        loss, _ = network.backpropagate(x, t)
+    for call in calls.inner_first():
+        gradients = call.layer.grads.values() if call.method == "backward" else ()
+        for array in (*_several(call.output), *gradients):
+            yield str(call), array
+    yield "the loss", loss
+
+
+def _several(output: Any) -> tuple[Array, ...]:
+    return tuple(x for x in (output if isinstance(output, tuple) else (output,)) if x is not None)
 
 
 def _is_finite(array: Array) -> bool:

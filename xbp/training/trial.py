@@ -83,9 +83,9 @@ def _apart(learner: Learner) -> Learner:
 
 def _require_steady_layers(learner: Learner, x: Array, t: Array) -> None:
     """See that what went through the network before changes nothing for what comes after."""
-    if name := _apart(learner).network.unsteady_layer(x):
+    if name := _apart(learner).network.unsteady_layer(x, t):
         raise _error(
-            {name: learner.network.layers[name]},
+            {name: learner.network.all_layers[name]},
             f"two equal calls of {name}.forward differ, so it cannot be traced: say "
             "traceable = False",
         )
