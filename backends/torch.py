@@ -12,8 +12,8 @@ import torch
 
 from xbp.backend import Backend
 from xbp.errors import DTypeError
-from xbp.namespace import Array, DType, dtype_name
-from xbp.recording import ELEMENTWISE, Note, Traced, Writer, is_array, values
+from xbp.namespace import Array, DType, dtype_name, is_array
+from xbp.recording import ELEMENTWISE, Note, Traced, Writer, values
 
 Call = Callable[[], object]
 

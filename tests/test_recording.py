@@ -18,7 +18,7 @@ import xbp
 from xbp.calls import noted_calls
 from xbp.errors import TracingError
 from xbp.layers import Affine, IdentityWithLoss, Layer, Relu, Residual, Sigmoid, SoftmaxWithLoss
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, is_array, namespace_of
 from xbp.recording import (
     ELEMENTWISE,
     FUSED,
@@ -27,7 +27,6 @@ from xbp.recording import (
     Recorded,
     flatten,
     fuse_elementwise,
-    is_array,
 )
 from xbp.recording.recording import Recording
 from xbp.recording.tracing import Trace

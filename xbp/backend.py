@@ -5,7 +5,7 @@ the arrays themselves say what to do. How functions are compiled is told by its 
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,7 +14,17 @@ import numpy as np
 
 from xbp.engine import Engine
 from xbp.errors import BackendUnavailableError, DataError, DTypeError, ShapeError, XbpError
-from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, kind_of, namespace_of
+from xbp.namespace import (
+    Array,
+    DType,
+    Namespace,
+    device_of,
+    dtype_name,
+    kind_of,
+    namespace_of,
+    tell_arrays,
+    tell_dtype,
+)
 
 
 class Backend(Engine):
@@ -38,6 +48,8 @@ class Backend(Engine):
         The name of the device. ``f"{name}:{device}"`` is a spec for this very backend.
     xp
         The array API namespace.
+    array_types : tuple of type
+        The types of the library's arrays, if these have no ``__array_namespace__``.
 
     Raises
     ------
@@ -48,6 +60,7 @@ class Backend(Engine):
     name: str
     library: Any
     xp: ClassVar[Namespace]
+    array_types: ClassVar[tuple[type, ...]] = ()
 
     def __init__(self, device: str | None = None) -> None:
         self.device = device or self.default_device()
@@ -60,6 +73,11 @@ class Backend(Engine):
                 f"backend {self.name!r} has no device {self.device!r} here ({error}): "
                 f"choose one of {', '.join(self.devices()) or 'none: there is no device for it'}"
             ) from error
+        for kind in self.array_types:
+            tell_arrays(kind, self.xp, self.device_of)
+        with suppress(Exception):  # which whoever asks for a dtype will see
+            for known, dtype in self.dtypes.items():
+                tell_dtype(dtype, known)
 
     def __repr__(self) -> str:
         version = getattr(self.library, "__version__", "of unknown version")
@@ -93,6 +111,11 @@ class Backend(Engine):
             raise LookupError(f"unknown device {name!r}")
         known = {str(device): device for device in cls.xp.__array_namespace_info__().devices()}
         return known.get(name, name)
+
+    @staticmethod
+    def device_of(x: Array) -> Any:
+        """Return the library's own object for the device of an array."""
+        return x.device
 
     def device_name(self, x: Array) -> str:
         """Return the name of the device an array of this library lives on."""

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self, TypeAlias
 
 from xbp.differences import noise_of
-from xbp.namespace import Array, epsilon_of, kind_of, namespace_of, widest_float
+from xbp.namespace import Array, epsilon_of, kind_of, namespace_of
+from xbp.precision import widest_float
 
 
 class Checkable(Protocol):
@@ -57,12 +58,12 @@ def widened_samples(network: Any, x: Array) -> Array:
     """Return a copy of samples in the widest dtype; integers stay if the first layer takes them."""
     first = next(iter(getattr(network, "layers", {}).values()), None)
     takes_integers = first is not None and first.takes_integers
-    return x if takes_integers and kind_of(x) == "integral" else widened_copy(x)
+    return x if takes_integers and kind_of(x) == "integral" else widened_copy(network, x)
 
 
-def widened_copy(x: Array) -> Array:
+def widened_copy(network: Any, x: Array) -> Array:
     """Return a copy in float64 if the device has it: see `widest_float`."""
-    return namespace_of(x).astype(x, widest_float(x))
+    return namespace_of(x).astype(x, widest_float(x, network.backend))
 
 
 def rounding_of_loss(outcome: Outcome, params: Mapping[str, Array], x: Array) -> float:

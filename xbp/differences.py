@@ -17,8 +17,8 @@ from xbp.namespace import (
     is_floating,
     kind_of,
     namespace_of,
-    widest_float,
 )
+from xbp.precision import widest_float
 from xbp.settings import is_finite_number
 
 # The roundings of an elementary function or of a few operations. A sum adds one for each term.

@@ -120,7 +120,7 @@ def gradient_check(
     seed = seed_integer("seed", seed)
     chance = random.Random(seed)
     with network.backend.scope():
-        params = {key: widened_copy(value) for key, value in network.params.items()}
+        params = {key: widened_copy(network, value) for key, value in network.params.items()}
         x = widened_samples(network, x)
         chosen = {}
         for key, parameter in params.items():

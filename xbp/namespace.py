@@ -3,6 +3,7 @@
 Every operation of every layer looks up the namespace, so it is cached by array type.
 """
 
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
@@ -17,6 +18,22 @@ Namespace: TypeAlias = Any
 
 _namespaces: dict[type, Namespace] = {}
 _kinds: dict[tuple[type, DType], str] = {}
+
+# What backends have told of libraries that do not say it as the standard does.
+_devices: dict[type, Callable[[Array], Any]] = {}
+_dtype_names: dict[DType, str] = {}
+
+
+def tell_arrays(kind: type, xp: Namespace, device: Callable[[Array], Any]) -> None:
+    """Let arrays of a type belong to a namespace, and their device be what a function returns."""
+    _namespaces[kind] = xp
+    _devices[kind] = device
+
+
+def tell_dtype(dtype: DType, name: str) -> None:
+    """Let a dtype have the name that it has in the standard, ``"float32"``."""
+    if dtype_name(dtype) != name:
+        _dtype_names[dtype] = name
 
 
 def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespace:
@@ -117,6 +134,12 @@ def _name_of(kind: type) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
+def is_array(value: Any) -> bool:
+    """Tell whether a value is an array, and no scalar."""
+    kind = type(value)
+    return kind in _devices or (hasattr(value, "__dlpack__") and not isinstance(value, type))
+
+
 def kind_of(array: Array) -> str:
     """Return the standard's kind of an array's dtype; ``""`` for other dtypes, such as text."""
     key = (type(array), array.dtype)
@@ -150,35 +173,6 @@ def require_real(array: Array, where: str) -> None:
     """Raise `DTypeError` unless the array holds real numbers, integers or floating-point ones."""
     if kind_of(array) not in ("integral", "real floating"):
         raise DTypeError(f"{where}: real numbers are needed, got {dtype_name(array.dtype)}")
-
-
-def widened(x: Array, where: str) -> Array:
-    """Return real numbers in a dtype wide enough for arithmetic.
-
-    Integers narrower than the device's default integer dtype are converted to it, since they
-    overflow early. Others, and floating-point numbers, are returned as they are.
-
-    Raises
-    ------
-    DTypeError
-        If the array holds no real numbers, or unsigned integers that are not narrower: the
-        difference of two may be negative.
-    """
-    require_real(x, where)
-    if is_floating(x):
-        return x
-    xp = namespace_of(x)
-    found = xp.iinfo(x.dtype)
-    wide = xp.__array_namespace_info__().default_dtypes(device=device_of(x))["integral"]
-    if found.bits < xp.iinfo(wide).bits:
-        return xp.astype(x, wide)
-    if found.min < 0:
-        return x
-    name = dtype_name(wide)
-    raise DTypeError(
-        f"{where}: {dtype_name(x.dtype)} holds numbers that {name} does not, and no sign: where "
-        f"they are smaller, convert with the backend's asarray(x, dtype={name!r})"
-    )
 
 
 def is_number(x: Any) -> bool:
@@ -234,7 +228,11 @@ def cast_like(x: Array, like: Array) -> Array:
 
 def dtype_name(dtype: DType) -> str:
     """Return the standard's name of a dtype, ``"float32"`` for ``torch.float32``."""
-    return str(dtype).rpartition(".")[2]
+    try:
+        told = _dtype_names.get(dtype)
+    except TypeError:  # it has no hash
+        told = None
+    return told or str(dtype).rpartition(".")[2]
 
 
 def epsilon_of(array: Array) -> float:
@@ -244,18 +242,4 @@ def epsilon_of(array: Array) -> float:
 
 def device_of(array: Array) -> Any:
     """Return the device of an array; None if the array is being traced."""
-    return array_api_compat.device(array)
-
-
-def widest_float(array: Array) -> DType:
-    """Return float64 if the array's device has it, else the array's floating-point dtype.
-
-    For an array of other numbers that is the device's default floating-point dtype.
-    """
-    xp, device = namespace_of(array), device_of(array)
-    info = xp.__array_namespace_info__()
-    if "float64" in info.dtypes(device=device):
-        return xp.float64
-    return (
-        array.dtype if is_floating(array) else info.default_dtypes(device=device)["real floating"]
-    )
+    return _devices.get(type(array), array_api_compat.device)(array)

@@ -197,6 +197,14 @@ def backend_of(x: Array) -> Backend:
     )
 
 
+def owner_of(x: Array) -> Backend | None:
+    """Return the backend that owns an array among those in use: the selected one is asked first."""
+    for backend in (get_backend(), *_instances.values()):
+        if _answer(partial(backend.owns, x), of=bool, other=False):
+            return backend
+    return None
+
+
 def available_backends() -> Mapping[str, "BackendRecord"]:
     """Return a record of every backend by name, whether it is usable or not.
 

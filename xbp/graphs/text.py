@@ -4,7 +4,8 @@ from decimal import Decimal
 from math import isfinite, prod
 from typing import Any
 
-from xbp.namespace import is_floating, is_number, namespace_of, python_number, widest_float
+from xbp.namespace import is_floating, is_number, namespace_of, python_number
+from xbp.precision import widest_float
 
 
 def text_of(value: Any, *, with_shape: bool = False) -> str:

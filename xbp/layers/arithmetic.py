@@ -23,8 +23,8 @@ from xbp.namespace import (
     python_number,
     require_floating,
     too_large,
-    widened,
 )
+from xbp.precision import widened
 
 # An array or a number.
 Operand: TypeAlias = Any

@@ -15,7 +15,7 @@ from xbp.errors import DTypeError, SettingError, ShapeError
 from xbp.layers.checks import Call, Checked
 from xbp.layers.parameters import Parameters, State
 from xbp.layers.tree import Structure, numbered, structure_of
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, is_array, namespace_of
 
 
 class Layer(Checked):
@@ -190,7 +190,7 @@ class Layer(Checked):
                 own[name] = _copied(value, known)
         for name in self.state_names:
             value = getattr(self, name)
-            if hasattr(value, "__dlpack__"):
+            if is_array(value):
                 setattr(made, name, namespace_of(value).asarray(value, copy=True))
         return made
 

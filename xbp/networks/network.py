@@ -24,7 +24,7 @@ from xbp.layers.containers import run_backward, run_forward
 from xbp.layers.layer import forget_gradients, gradients_left, run_backward_params
 from xbp.layers.parameters import State
 from xbp.layers.tree import Structure, structure_of
-from xbp.namespace import Array, cast_like, dtype_name, kind_of, namespace_of
+from xbp.namespace import Array, cast_like, dtype_name, is_array, kind_of, namespace_of
 from xbp.networks.construction import affine_stack, check_kind, named_parts
 from xbp.networks.perturbation import perturbed_losses
 from xbp.networks.samplewise import require_samplewise
@@ -454,7 +454,9 @@ class Network:
             If the network is random, so that two equal losses differ.
         """
         positive_number("memory", memory)
-        network = self.bound_to({key: widened_copy(value) for key, value in self.params.items()})
+        network = self.bound_to(
+            {key: widened_copy(self, value) for key, value in self.params.items()}
+        )
         x = widened_samples(self, x)
         network._warn_if_random(x, t)
         if not network.moves_together(x, t):
@@ -564,7 +566,7 @@ class Network:
         network = self._copy({})
         for layer in network.all_layers.values():
             for name, value in list(vars(layer).items()):
-                if hasattr(value, "__dlpack__"):
+                if is_array(value):
                     delattr(layer, name)
         shapes = {key: Shaped(tuple(W.shape)) for key, W in self.params.items()}
         network.params.replace(shapes)

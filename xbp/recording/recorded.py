@@ -5,10 +5,10 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import accumulate, chain
 from typing import Any, Generic
 
-from xbp.namespace import Array
+from xbp.namespace import Array, is_array
 from xbp.recording.nested import flatten, flattened
 from xbp.recording.recording import Library, Recording, Result
-from xbp.recording.tracing import Traced, is_array, values
+from xbp.recording.tracing import Traced, values
 
 # How many recordings of one function are kept: a training needs two, for the last mini-batch of an
 # epoch may be smaller.

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from xbp.calls import innermost_call, noted_calls
 from xbp.errors import TracingError, XbpError
-from xbp.namespace import Array, Namespace
+from xbp.namespace import Array, Namespace, is_array
 from xbp.recording.nested import flatten
 from xbp.recording.rewriting import (
     Fuse,
@@ -21,7 +21,6 @@ from xbp.recording.tracing import (
     Note,
     Trace,
     Traced,
-    is_array,
     traced_among,
     untraceable,
     values,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from xbp.calls import innermost_call
 from xbp.errors import TracingError
-from xbp.namespace import Namespace
+from xbp.namespace import Namespace, is_array
 
 _XBP = Path(__file__).parents[1]
 
@@ -347,8 +347,3 @@ def values(arguments: Any) -> Any:
     if isinstance(arguments, dict):
         return {key: values(argument) for key, argument in arguments.items()}
     return arguments
-
-
-def is_array(value: Any) -> bool:
-    """Tell whether a value is an array, and no scalar."""
-    return hasattr(value, "__dlpack__") and not isinstance(value, type)

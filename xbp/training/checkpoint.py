@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from xbp.errors import CheckpointError, SettingError
+from xbp.namespace import is_array
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
-from xbp.recording import is_array
 from xbp.settings import as_json, is_finite_number, is_integer, is_number
 from xbp.tensors import HostArray, TensorFile, as_bytes, dense, to_bytes
 from xbp.training.history import MEASURED, History

@@ -10,10 +10,11 @@ import numpy as np
 
 from xbp.backend import Backend
 from xbp.layers import Layer
-from xbp.namespace import is_floating, namespace_of, widest_float
+from xbp.namespace import is_array, is_floating, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
-from xbp.recording import Traced, is_array
+from xbp.precision import widest_float
+from xbp.recording import Traced
 from xbp.tensors import HostArray
 
 # What can be compared as it is.
@@ -97,5 +98,5 @@ def on_host(x: Any, backend: Backend) -> HostArray:
     """Return a number or an array on the host, in a dtype that NumPy has."""
     if not backend.owns(x):
         return np.asarray(x)
-    wide = namespace_of(x).astype(x, widest_float(x)) if is_floating(x) else x
+    wide = namespace_of(x).astype(x, widest_float(x, backend)) if is_floating(x) else x
     return np.asarray(backend.to_numpy(wide))

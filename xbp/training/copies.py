@@ -5,10 +5,9 @@ from copy import deepcopy
 from typing import Any
 
 from xbp.layers import Layer
-from xbp.namespace import namespace_of
+from xbp.namespace import is_array, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
-from xbp.recording import is_array
 from xbp.training.contents import contents
 
 

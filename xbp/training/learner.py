@@ -8,10 +8,10 @@ from typing import Any, Self
 from xbp.errors import DivergenceError, MixedBackendError, SettingError
 from xbp.immutability import is_immutable
 from xbp.layers import Layer
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, is_array, namespace_of
 from xbp.networks import Network
 from xbp.optimizers import Optimizer, schedule_of
-from xbp.recording import flatten, is_array
+from xbp.recording import flatten
 from xbp.training.changes import Change
 from xbp.training.contents import Path, contents
 from xbp.training.copies import copied

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from xbp.errors import TracingError
-from xbp.namespace import Array, kind_of
+from xbp.namespace import Array, is_array, kind_of
 from xbp.optimizers import Optimizer
-from xbp.recording import flatten, is_array
+from xbp.recording import flatten
 from xbp.sources import places_of
 
 # An integer from which on a library may have no room for it.

@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 
 from xbp.backend import Backend
 from xbp.layers import Layer
+from xbp.namespace import is_array
 from xbp.networks import Network
-from xbp.recording import is_array
 from xbp.training.contents import COMPARABLE, on_host
 
 Part: TypeAlias = Layer | Network

@@ -13,9 +13,10 @@ import numpy as np
 
 from xbp.backend import Backend
 from xbp.errors import TracingError
-from xbp.namespace import Array, epsilon_of, is_floating, kind_of, namespace_of, widest_float
+from xbp.namespace import Array, epsilon_of, is_array, is_floating, kind_of, namespace_of
 from xbp.networks import Network
-from xbp.recording import flatten, is_array
+from xbp.precision import widest_float
+from xbp.recording import flatten
 from xbp.sources import places_of
 from xbp.tensors import HostArray
 from xbp.training.contents import COMPARABLE, Path, contents, on_host
@@ -268,7 +269,7 @@ def _norm(value: Any, other: Any, backend: Backend) -> float:
     """Return the Euclidean norm of a difference."""
     if not backend.owns(value):
         return abs(float(value) - float(other))
-    xp, dtype = namespace_of(value), widest_float(value)
+    xp, dtype = namespace_of(value), widest_float(value, backend)
     with np.errstate(all="ignore"):
         difference = xp.astype(value, dtype) - (
             xp.astype(other, dtype) if is_array(other) else other
