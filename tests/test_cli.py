@@ -411,7 +411,7 @@ def test_bench_measures_each_shape_once_and_on_the_backend_of_the_environment(
 
 
 @pytest.mark.skipif(backend.name != "numpy", reason="is about signals: once is enough")
-@pytest.mark.parametrize("second", ["Arena.__exit__", "_show", "save_result", "draw"])
+@pytest.mark.parametrize("second", ["Arena.__exit__", "_show", "write_json", "draw"])
 def test_a_second_ctrl_c_spoils_nothing(
     second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -438,7 +438,7 @@ def test_a_second_ctrl_c_spoils_nothing(
     places: dict[str, tuple[Any, str]] = {
         "Arena.__exit__": (Arena, "__exit__"),
         "_show": (bench_module, "_show"),
-        "save_result": (bench_module, "save_result"),
+        "write_json": (bench_module, "write_json"),
         "draw": (plot, "draw"),
     }
     owner, name = places[second]

@@ -11,13 +11,12 @@ from safetensors.numpy import save_file
 from support import backend, host, other
 
 from xbp import Network, TwoLayerNet
+from xbp.cli.result import to_json, write_json
 from xbp.errors import CheckpointError, DataError
 from xbp.layers import Affine, IdentityWithLoss, Relu, Sigmoid, SoftmaxWithLoss
 from xbp.saving import (
     load_parameters,
     save_parameters,
-    save_result,
-    to_json,
     to_safetensors,
 )
 
@@ -81,14 +80,14 @@ def test_what_was_there_stays_when_writing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "result.json"
-    save_result({"loss": 1}, path)
+    write_json({"loss": 1}, path)
 
     def full(*_: Any) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DataError, match=r"result.json: cannot be written \(no space left\)"):
-        save_result({"loss": 2}, path)
+        write_json({"loss": 2}, path)
     assert path.read_text() == '{\n  "loss": 1\n}'
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     with pytest.raises(DataError, match="cannot be written"):

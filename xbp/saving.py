@@ -1,8 +1,6 @@
-"""Files of a training: a network's parameters and state, and results as JSON."""
+"""A network's parameters and state in files."""
 
-import json
 from collections.abc import Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -133,33 +131,9 @@ def _kind(layer: Layer) -> str:
     return f"{type(layer).__name__}({within})" if within else type(layer).__name__
 
 
-def save_result(result: Mapping[str, Any], path: str | Path) -> None:
-    """Write results as JSON, completely or not at all; NaN and infinity become null.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be written; an existing file is then unchanged.
-    """
-    write_file(path, to_json(result, indent=2).encode())
-
-
-def to_json(result: Mapping[str, Any], indent: int | None = None) -> str:
-    """Return results as JSON; NaN and infinity, which JSON lacks, become null."""
-    return json.dumps(_finite(result), indent=indent, allow_nan=False)
-
-
 def _require_network(network: Any) -> None:
     if not isinstance(network, Network):
         raise SettingError(f"first a network, then a path: {network!r} is no network")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _described(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> str:

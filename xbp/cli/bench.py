@@ -25,9 +25,9 @@ from xbp.cli.common import (
     table,
     tracked,
 )
+from xbp.cli.result import write_json
 from xbp.errors import BackendUnavailableError, XbpError
 from xbp.files import prepare_folder
-from xbp.saving import save_result
 
 RESULT, PLOT = "bench.json", "bench.svg"
 
@@ -109,7 +109,7 @@ def bench(
                 # Known when the libraries have started their threads.
                 result["machine"] = {**_machine(backends), "threads": arena.threads()}
                 if folder:
-                    save_result(result, folder / RESULT)
+                    write_json(result, folder / RESULT)
                 echo(f"measured: {shape}", err=True)
     except (KeyboardInterrupt, XbpError) as error:
         ending = error
@@ -119,7 +119,7 @@ def bench(
     if result["measured"]:
         _show(result, as_json)
         if folder:
-            save_result(result, folder / RESULT)
+            write_json(result, folder / RESULT)
             draw(result, folder / PLOT)
             echo(f"{RESULT} and {PLOT} are in {folder}", err=True)
     if isinstance(ending, XbpError):

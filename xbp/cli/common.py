@@ -13,8 +13,8 @@ from rich.text import Text
 
 import xbp
 from xbp.backend import Backend
+from xbp.cli.result import to_json
 from xbp.datasets.formats import NAMED
-from xbp.saving import to_json
 
 Item = TypeVar("Item")
 

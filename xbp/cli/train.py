@@ -32,6 +32,7 @@ from xbp.cli.common import (
     width_for_curves,
 )
 from xbp.cli.progress import TrainingProgress
+from xbp.cli.result import to_json
 from xbp.cli.settings import Settings
 from xbp.cli.task import CLASSIFICATION, REGRESSION, TASKS, Task, task_of
 from xbp.datasets.data_set import DataSet
@@ -40,7 +41,7 @@ from xbp.errors import CheckpointError, DataError, SettingError
 from xbp.files import as_path, prepare_folder, recover, write_files
 from xbp.layers import IdentityWithLoss, SoftmaxWithLoss
 from xbp.reports import Report, loss_in_terminal
-from xbp.saving import to_json, to_safetensors
+from xbp.saving import to_safetensors
 from xbp.training import Checkpoints
 from xbp.training.history import MEASURED, loss_as_text
 
