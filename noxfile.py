@@ -20,12 +20,14 @@ STRICT = ["array-api-strict:device1", "array-api-strict:no_float64"]
 SPECS_OF = {name: [name] for name in BACKENDS} | {"array-api-strict": STRICT}
 SPECS = [spec for specs in SPECS_OF.values() for spec in specs]
 
-# Tests that start processes of their own, or read files: their calls are not recorded.
+# Tests that start processes of their own, read files, or call nothing that the others do not call:
+# their calls are not recorded.
 WITHOUT_CALLS = [
     f"--ignore=tests/test_{name}.py"
     for name in (
         *("examples", "fuzz", "house", "kernels", "planted_changes", "strangers", "streams"),
-        *("bounded_reading", "datasets", "file_faults", "full_disk", "large"),
+        *("bounded_reading", "datasets", "file_faults", "full_disk", "large", "registry"),
+        *("checkpoints", "cli", "conformance", "given", "planted_faults", "reports", "threads"),
     )
 ]
 

@@ -131,7 +131,7 @@ class JaxBackend(Backend):
         if work.state is None:
             return super().loop(work)
         compiled = self._compiled_loop(work)
-        length, padded = self.loop_length, _Padded()
+        length, pad = self.loop_length, _Padding()
 
         def run_on_own_state(rows: Any, *others: Array) -> Array:
             # A copy, since the loop overwrites its state, and the caller may hold these arrays.
@@ -141,7 +141,7 @@ class JaxBackend(Backend):
             padding = [((0, length - count), *[(0, 0)] * (c.ndim - 1)) for c in columns]
             whole = tuple(map(jax.numpy.pad, columns, padding))
             rows = whole if type(rows) is tuple else whole[0]
-            work.state, results = compiled(own, rows, count, padded(others))
+            work.state, results = compiled(own, rows, count, pad(others))
             return results[:count]
 
         return run_on_own_state
@@ -178,7 +178,7 @@ class JaxBackend(Backend):
                 return state, carry[1].at[i].set(result)
 
             # With jit disabled, the step must not be traced either.
-            shape_of = _called if jax.config.jax_disable_jit else jax.eval_shape
+            shape_of = _call if jax.config.jax_disable_jit else jax.eval_shape
             _, result = shape_of(step, _ordered(state), row_at(0))
             results = jax.numpy.zeros((length, *result.shape), result.dtype)
             last, results = jax.lax.fori_loop(0, count, body, (_ordered(state), results))
@@ -192,27 +192,27 @@ class JaxBackend(Backend):
         return device
 
 
-def _called(function: Callable[..., Any], *args: Any) -> Any:
+def _call(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
-class _Padded:
+class _Padding:
     """Pads data with samples that no row refers to, so that similar lengths share a compiled loop.
 
     The same data are padded once. Large data are not, since compiling costs little beside them.
     """
 
     def __init__(self) -> None:
-        self.given: tuple[Array, ...] = ()
-        self.found: tuple[Array, ...] = ()
+        self.data: tuple[Array, ...] = ()
+        self.result: tuple[Array, ...] = ()
 
     def __call__(self, others: tuple[Array, ...]) -> tuple[Array, ...]:
-        if len(others) != len(self.given) or any(map(is_not, others, self.given)):
-            self.given, self.found = others, tuple(map(_padded, others))
-        return self.found
+        if len(others) != len(self.data) or any(map(is_not, others, self.data)):
+            self.data, self.result = others, tuple(map(_pad, others))
+        return self.result
 
 
-def _padded(x: Array) -> Array:
+def _pad(x: Array) -> Array:
     if x.ndim == 0 or x.nbytes > _LARGE:
         return x
     step = 1 << max(x.shape[0].bit_length() - 4, 0)
@@ -222,8 +222,8 @@ def _padded(x: Array) -> Array:
 
 @cache
 def _dtypes(device: jax.Device, in_64_bit_mode: bool) -> Mapping[str, Any]:
-    known: Mapping[str, Any] = jax.numpy.__array_namespace_info__().dtypes(device=device)
-    return known
+    dtypes: Mapping[str, Any] = jax.numpy.__array_namespace_info__().dtypes(device=device)
+    return dtypes
 
 
 def _ordered(tree: Any) -> Any:

@@ -112,8 +112,8 @@ def fuse(first: Note, second: Note) -> Note | None:
             y, x, W, second
         ):
             name, args = "subtract_multiple_of_product", (y, x, W, a)
-        case ("greater", x, low), ("where", found, dout, other) if (
-            found is between and _are_zero(low, other) and _chosen_fits(dout, x, second.output)
+        case ("greater", x, low), ("where", mask, dout, other) if (
+            mask is between and _are_zero(low, other) and _chosen_fits(dout, x, second.output)
         ):
             name, args = "where_positive", (dout, x)
         case _:
@@ -183,9 +183,9 @@ class TorchBackend(Backend):
     @classmethod
     def find_device(cls, name: str) -> torch.device:
         """Return PyTorch's device object, after a test that it can store and return a number."""
-        there = torch.zeros(1, device=name)
-        there.item()
-        return there.device
+        probe = torch.zeros(1, device=name)
+        probe.item()
+        return probe.device
 
     @property
     def has_float64(self) -> bool:

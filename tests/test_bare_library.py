@@ -10,6 +10,7 @@ import pytest
 from support import backend
 
 import xbp
+from xbp import registry
 from xbp.errors import DTypeError, MixedBackendError
 from xbp.layers import AddLayer
 from xbp.namespace import dtype_name, namespace_of
@@ -146,6 +147,10 @@ def there(request: pytest.FixtureRequest) -> Any:
     xbp.register_backend("bare", request.param)
     with xbp.use_backend("bare") as found:
         yield found
+    known: Any
+    for known in (registry._registered, registry._instances):
+        for spec in [spec for spec in known if spec.startswith("bare")]:
+            del known[spec]
 
 
 def test_its_network_learns_what_numpys_does(there: Any) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from support import arr, backend, dtype_of, host, widest
 
 from xbp.datasets import load_digits, load_mnist, load_npz, mnist, read_idx
-from xbp.datasets.idx import parse_idx
+from xbp.datasets.idx import read_open
 from xbp.errors import DataError, DTypeError
 
 IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -40,7 +41,7 @@ def idx(code: int, shape: tuple[int, ...], data: bytes) -> bytes:
 )
 def test_idx_of_every_type_and_shape(code: int, shape: list[int], seed: int) -> None:
     values = np.random.default_rng(seed).integers(0, 100, shape).astype(IDX_DTYPES[code])
-    found = parse_idx(idx(code, tuple(shape), values.tobytes()), "here")
+    found = read_open(BytesIO(idx(code, tuple(shape), values.tobytes())), "here")
     np.testing.assert_array_equal(found, values)
     assert found.dtype == values.dtype.newbyteorder("=")
 

@@ -1109,8 +1109,8 @@ def test_a_copy_of_another_making_has_seen_no_forward() -> None:
 
 
 def test_what_is_kept_of_a_call_is_explained_by_the_class() -> None:
-    assert Layer.input_shape.__doc__ == "The shape of what ``forward`` was last given first."
-    assert Relu.output_shape.__doc__ == "The shape of what ``forward`` last returned."
+    assert Layer.input_shape.__doc__ == "The shape of the first input of the last ``forward``."
+    assert Relu.output_shape.__doc__ == "The shape of the output of the last ``forward``."
 
 
 def test_a_forward_that_was_set_from_outside_is_called_as_it_is(

@@ -129,14 +129,14 @@ DURABILITY = {
 LOCKS = {
     "two replay at once": Change(
         "xbp/recording/recorded.py",
-        "        with self._one_at_a_time:\n            for number, known",
-        "        if True:\n            for number, known",
+        "        with self._one_at_a_time:\n            for number, recording",
+        "        if True:\n            for number, recording",
         "test_recording.py::test_a_replay_is_not_cut_in_two_by_another_thread",
     ),
     "two loop at once": Change(
         "xbp/recording/recorded.py",
-        "            with self._one_at_a_time:\n                if settled",
-        "            if True:\n                if settled",
+        "            with self._one_at_a_time:\n                if last and",
+        "            if True:\n                if last and",
         "test_recording.py::test_threads_that_go_on_with_one_state_take_turns",
     ),
     "two make a backend at once": Change(
@@ -186,8 +186,8 @@ RECORDED = {
     ),
     "what cannot be recorded is half done": Change(
         "xbp/recording/recording.py",
-        "            _restore(places, before)\n",
-        "",
+        "innermost_call()\n                _restore(places, before)\n",
+        "innermost_call()\n",
         "test_recording.py::test_what_cannot_be_recorded_leaves_its_arguments_as_they_were",
     ),
 }

@@ -1,7 +1,7 @@
-"""What the framework asks of an array library: the class `Backend`.
+"""What the framework needs of an array library: the class `Backend`.
 
-A backend is met only at the doors, where arrays are created, moved and waited for. Inside a layer
-the arrays themselves say what to do. How functions are compiled is told by its base, `Engine`.
+A backend is used only where arrays are created, moved and waited for. A layer takes the namespace
+from its arrays. How functions are compiled is in the base class, `Engine`.
 """
 
 from collections.abc import Mapping
@@ -75,24 +75,24 @@ class Backend(Engine):
             ) from error
         for kind in self.array_types:
             tell_arrays(kind, self.xp, self.device_of)
-        with suppress(Exception):  # which whoever asks for a dtype will see
-            for known, dtype in self.dtypes.items():
-                tell_dtype(dtype, known)
+        with suppress(Exception):  # raised again when a dtype is asked for
+            for name, dtype in self.dtypes.items():
+                tell_dtype(dtype, name)
 
     def __repr__(self) -> str:
         version = getattr(self.library, "__version__", "of unknown version")
         return f"<xbp backend {self.name}:{self.device}, {self.library.__name__} {version}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        # The objects of a library need not be copied or pickled: a name finds them again.
-        found = ("native_device", "dtypes")
-        return {name: value for name, value in vars(self).items() if name not in found}
+        # Not every library's objects can be copied or pickled: they are looked up again by name.
+        native = ("native_device", "dtypes")
+        return {name: value for name, value in vars(self).items() if name not in native}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
         self.native_device = self.find_device(self.device)
 
-    # What a library may have to say for itself ---------------------------------------------------
+    # What a library may have to override -------------------------------------------------------
 
     @classmethod
     def default_device(cls) -> str:
@@ -109,8 +109,8 @@ class Backend(Engine):
         """Return the library's own object for a device; raise anything if there is none."""
         if name not in cls.devices():
             raise LookupError(f"unknown device {name!r}")
-        known = {str(device): device for device in cls.xp.__array_namespace_info__().devices()}
-        return known.get(name, name)
+        devices = {str(device): device for device in cls.xp.__array_namespace_info__().devices()}
+        return devices.get(name, name)
 
     @staticmethod
     def device_of(x: Array) -> Any:
@@ -118,7 +118,7 @@ class Backend(Engine):
         return x.device
 
     def device_name(self, x: Array) -> str:
-        """Return the name of the device an array of this library lives on."""
+        """Return the name of the device of an array of this library."""
         return str(device_of(x))
 
     @property
@@ -130,8 +130,8 @@ class Backend(Engine):
     @cached_property
     def dtypes(self) -> Mapping[str, DType]:
         """The library's dtypes that the device computes in, by name."""
-        known: Mapping[str, DType] = self._info.dtypes(device=self.native_device)
-        return known
+        dtypes: Mapping[str, DType] = self._info.dtypes(device=self.native_device)
+        return dtypes
 
     @property
     def has_float64(self) -> bool:
@@ -148,7 +148,7 @@ class Backend(Engine):
         """
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has finished all its work."""
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return a context manager that must surround work on this backend."""
@@ -185,9 +185,9 @@ class Backend(Engine):
         try:
             return self.dtypes[name]
         except KeyError:
-            known = ", ".join(sorted(self.dtypes))
+            names = ", ".join(sorted(self.dtypes))
             raise DTypeError(
-                f"backend {self.name}:{self.device} has no dtype {name!r}: choose one of {known}"
+                f"backend {self.name}:{self.device} has no dtype {name!r}: choose one of {names}"
             ) from None
 
     def asarray(self, obj: object, dtype: str | None = None) -> Array:
@@ -220,16 +220,16 @@ class Backend(Engine):
             if native_dtype is None or x.dtype == native_dtype:
                 return x
             if isinstance(x, np.ndarray):
-                return _converted(x, dtype)
+                return _convert(x, dtype)
             return self.xp.astype(x, native_dtype)
         host = to_host(obj)
         if native_dtype is None:
-            # Python's floats have no dtype of their own; float64 is where NumPy puts them.
-            undecided = not hasattr(obj, "dtype") or not self.has_float64
-            if host.dtype == np.float64 and undecided:
+            # Python's floats have no dtype of their own; NumPy makes float64 of them.
+            has_no_dtype = not hasattr(obj, "dtype") or not self.has_float64
+            if host.dtype == np.float64 and has_no_dtype:
                 host = host.astype(self.default_float, copy=False)
         elif dtype_name(host.dtype) != dtype:
-            host = _converted(host, dtype)
+            host = _convert(host, dtype)
         try:
             return self.from_numpy(host)
         except XbpError:
@@ -257,17 +257,17 @@ class Backend(Engine):
         return self.xp.asarray(host, device=self.native_device)
 
     def row_major(self, x: Array) -> Array:
-        """Return an array whose rows lie one behind the other: x itself, if they do.
+        """Return x in row-major order: x itself, if it is already.
 
-        Then a mini-batch is read at the speed of the memory, and a matrix product is rounded as
-        that of any other such array. A library whose arrays have no strides need not say anything.
+        Then a mini-batch is read at the speed of the memory, and matrix products of equal arrays
+        are rounded alike. A library whose arrays have no strides need not override this.
         """
         return x
 
     def rows(self, x: Array, numbers: Array) -> Array:
-        """Return the samples of those numbers, ``(N, ...)``, of data as `row_major` returned them.
+        """Return the samples with these numbers, ``(N, ...)``, of data that `row_major` returned.
 
-        Called in each step of a training, also with what is only being traced.
+        Called in each step of a training, also with traced arrays.
         """
         return namespace_of(x, numbers, where="rows").take(x, numbers, axis=0)
 
@@ -278,15 +278,15 @@ class Backend(Engine):
         """
         try:
             return np.from_dlpack(x, device="cpu")
-        except Exception as error:  # whatever a library without the protocol does
+        except Exception as error:  # whatever a library without the protocol raises
             raise DTypeError(
                 f"backend {self.name}:{self.device} brings no array to the host ({error}): its "
                 "author overrides to_numpy"
             ) from error
 
 
-def _converted(host: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[Any, Any]:
-    """Return numbers in another dtype; of integers each must be one of it."""
+def _convert(host: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[Any, Any]:
+    """Return numbers in another dtype; raise `DTypeError` for an integer outside its range."""
     if host.size and host.dtype.kind in "iu" and np.dtype(dtype).kind in "iu":
         limits = np.iinfo(np.dtype(dtype))
         for number in (host.min(), host.max()):
@@ -296,15 +296,15 @@ def _converted(host: np.ndarray[Any, Any], dtype: str | None) -> np.ndarray[Any,
 
 
 def _no_numbers(what: str, obj: Any, host: Any = None) -> DTypeError:
-    """Return the error that says what was given instead of numbers, and how to make them some."""
+    """Return the error that says what obj is instead of numbers, and how to make numbers of it."""
     if host is None and not isinstance(obj, np.ndarray | np.generic):
-        return DTypeError(f"asarray: real numbers are needed, got {what}")  # nor is it on the host
+        return DTypeError(f"asarray: real numbers are needed, got {what}")  # not on the host
     host = np.asarray(obj if host is None else host)
-    texts = host.dtype.kind in "UST" or (
+    is_text = host.dtype.kind in "UST" or (
         host.dtype.kind == "O" and host.size > 0 and all(isinstance(x, str) for x in host.flat)
     )
     advice = ""
-    if texts and host.ndim:
+    if is_text and host.ndim:
         advice = ": number the classes, names, t = np.unique(t, return_inverse=True)"
     elif host.dtype.kind == "O" and hasattr(obj, "to_numpy"):
         advice = ": x.to_numpy(dtype='float64') makes numbers of it, or dtype='int64' labels"
@@ -323,7 +323,7 @@ def to_host(obj: object) -> np.ndarray[Any, Any]:
     """
     try:
         if hasattr(obj, "__dlpack__") and not isinstance(obj, np.ndarray | np.generic):
-            if hasattr(obj, "resolve_neg"):  # PyTorch's may be negated by a mark, which is not sent
+            if hasattr(obj, "resolve_neg"):  # DLPack does not send PyTorch's negative bit
                 obj = obj.resolve_neg()
             host = np.from_dlpack(obj, device="cpu")
         else:

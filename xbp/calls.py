@@ -1,4 +1,4 @@
-"""The calls of layers, noted while they are made: for a trace, a picture, a search."""
+"""A record of the calls of layers: for a trace, a picture, a search."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ class LayerCall:
     Attributes
     ----------
     layer
-        Whose method it is; of no layer is the call that holds all others.
+        Whose method it is; None for the root, which holds all other calls.
     method : str
         ``"forward"`` or ``"backward"``.
     inputs : tuple
@@ -41,23 +41,23 @@ class LayerCall:
             yield part
 
 
-# The calls that have not returned, the outermost first; None where nobody notes them.
+# The calls that have not returned, the outermost first; None where calls are not recorded.
 _open: ContextVar[list[LayerCall] | None] = ContextVar("open", default=None)
 
 
 @contextmanager
 def noted_calls() -> Iterator[LayerCall]:
-    """Note the calls of layers: they are the parts of what is returned."""
-    everything = LayerCall()
-    token = _open.set([everything])
+    """Record the calls of layers in the parts of the call that is yielded."""
+    root = LayerCall()
+    token = _open.set([root])
     try:
-        yield everything
+        yield root
     finally:
         _open.reset(token)
 
 
 def begin_call(layer: Any, method: str, inputs: tuple[Any, ...]) -> LayerCall | None:
-    """Note that a method is called; return None if nobody notes calls now."""
+    """Record the beginning of a call; return None where calls are not recorded."""
     if (calls := _open.get()) is None:
         return None
     call = LayerCall(layer, method, inputs)
@@ -67,13 +67,13 @@ def begin_call(layer: Any, method: str, inputs: tuple[Any, ...]) -> LayerCall | 
 
 
 def end_call(call: LayerCall | None, output: Any) -> None:
-    """Note what a method has returned."""
+    """Record the end of a call, and its output."""
     if call is not None and (calls := _open.get()) is not None:
         call.output = output
-        # Those within it that ended in an error have not returned.
+        # Calls within it that raised an error are still open: they end too.
         del calls[calls.index(call) :]
 
 
 def innermost_call() -> str:
-    """Return which method of a layer is at work, ``"Affine1.forward"``; empty if none is."""
+    """Return the method of a layer that runs now, ``"Affine1.forward"``; empty if none does."""
     return str(calls[-1]) if (calls := _open.get()) else ""

@@ -22,12 +22,12 @@ def not_deterministic(
 ) -> str | None:
     """Return what differs between two equal calls by more than rounding; None if nothing does."""
     state = state_of(network)
-    asked = bound(network, params, state)
-    if hasattr(asked, "backpropagate"):
+    instance = bound(network, params, state)
+    if hasattr(instance, "backpropagate"):
         # A second call on one network has to give the same: a backward must not add to gradients.
-        asked.gradient(x, t)
-        asked.state.replace(state)
-        again = asked.backpropagate(x, t)
+        instance.gradient(x, t)
+        instance.state.replace(state)
+        again = instance.backpropagate(x, t)
     else:
         again = network.loss_and_gradient(params, x, t)
     noise, unit = rounding_of_loss(first, params, x), unit_of_loss(params, x)

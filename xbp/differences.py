@@ -46,7 +46,6 @@ DOUBTS = 3
 # step may have been refined just until it stayed on one side of a kink.
 RESOLUTION = 1e-3
 
-
 # Of float64: twice the machine epsilon.
 _SMALLEST_STEP = 2.0**-51
 
@@ -107,10 +106,10 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> 
         raise SettingError(f"numerical_gradient: first a function of an array, not {f!r}")
     namespace_of(x, where="numerical_gradient")
     gradient, probe = differences(f, x, h)
-    if (found := probe.unequal()) is not None:
+    if (results := probe.unequal()) is not None:
         warnings.warn(
-            f"numerical_gradient: two equal calls of the function gave {found[0]:g} and "
-            f"{found[1]:g}, so differences tell nothing: it is random, or changes what it reads",
+            f"numerical_gradient: two equal calls of the function gave {results[0]:g} and "
+            f"{results[1]:g}, so differences tell nothing: it is random, or changes what it reads",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -179,7 +178,7 @@ class Probe:
 
     def along(self, i: int) -> Callable[[float], float]:
         """Return f as a function of a step that is added to the i-th element."""
-        return lambda step: self._noted(i, step, self._at(i, step))
+        return lambda step: self._record(i, step, self._at(i, step))
 
     def reacts(self) -> bool:
         """Tell whether f gave different numbers; True if x has no elements."""
@@ -209,7 +208,7 @@ class Probe:
         step = max(h, share_of_step(self.x) * abs(float(element)))
         return (f(step) - f(-step)) / float((element + step) - (element - step))
 
-    def _noted(self, i: int, step: float, result: float) -> float:
+    def _record(self, i: int, step: float, result: float) -> float:
         if self._first is None:
             self._first = i, step, result
         self._varies = self._varies or result != self._first[2]
@@ -217,12 +216,12 @@ class Probe:
 
     def _in_place(self, i: int, step: float) -> float:
         index = unravel(i, self.x.shape)
-        kept = namespace_of(self.x).asarray(self.x[index], copy=True)  # bit by bit, and no view
+        element = namespace_of(self.x).asarray(self.x[index], copy=True)  # bit by bit, and no view
         try:
-            self.x[index] = kept + step
+            self.x[index] = element + step
             return _as_number(self.f(self.x))
         finally:
-            self.x[index] = kept
+            self.x[index] = element
 
     def _on_a_copy(self, i: int, step: float) -> float:
         return _as_number(self.f(moved(self.x, i, step)))
@@ -231,15 +230,15 @@ class Probe:
 def _as_number(result: Any) -> float:
     if isinstance(result, float):
         return float(result)  # numpy.float64 is a float, too
-    wanted = "numerical_gradient: the function is to return a number or a 0-d array, not"
+    complaint = "numerical_gradient: the function is to return a number or a 0-d array, not"
     if isinstance(result, str | bytes | bytearray):
-        raise DTypeError(f"{wanted} text: {result!r}")
+        raise DTypeError(f"{complaint} text: {result!r}")
     if hasattr(result, "dtype") and kind_of(result) not in _REAL:
-        raise DTypeError(f"{wanted} {dtype_name(result.dtype)}")
+        raise DTypeError(f"{complaint} {dtype_name(result.dtype)}")
     try:
         return float(_detached(result))
     except (TypeError, ValueError) as error:
-        raise DTypeError(f"{wanted} {type(result).__name__} ({error})") from error
+        raise DTypeError(f"{complaint} {type(result).__name__} ({error})") from error
 
 
 def _detached(x: Any) -> Any:
@@ -401,35 +400,35 @@ def compare(
     for refinement in range(FINEST):
         slope = _quotient(f, h)
         if not isfinite(slope):  # the step leaves the domain of f
-            found = Comparison(claimed, slope, error=0.0)
+            comparison = Comparison(claimed, slope, error=0.0)
             h /= REFINEMENT
             continue
         rounding = noise / h + unit * max(abs(claimed), abs(slope))
-        found = Comparison(claimed, slope, error=2 * rounding)
+        comparison = Comparison(claimed, slope, error=2 * rounding)
         steepest = max(steepest, abs(slope))
-        rises = rises or abs(slope) > found.error
+        rises = rises or abs(slope) > comparison.error
         if candidate is not None:
             # With each finer step the error grows, soon by a factor of REFINEMENT: it counts them.
-            if found.error > min(candidate.difference, candidate.error * REFINEMENT**DOUBTS):
+            if comparison.error > min(candidate.difference, candidate.error * REFINEMENT**DOUBTS):
                 break
-            if not found.agrees_with(candidate):
+            if not comparison.agrees_with(candidate):
                 # The two steps that agreed were both too long for the details of f.
                 candidate = None
         if candidate is None:
-            if found.right:
-                is_sharp = refinement == 0 or found.error <= RESOLUTION * steepest
+            if comparison.right:
+                is_sharp = refinement == 0 or comparison.error <= RESOLUTION * steepest
                 if rises and slope == 0 and is_staircase(f, first, noise):
-                    return replace(found, kink=True)
-                return found if is_sharp else replace(found, kink=has_kink())
-            if abs(coarse - found.numerical) <= found.error:
-                candidate = found
-        coarse = found.numerical
+                    return replace(comparison, kink=True)
+                return comparison if is_sharp else replace(comparison, kink=has_kink())
+            if abs(coarse - comparison.numerical) <= comparison.error:
+                candidate = comparison
+        coarse = comparison.numerical
         h /= REFINEMENT
-    found = candidate or found
-    is_stair = (rises and found.numerical == 0) or is_staircase(f, first, noise)
-    is_edge = not isfinite(found.numerical)  # of the domain of f
+    comparison = candidate or comparison
+    is_stair = (rises and comparison.numerical == 0) or is_staircase(f, first, noise)
+    is_edge = not isfinite(comparison.numerical)  # of the domain of f
     certain = all(excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))
-    return replace(found, kink=is_stair or is_edge or has_kink(), certain=certain)
+    return replace(comparison, kink=is_stair or is_edge or has_kink(), certain=certain)
 
 
 def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:

@@ -1,6 +1,6 @@
-"""What makes an array library fast: the compiler or the recording of functions, and loops of steps.
+"""How functions, and loops of steps, run fast on an array library: compiled, or recorded.
 
-A library need give none of it. Without, each step is done as it is written.
+A library need provide none of it: then each step runs as it is written.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
@@ -13,13 +13,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Work(Protocol):
-    """What `Engine.loop` does: one step after the other, each of which changes its state."""
+    """What `Engine.loop` runs: one step after the other, each of which changes its state."""
 
     state: Any
 
     @property
     def structure(self) -> Hashable:
-        """Works of one structure do the same to their states; None: there is no other like this."""
+        """Equal for works that do the same to their states; None if no other does."""
 
     def without_arrays(self) -> "Work":
         """Return a work of the same structure that keeps no array alive."""
@@ -54,16 +54,16 @@ class Engine:
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
         """Return the function compiled.
 
-        Where there is no compiler, but the library writes into memory that is there, it is
-        recorded instead: see `xbp.recording`. Else it is the function itself.
+        Without a compiler, it is recorded if the library has writers: see `xbp.recording`. Else it
+        is the function itself.
 
         Parameters
         ----------
         function
             A pure function.
         donate
-            The positions of the arguments whose memory may be used for the results: they are not
-            to be read after the call, nor is what was returned in their place after the next.
+            The positions of the arguments whose memory may be reused for the results: they must
+            not be read after the call, nor the results in their place after the next call.
         """
         if not self.writers:
             return function
@@ -72,16 +72,15 @@ class Engine:
 
     @property
     def loop_length(self) -> int:
-        """How many steps of a training a `loop` takes before somebody looks at its results."""
+        """How many steps of a training a `loop` runs before its results are read."""
         return 10 if self.writers else 1
 
     def loop(self, work: "Work") -> Callable[..., Array]:
-        """Return a function that does a work for one row after the other.
+        """Return a function that runs a work for one row after the other.
 
         Called with rows, and with what else the work takes, it returns the results of the rows,
-        stacked. Rows are an array, or a tuple of columns: arrays, and lists of numbers. Each is a
-        call of the step that `compile` returns; a library that can compile the loop whole
-        overrides this.
+        stacked. Rows are an array, or a tuple of columns: arrays, and lists of numbers. Each row is
+        a call of the compiled step; a library that can compile the whole loop overrides this.
         """
 
         def step(state: Any, row: Any, *others: Array) -> tuple[Any, Array]:

@@ -20,7 +20,7 @@ class BackendUnavailableError(XbpError, ImportError):
 class ParameterNotFoundError(XbpError, KeyError):
     """A network or layer has no parameter of that name."""
 
-    # A KeyError shows its message as the key that it is for others.
+    # KeyError would show the message in quotes, as a key.
     __str__ = Exception.__str__
 
 
@@ -41,7 +41,7 @@ class DataError(XbpError, ValueError):
 
 
 class UndefinedOutputError(DataError):
-    """A network gives NaN for a sample, or no finite score, so nothing can be said of it."""
+    """A network gives NaN for a sample, or no finite score, so it cannot be evaluated."""
 
 
 class DivergenceError(XbpError, ArithmeticError):
@@ -53,7 +53,7 @@ class SettingError(XbpError, ValueError):
 
 
 class TracingError(XbpError, TypeError):
-    """What says that it can be traced does what cannot be traced."""
+    """A layer, loss or optimizer that is declared traceable does what cannot be traced."""
 
 
 class CheckpointError(XbpError, ValueError):

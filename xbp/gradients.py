@@ -122,10 +122,10 @@ def gradient_check(
     with network.backend.scope():
         params = {key: widened_copy(network, value) for key, value in network.params.items()}
         x = widened_samples(network, x)
-        chosen = {}
+        numbers = {}
         for key, parameter in params.items():
             size = prod(parameter.shape)
-            chosen[key] = (
+            numbers[key] = (
                 list(range(directions))
                 if directions
                 else chance.sample(range(size), min(elements or size, size))
@@ -134,60 +134,60 @@ def gradient_check(
         first = network.loss_and_gradient(params, x, t)
         _require_numbers(first, params, x, t)
         if what := not_deterministic(network, params, x, t, first):
-            return GradientReport(_nothing_compared(params, chosen), dtype, h, what)
+            return GradientReport(_empty_checks(params, numbers), dtype, h, what)
         if directions:
             lines: Callable[..., Lines] = partial(Directions, seed=seed)
         else:
             moves_together = getattr(network.bound_to(params), "moves_together", lambda x, t: False)
             lines = partial(Elements, memory=memory, together=moves_together(x, t))
-        here = _compare(network, params, x, t, first, chosen, h, lines)
-        aside = {
-            key: [i for i, comparison in found.items() if comparison.kink or not comparison.right]
-            for key, found in here.items()
+        comparisons = _compare(network, params, x, t, first, numbers, h, lines)
+        suspects = {
+            key: [i for i, c in results.items() if c.kink or not c.right]
+            for key, results in comparisons.items()
         }
-        if any(aside.values()):
+        if any(suspects.values()):
             # On the kink of a ReLU, backpropagation need not give the derivative, even if there is
             # one, as of relu(x) - relu(-x) at 0. A step aside it has to.
-            there: Found = {key: {} for key in here}
-            what = _what_changes(network, params, x, t, first, here, h, lines)
+            there: Comparisons = {key: {} for key in comparisons}
+            what = _what_changes(network, params, x, t, first, comparisons, h, lines)
             if not what and (beside := step_aside(network, params, x, t, h, chance)):
-                there = _compare(network, beside[0], x, t, beside[1], aside, h, lines)
+                there = _compare(network, beside[0], x, t, beside[1], suspects, h, lines)
                 what = _what_changes(network, beside[0], x, t, beside[1], there, h, lines)
             if what:
-                return GradientReport(_nothing_compared(params, chosen), dtype, h, what)
-            for key, numbers in aside.items():
-                here[key] |= {i: of_two(here[key][i], there[key].get(i)) for i in numbers}
-    sizes = {key: _largest_size(found) for key, found in here.items()}
+                return GradientReport(_empty_checks(params, numbers), dtype, h, what)
+            for key, here in comparisons.items():
+                here.update({i: of_two(here[i], there[key].get(i)) for i in suspects[key]})
+    sizes = {key: _largest_size(results) for key, results in comparisons.items()}
     largest = max(sizes.values())
     # Backpropagation has rounding errors, too: a gradient this small may as well be 0. In float32
     # the bounds of the rounding error are too coarse to judge each parameter by itself.
     negligible = unit_of_loss(params, x) * largest if dtype == "float64" else largest
     checks = {
         key: _summary(
-            found,
+            results,
             params[key],
-            aside[key],
+            suspects[key],
             () if directions else params[key].shape,
             RESOLVED * (largest if sizes[key] <= negligible else sizes[key]),
             negligible,
         )
-        for key, found in here.items()
+        for key, results in comparisons.items()
     }
     return GradientReport(checks, dtype, h)
 
 
 # By parameter and number: the comparison of each element, or direction.
-Found: TypeAlias = dict[str, dict[int, Comparison]]
+Comparisons: TypeAlias = dict[str, dict[int, Comparison]]
 
 
 def _require_numbers(outcome: Outcome, params: Mapping[str, Array], x: Array, t: Array) -> None:
     """Raise an error unless the loss is finite and the gradients are of real numbers."""
     loss, gradient = float(outcome[0]), outcome[1]
     if not isfinite(loss):
-        given = {"x": x, **params, "t": t}
+        arrays = {"x": x, **params, "t": t}
         odd = [
             name
-            for name, value in given.items()
+            for name, value in arrays.items()
             if hasattr(value, "dtype") and is_floating(value) and not _is_finite(value)
         ]
         why = (
@@ -211,7 +211,7 @@ def _what_changes(
     x: Array,
     t: Array,
     outcome: Outcome,
-    found: "Found",
+    comparisons: "Comparisons",
     h: float,
     lines: Callable[..., Lines],
 ) -> str | None:
@@ -220,20 +220,22 @@ def _what_changes(
     Two equal calls of a function that is rarely random may agree by chance. So a gradient is called
     wrong only after a second comparison.
     """
-    against = {
-        key: [i for i, c in some.items() if not (c.right or c.kink) and isfinite(c.claimed)]
-        for key, some in found.items()
+    failures = {
+        key: [i for i, c in results.items() if not (c.right or c.kink) and isfinite(c.claimed)]
+        for key, results in comparisons.items()
     }
-    if not any(against.values()):
+    if not any(failures.values()):
         return None
     worst = {
-        key: [max(numbers, key=lambda i: found[key][i].difference)] if numbers else []
-        for key, numbers in against.items()
+        key: [max(numbers, key=lambda i: comparisons[key][i].difference)] if numbers else []
+        for key, numbers in failures.items()
     }
     if what := not_deterministic(network, params, x, t, outcome):
         return what
     again = _compare(network, params, x, t, outcome, worst, h, lines)
-    is_same = all(c.agrees_with(found[key][i]) for key in again for i, c in again[key].items())
+    is_same = all(
+        c.agrees_with(comparisons[key][i]) for key in again for i, c in again[key].items()
+    )
     return None if is_same else "the loss"
 
 
@@ -249,16 +251,16 @@ def of_two(here: Comparison, beside: Comparison | None) -> Comparison:
     return replace(here, contradicted=True) if here.certain else beside or here
 
 
-def _nothing_compared(
-    params: Mapping[str, Array], chosen: Mapping[str, list[int]]
+def _empty_checks(
+    params: Mapping[str, Array], numbers: Mapping[str, list[int]]
 ) -> dict[str, ParameterCheck]:
     return {
         key: ParameterCheck(
-            *(prod(params[key].shape), len(numbers), 0, nan, nan, None, None, None),
+            *(prod(params[key].shape), len(selection), 0, nan, nan, None, None, None),
             wrong=0,
-            set_aside=len(numbers),
+            set_aside=len(selection),
         )
-        for key, numbers in chosen.items()
+        for key, selection in numbers.items()
     }
 
 
@@ -268,11 +270,11 @@ def _compare(
     x: Array,
     t: Array,
     outcome: Outcome,
-    chosen: Mapping[str, list[int]],
+    numbers: Mapping[str, list[int]],
     h: float,
     lines: Callable[..., Lines],
-) -> "Found":
-    """Return the comparison of each chosen element, or direction, of each parameter."""
+) -> "Comparisons":
+    """Return the comparisons of the elements, or directions, of these numbers."""
     losses = losses_by_parameter(network, params, x, t)
     gradient = outcome[1]
     unit, noise = unit_of_loss(params, x), rounding_of_loss(outcome, params, x)
@@ -281,19 +283,17 @@ def _compare(
         line = lines(network.bound_to(params), x, t, key, losses[key], gradient[key])
         # If rounding errors are large, a longer step reduces them by more than it adds truncation.
         step = max(step_for(parameter, h), cbrt(unit))
-        steps = {i: max(step, line.least_step(i)) for i in chosen[key]}
+        steps = {i: max(step, line.least_step(i)) for i in numbers[key]}
         for length in set(steps.values()):
-            line.prepare([i for i in chosen[key] if steps[i] == length], length)
-        found = {
-            i: compare(line.claimed(i), line.along(i), steps[i], noise, unit) for i in chosen[key]
-        }
+            line.prepare([i for i in steps if steps[i] == length], length)
+        results = {i: compare(line.claimed(i), line.along(i), steps[i], noise, unit) for i in steps}
         # A gradient of 0 agrees with a constant loss, but also with a single stair of a staircase.
-        flat = [i for i, c in found.items() if c.claimed == 0 == c.numerical and not c.kink]
-        if len(flat) > len(found) / 2 and any(
+        flat = [i for i, c in results.items() if c.claimed == 0 == c.numerical and not c.kink]
+        if len(flat) > len(results) / 2 and any(
             is_staircase(line.along(i), steps[i], noise) for i in flat[:FLAT]
         ):
-            found |= {i: replace(found[i], kink=True) for i in flat}
-        comparisons[key] = found
+            results |= {i: replace(results[i], kink=True) for i in flat}
+        comparisons[key] = results
     return comparisons
 
 
@@ -337,25 +337,25 @@ def jittered_little(x: Array, h: float, share: float, chance: random.Random) -> 
 
 def _random_like(x: Array, largest: float, chance: random.Random) -> Array:
     xp = namespace_of(x)
-    drawn = [chance.uniform(-largest, largest) for _ in range(prod(x.shape))]
-    return xp.reshape(cast_like(xp.asarray(drawn, device=device_of(x)), like=x), x.shape)
+    numbers = [chance.uniform(-largest, largest) for _ in range(prod(x.shape))]
+    return xp.reshape(cast_like(xp.asarray(numbers, device=device_of(x)), like=x), x.shape)
 
 
-def _largest_size(found: Mapping[int, Comparison]) -> float:
+def _largest_size(comparisons: Mapping[int, Comparison]) -> float:
     """Return the largest gradient of a parameter, claimed or numerical."""
-    sizes = (c.size for c in found.values() if isfinite(c.size) and not c.kink)
+    sizes = (c.size for c in comparisons.values() if isfinite(c.size) and not c.kink)
     return max(sizes, default=0.0)
 
 
 def _summary(
-    found: Mapping[int, Comparison],
+    comparisons: Mapping[int, Comparison],
     parameter: Array,
-    aside: list[int],
+    suspects: list[int],
     shape: tuple[int, ...],
     resolved: float,
     negligible: float,
 ) -> ParameterCheck:
-    smooth = {i: comparison for i, comparison in found.items() if not comparison.kink}
+    smooth = {i: comparison for i, comparison in comparisons.items() if not comparison.kink}
     # A gradient below the error divided by this is too small for a quotient to resolve.
     resolution = cbrt(epsilon_of(parameter))
     relative = {i: _relative_error(comparison, resolution) for i, comparison in smooth.items()}
@@ -363,8 +363,8 @@ def _summary(
     rough = [c for c in smooth.values() if c.right and not is_resolved(c, resolved, negligible)]
     return ParameterCheck(
         size=prod(parameter.shape),
-        checked=len(found),
-        kinks=sum(found[i].right and not found[i].kink for i in aside),
+        checked=len(comparisons),
+        kinks=sum(comparisons[i].right and not comparisons[i].kink for i in suspects),
         mean_absolute_difference=(
             sum(c.difference for c in smooth.values()) / len(smooth) if smooth else nan
         ),
@@ -374,20 +374,20 @@ def _summary(
         numerical=None if worst is None else smooth[worst].numerical,
         wrong=sum(not (c.right or c.contradicted) for c in smooth.values()),
         contradicted=sum(c.contradicted for c in smooth.values()),
-        set_aside=len(found) - len(smooth) + len(rough),
+        set_aside=len(comparisons) - len(smooth) + len(rough),
     )
 
 
-def is_resolved(found: Comparison, resolved: float, negligible: float) -> bool:
+def is_resolved(comparison: Comparison, resolved: float, negligible: float) -> bool:
     """Tell whether a quotient is exact enough to tell a right gradient from a wrong one.
 
     Its error has to be at most ``resolved``, and smaller than the gradient, unless claim and
     quotient differ by at most ``negligible``, as where a pixel is always 0, and the gradient too.
     """
-    is_same = found.difference <= negligible
-    return found.error <= resolved and (is_same or found.error < found.size)
+    is_same = comparison.difference <= negligible
+    return comparison.error <= resolved and (is_same or comparison.error < comparison.size)
 
 
-def _relative_error(found: Comparison, resolved: float) -> float:
-    relative = found.difference / max(found.size, found.error / resolved)
+def _relative_error(comparison: Comparison, resolved: float) -> float:
+    relative = comparison.difference / max(comparison.size, comparison.error / resolved)
     return inf if isnan(relative) else relative  # a claim of NaN is the worst error

@@ -1,4 +1,4 @@
-"""The test whether a value has no state that can change, so that it changes by assignment only."""
+"""The test whether a value is immutable, so that an attribute changes by assignment only."""
 
 from dis import get_instructions
 from enum import Enum
@@ -20,7 +20,7 @@ def is_immutable(value: Any, within: tuple[FunctionType, ...] = ()) -> bool:
         The functions that are being examined, since a function may capture itself.
     """
     if isinstance(value, FunctionType):
-        return any(value is function for function in within) or _keeps_nothing(value, within)
+        return any(value is function for function in within) or _is_stateless(value, within)
     if isinstance(value, BuiltinFunctionType):
         return is_immutable(value.__self__, within)  # a module, or the object of a method
     if isinstance(value, _NAMED_ONCE):
@@ -30,22 +30,22 @@ def is_immutable(value: Any, within: tuple[FunctionType, ...] = ()) -> bool:
     return isinstance(value, _NUMBERS_AND_TEXT) and not hasattr(value, "__dict__")
 
 
-def _keeps_nothing(function: FunctionType, within: tuple[FunctionType, ...]) -> bool:
+def _is_stateless(function: FunctionType, within: tuple[FunctionType, ...]) -> bool:
     try:
-        around = [cell.cell_contents for cell in function.__closure__ or ()]
+        captures = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a variable that has no value yet
         return False
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    return not (vars(function) or _assigns_around(function.__code__)) and all(
-        is_immutable(part, (*within, function)) for part in [*around, *defaults]
+    return not (vars(function) or _assigns_nonlocal(function.__code__)) and all(
+        is_immutable(part, (*within, function)) for part in [*captures, *defaults]
     )
 
 
-def _assigns_around(code: CodeType) -> bool:
+def _assigns_nonlocal(code: CodeType) -> bool:
     """Tell whether code assigns to a ``nonlocal`` variable."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     return any(
         instruction.opname in ("STORE_DEREF", "DELETE_DEREF")
         and instruction.argval in code.co_freevars
         for instruction in get_instructions(code)
-    ) or any(map(_assigns_around, inner))
+    ) or any(map(_assigns_nonlocal, inner))

@@ -100,10 +100,10 @@ def restore_random_state(random: "np.random.Generator", state: Any) -> None:
         If the state is invalid, or of another kind of generator; the generator is then unchanged.
     """
     here = random.bit_generator.state
-    found = state.get("bit_generator") if isinstance(state, dict) else None
-    if found != here["bit_generator"]:
+    kind = state.get("bit_generator") if isinstance(state, dict) else None
+    if kind != here["bit_generator"]:
         raise CheckpointError(
-            f"the training that was saved drew by {found}, this one draws by "
+            f"the training that was saved drew by {kind}, this one draws by "
             f"{here['bit_generator']}: give the same kind of generator as the seed"
         )
     try:

@@ -14,7 +14,7 @@ class Lines(Protocol):
     """Numbered lines through a parameter's value, along which the loss is differentiated."""
 
     def prepare(self, numbers: Sequence[int], step: float) -> None:
-        """Compute together the losses a step forward and back on these lines, which come first."""
+        """Compute together the losses a step forward and back on these lines, the first needed."""
 
     def least_step(self, i: int) -> float:
         """Return the shortest step that rounding of the parameter's numbers does not spoil."""
@@ -45,18 +45,18 @@ class Elements:
         self.probe = Probe(loss, network.params[key])
         self.gradient = network.backend.to_numpy(gradient).ravel()
         self.values = network.backend.to_numpy(network.params[key]).copy().ravel()
-        self.known: dict[tuple[int, float], float] = {}
+        self.losses: dict[tuple[int, float], float] = {}
 
     def prepare(self, numbers: Sequence[int], step: float) -> None:  # noqa: D102
         if not self.together:
             return
-        for signed in (step, -step):
-            found = self.network.perturbed_losses(  # type: ignore[attr-defined]
-                self.x, self.t, self.key, numbers, signed, self.memory
+        for signed_step in (step, -step):
+            parts = self.network.perturbed_losses(  # type: ignore[attr-defined]
+                self.x, self.t, self.key, numbers, signed_step, self.memory
             )
             to_numpy = self.network.backend.to_numpy
-            losses = [loss for some in found for loss in to_numpy(some).tolist()]
-            self.known |= {(i, signed): losses[n] for n, i in enumerate(numbers)}
+            losses = [loss for part in parts for loss in to_numpy(part).tolist()]
+            self.losses |= {(i, signed_step): losses[n] for n, i in enumerate(numbers)}
 
     def least_step(self, i: int) -> float:  # noqa: D102
         value = abs(float(self.values[i]))
@@ -69,7 +69,7 @@ class Elements:
         alone = self.probe.along(i)
 
         def loss(step: float) -> float:
-            return self.known[i, step] if (i, step) in self.known else alone(step)
+            return self.losses[i, step] if (i, step) in self.losses else alone(step)
 
         return loss
 
@@ -97,9 +97,9 @@ class Directions:
         return longest_step(self.parameter, 0.0)
 
     def _direction(self, i: int) -> Array:
-        drawn = random_generator([*self.seed, i]).normal(size=tuple(self.parameter.shape))
-        drawn /= sqrt((drawn * drawn).sum())
-        return cast_like(self.backend.asarray(drawn), like=self.parameter)
+        direction = random_generator([*self.seed, i]).normal(size=tuple(self.parameter.shape))
+        direction /= sqrt((direction * direction).sum())
+        return cast_like(self.backend.asarray(direction), like=self.parameter)
 
     def claimed(self, i: int) -> float:  # noqa: D102
         return float(namespace_of(self.gradient).sum(self.gradient * self._direction(i)))

@@ -19,19 +19,19 @@ Namespace: TypeAlias = Any
 _namespaces: dict[type, Namespace] = {}
 _kinds: dict[tuple[type, DType], str] = {}
 
-# What backends have told of libraries that do not say it as the standard does.
+# Of libraries whose arrays do not report these as the standard does; backends register them.
 _devices: dict[type, Callable[[Array], Any]] = {}
 _dtype_names: dict[DType, str] = {}
 
 
 def tell_arrays(kind: type, xp: Namespace, device: Callable[[Array], Any]) -> None:
-    """Let arrays of a type belong to a namespace, and their device be what a function returns."""
+    """Register the namespace of the arrays of a type, and a function that returns their device."""
     _namespaces[kind] = xp
     _devices[kind] = device
 
 
 def tell_dtype(dtype: DType, name: str) -> None:
-    """Let a dtype have the name that it has in the standard, ``"float32"``."""
+    """Register the name that a dtype has in the standard, ``"float32"``."""
     if dtype_name(dtype) != name:
         _dtype_names[dtype] = name
 
@@ -62,10 +62,10 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
         # Almost always true, and called often, so it is tested first.
         if type(other) is kind and getattr(other, "device", None) == device:
             continue
-        found = _namespaces.get(type(other)) or _look_up(other, where)
-        if found is not xp:
-            _require_one_library(xp, found, kind, type(other), where)
-            xp = found if hasattr(found, "traces") else xp
+        other_xp = _namespaces.get(type(other)) or _look_up(other, where)
+        if other_xp is not xp:
+            _require_one_library(xp, other_xp, kind, type(other), where)
+            xp = other_xp if hasattr(other_xp, "traces") else xp
         _require_one_device(device, _place(other), where)
     return xp
 
@@ -135,7 +135,7 @@ def _name_of(kind: type) -> str:
 
 
 def is_array(value: Any) -> bool:
-    """Tell whether a value is an array, and no scalar."""
+    """Tell whether a value is an array, not a scalar."""
     kind = type(value)
     return kind in _devices or (hasattr(value, "__dlpack__") and not isinstance(value, type))
 
@@ -149,10 +149,10 @@ def kind_of(array: Array) -> str:
         isdtype = namespace_of(array).isdtype
         kinds = ("bool", "integral", "real floating", "complex floating")
         try:
-            found = next((kind for kind in kinds if isdtype(array.dtype, kind)), "")
+            name = next((kind for kind in kinds if isdtype(array.dtype, kind)), "")
         except TypeError:  # NumPy's isdtype refuses some of its own dtypes, such as text
-            found = ""
-        return _kinds.setdefault(key, found)
+            name = ""
+        return _kinds.setdefault(key, name)
 
 
 def is_floating(array: Array) -> bool:
@@ -229,10 +229,10 @@ def cast_like(x: Array, like: Array) -> Array:
 def dtype_name(dtype: DType) -> str:
     """Return the standard's name of a dtype, ``"float32"`` for ``torch.float32``."""
     try:
-        told = _dtype_names.get(dtype)
+        name = _dtype_names.get(dtype)
     except TypeError:  # it has no hash
-        told = None
-    return told or str(dtype).rpartition(".")[2]
+        name = None
+    return name or str(dtype).rpartition(".")[2]
 
 
 def epsilon_of(array: Array) -> float:

@@ -61,10 +61,10 @@ def widened(x: Array, where: str) -> Array:
     if is_floating(x):
         return x
     xp = namespace_of(x)
-    found, wide = xp.iinfo(x.dtype), _default_integer(x)
-    if found.bits < xp.iinfo(wide).bits:
+    limits, wide = xp.iinfo(x.dtype), _default_integer(x)
+    if limits.bits < xp.iinfo(wide).bits:
         return xp.astype(x, wide)
-    if found.min < 0:
+    if limits.min < 0:
         return x
     name = dtype_name(wide)
     raise DTypeError(

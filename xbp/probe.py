@@ -72,8 +72,8 @@ def _description(
             running.discard(process)
     if not output:
         return _unusable(name, f"ended its process, with status {process.returncode}")
-    found: dict[str, Any] = json.loads(output)
-    return found
+    record: dict[str, Any] = json.loads(output)
+    return record
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -101,12 +101,12 @@ def answer(name: str) -> None:
     channel = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    found = describe(BackendRecord(name))
-    found["devices"] = [_shortened(device) for device in found["devices"][:_MOST_DEVICES]]
-    found["reason"] = _shortened(found["reason"])
-    found["version"] = found["version"] and _shortened(found["version"])
+    record = describe(BackendRecord(name))
+    record["devices"] = [_shortened(device) for device in record["devices"][:_MOST_DEVICES]]
+    record["reason"] = _shortened(record["reason"])
+    record["version"] = record["version"] and _shortened(record["version"])
     with os.fdopen(channel, "wb") as file:
-        file.write(json.dumps(found).encode())
+        file.write(json.dumps(record).encode())
     # At once, without waiting for the plugin's threads and exit handlers.
     os._exit(0)
 

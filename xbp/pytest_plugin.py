@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse what is no backend before any test runs."""
+    """Refuse an invalid backend before any test runs."""
     for spec in _separated(config.getoption(OPTION) or []):
         try:
             xbp.get_backend(spec)
@@ -36,10 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for ``xbp_backend`` once on each backend."""
+    """Run each test that uses ``xbp_backend`` once on each backend."""
     if "xbp_backend" in metafunc.fixturenames:
-        given = metafunc.config.getoption(OPTION)
-        specs = given or [os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT]
+        options = metafunc.config.getoption(OPTION)
+        specs = options or [os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT]
         metafunc.parametrize("xbp_backend", _separated(specs), indirect=True)
 
 

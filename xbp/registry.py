@@ -109,7 +109,7 @@ def _at_top_level() -> bool:
     """Tell whether the caller is the code of a module, a prompt or a cell, not an event loop."""
     if threading.current_thread() is not threading.main_thread():
         return False
-    # From the frame of set_backend itself, since its caller need not be Python code.
+    # Start at set_backend's own frame, since its caller need not be Python code.
     frame: FrameType | None = sys._getframe(1)
     in_coroutine = False
     while frame is not None:
@@ -276,10 +276,10 @@ class BackendRecord:
         """The devices that a spec may name here."""
         if not self.usable:
             return []
-        found = _answer(lambda: list(self.backend.devices()), of=list, other=[])
-        if not all(isinstance(device, str) for device in found):
-            found = []
-        return [str(device) for device in found or [self.backend.device]]
+        names = _answer(lambda: list(self.backend.devices()), of=list, other=[])
+        if not all(isinstance(name, str) for name in names):
+            names = []
+        return [str(name) for name in names or [self.backend.device]]
 
     @property
     def has_float64(self) -> bool:
@@ -330,11 +330,11 @@ def _entry_points() -> "list[EntryPoint]":
     try:
         return list(entry_points(group=GROUP))
     except Exception:  # the metadata of some distribution are broken, in whatever way
-        found = []
+        group = []
         for distribution in distributions():
             points = _answer(partial(_points_of, distribution), of=list, other=[])
-            found += [point for point in points if point.group == GROUP]
-        return found[::-1]  # of equal names the last counts: the first on the path
+            group += [point for point in points if point.group == GROUP]
+        return group[::-1]  # of equal names the last counts: the first on the path
 
 
 def _points_of(distribution: "Distribution") -> "list[EntryPoint]":
@@ -346,18 +346,18 @@ def _is_own(point: "EntryPoint") -> bool:
 
 
 def _load(name: str, origin: str = "") -> BackendFactory:
-    known = _factories()
-    if name not in known:
-        nearest = difflib.get_close_matches(name, known)
-        meant = f"did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
+    backends = _factories()
+    if name not in backends:
+        nearest = difflib.get_close_matches(name, backends)
+        hint = f"did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
         raise BackendNotFoundError(
-            f"{origin}no backend is named {name!r}: {meant}known are "
-            f"{', '.join(sorted(known)) or 'none, so xbp itself is not installed'}; a plugin is "
+            f"{origin}no backend is named {name!r}: {hint}known are "
+            f"{', '.join(sorted(backends)) or 'none, so xbp itself is not installed'}; a plugin is "
             f"known by its entry point in the group {GROUP!r}"
         )
     if name in _registered:
         return _registered[name]
-    point: EntryPoint = known[name]
+    point: EntryPoint = backends[name]
     try:
         factory: BackendFactory = point.load()
     except KeyboardInterrupt:
@@ -380,7 +380,7 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
             # factory may have returned a backend that is in use under another name.
             backend = copy.copy(backend)
             backend.name = name
-        lacking = isinstance(backend, Backend) and [
+        missing = isinstance(backend, Backend) and [
             attribute for attribute in ("library", "xp") if not hasattr(backend, attribute)
         ]
     except KeyboardInterrupt:
@@ -390,13 +390,13 @@ def _make(factory: BackendFactory, name: str, device: str | None, origin: str) -
     except BaseException as error:
         raise _broken(name, "start", error, origin) from error
     if not isinstance(backend, Backend):
-        shown = _answer(lambda: repr(backend), of=str, other=f"a {type(backend).__name__}")
+        text = _answer(lambda: repr(backend), of=str, other=f"a {type(backend).__name__}")
         raise BackendUnavailableError(
-            f"{origin}the factory of backend {name!r} returned {shown}, not an xbp.Backend"
+            f"{origin}the factory of backend {name!r} returned {text}, not an xbp.Backend"
         )
-    if lacking:
+    if missing:
         raise BackendUnavailableError(
-            f"{origin}backend {name!r} has no {' and no '.join(lacking)}: its author sets it in "
+            f"{origin}backend {name!r} has no {' and no '.join(missing)}: its author sets it in "
             "the class"
         )
     return backend
@@ -411,19 +411,19 @@ def _broken(name: str, action: str, error: BaseException, origin: str) -> Backen
 
 def _message_of(error: BaseException) -> str:
     """Return an error's message, or an empty text if its ``__str__`` fails."""
-    told: str = _answer(lambda: str(error), of=str, other="")
-    return told
+    message: str = _answer(lambda: str(error), of=str, other="")
+    return message
 
 
 def _how_to_install(point: "EntryPoint") -> str:
     """Return the command that installs the backend's extra, from the distribution's metadata."""
     requirements = _answer(lambda: point.dist and point.dist.requires, of=list, other=[])
-    wanted = [
+    commands = [
         f"pip install '{requirement.strip()}'"
         for requirement, _, marker in (line.partition(";") for line in requirements)
         if marker.partition("extra ==")[2].strip(" '\"").startswith(point.name)
     ]
-    return " or ".join(wanted) or f"install the library that plugin {point.value!r} needs"
+    return " or ".join(commands) or f"install the library that plugin {point.value!r} needs"
 
 
 def describe(record: BackendRecord) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def to_safetensors(network: Network) -> bytes:
         As in `save_parameters`.
     """
     _require_network(network)
-    _needed(network)  # raises DTypeError before to_numpy meets a dtype that NumPy lacks
+    _expected(network)  # raises DTypeError before to_numpy meets a dtype that NumPy lacks
     to_numpy = network.backend.to_numpy
     arrays = {key: to_numpy(value) for key, value in _arrays(network).items()}
     return to_bytes(arrays, {_LAYERS: _kinds(network)})
@@ -75,26 +75,26 @@ def load_parameters(network: Network, path: str | Path) -> None:
         If network is not a `Network`.
     """
     _require_network(network)
-    needed, kinds = _needed(network), _kinds(network)
-    names = len(needed) + len(network.all_layers)
+    expected, kinds = _expected(network), _kinds(network)
+    names = len(expected) + len(network.all_layers)
     try:
         with open_regular(path) as file:
             content = TensorFile(file, _HEADER + _HEADER_PER_NAME * names)
-            found = {key: (tensor.shape, tensor.dtype) for key, tensor in content.tensors.items()}
-            saved = content.metadata.get(_LAYERS, kinds)
-            arrays = content.read() if found == needed else {}
+            header = {key: (tensor.shape, tensor.dtype) for key, tensor in content.tensors.items()}
+            layers = content.metadata.get(_LAYERS, kinds)
+            arrays = content.read() if header == expected else {}
     except (XbpError, OSError, MemoryError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}): give a file that save_parameters or --out made"
         ) from error
-    if found != needed:
+    if header != expected:
         raise CheckpointError(
-            f"{path}: holds {_described(found)}, but the network has {_described(needed)}: build "
-            "it with the same sizes and dtype"
+            f"{path}: holds {_described(header)}, but the network has {_described(expected)}: "
+            "build it with the same sizes and dtype"
         )
-    if saved != kinds:
+    if layers != kinds:
         raise CheckpointError(
-            f"{path}: is of a network of {saved:.{_MOST_LETTERS}}, but this one is of "
+            f"{path}: is of a network of {layers:.{_MOST_LETTERS}}, but this one is of "
             f"{kinds:.{_MOST_LETTERS}}: build it of the same layers, with the same loss and divisor"
         )
     asarray = network.backend.asarray
@@ -111,7 +111,7 @@ def _arrays(network: Network) -> dict[str, Array]:
     return {**network.params, **{f"{_STATE}{key}": value for key, value in network.state.items()}}
 
 
-def _needed(network: Network) -> dict[str, tuple[tuple[int, ...], str]]:
+def _expected(network: Network) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return shapes and dtypes of a network's arrays; raise `DTypeError` if one cannot be saved."""
     return {
         key: (tuple(value.shape), storable_dtype(key, dtype_name(value.dtype)))
@@ -137,6 +137,6 @@ def _require_network(network: Any) -> None:
 
 
 def _described(arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> str:
-    told = sorted(arrays.items())[:_MOST_DESCRIBED]
-    more = f", and {len(arrays) - len(told):,} more" if len(arrays) > len(told) else ""
-    return ", ".join(f"{key} {dtype}{shape}" for key, (shape, dtype) in told) + more
+    items = sorted(arrays.items())[:_MOST_DESCRIBED]
+    more = f", and {len(arrays) - len(items):,} more" if len(arrays) > len(items) else ""
+    return ", ".join(f"{key} {dtype}{shape}" for key, (shape, dtype) in items) + more

@@ -1,8 +1,8 @@
 """Schedules: the learning rate as a function of the number of updates that were made before.
 
-Any function will do: ``xbp.SGD(lr=lambda number: 0.1 * 0.99**number)``. It is called between the
-steps, for some of them at once, so it may branch and look up as it likes. For the same number it
-gives the same rate.
+Any function will do: ``xbp.SGD(lr=lambda number: 0.1 * 0.99**number)``. It is called between
+steps, for several of them at once, so it may branch on the number. It must return the same rate for
+the same number.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Step:
     lr
         The first rate.
     every
-        How many updates have the same.
+        How many updates have the same rate.
     factor
-        What it is multiplied by then.
+        What the rate is multiplied by after these.
 
     Raises
     ------
@@ -93,7 +93,7 @@ class Warmup:
     lr
         The rate, or a schedule, which begins at 0 when the rise is over.
     steps
-        How many updates it takes: the first has ``1 / steps`` of the first rate.
+        How many updates the rise takes: the first has ``1 / steps`` of the first rate.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a user gives as settings: checked, and made Python's own."""
+"""Checks of a user's settings, which return them as values of Python."""
 
 import json
 from math import isfinite
@@ -58,7 +58,7 @@ def true_or_false(what: str, value: Any) -> bool:
 
 
 def without_base(thing: Any, base: type) -> str:
-    """Return a thing for the message that it is none of a class: what it is, and why perhaps."""
+    """Return a text for the error that a thing is not derived from a class, with what to do."""
     if isinstance(thing, type):
         if issubclass(thing, base):
             return f"the class {thing.__name__}: make one of it, {thing.__name__}(...)"
@@ -77,7 +77,7 @@ def seed_integer(what: str, value: Any) -> int:
 
 
 def as_json(what: str, values: Any) -> Any:
-    """Return a dictionary as a file will give it back, or raise `SettingError` if it cannot."""
+    """Return a dictionary as JSON gives it back, or raise `SettingError` if it cannot hold it."""
     try:
         return json.loads(json.dumps(dict(values)))
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Where somebody's classes are written: an error names the file and the line."""
+"""The file and line of a class, for error messages."""
 
 from collections.abc import Iterable
 from inspect import getsourcefile, getsourcelines, isfunction, unwrap
@@ -13,11 +13,11 @@ def place_of(kind: type) -> str:
         return f"{first.co_filename}, line {first.co_firstlineno}: {kind.__name__}"
     try:
         file, line = getsourcefile(kind), getsourcelines(kind)[1]
-    except Exception:  # it stands in no file, or that is another by now
+    except Exception:  # it is in no file, or the file has changed
         return kind.__name__
     return f"{file}, line {line}: {kind.__name__}"
 
 
 def places_of(things: Iterable[object]) -> str:
-    """Return the places of the classes of some things, each once."""
+    """Return the places of the classes of things, without duplicates."""
     return "; ".join(dict.fromkeys(place_of(type(thing)) for thing in things))

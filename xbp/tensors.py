@@ -147,12 +147,12 @@ class TensorFile:
         """Yield the bytes of an array in chunks."""
         tensor = self.tensors[name]
         self._file.seek(tensor.start)
-        left = tensor.size
-        while left:
-            chunk = self._file.read(min(left, _CHUNK))
+        rest = tensor.size
+        while rest:
+            chunk = self._file.read(min(rest, _CHUNK))
             if not chunk:
                 raise CheckpointError("it has become shorter while it was read")
-            left -= len(chunk)
+            rest -= len(chunk)
             yield chunk
 
     def read(self) -> dict[str, HostArray]:
@@ -177,26 +177,26 @@ class TensorFile:
 
 def _text(file: BinaryIO, size: int) -> str:
     """Return the header; a NUL ends the reading, since a sparse file may claim a huge header."""
-    found = bytearray()
-    while len(found) < size:
-        chunk = file.read(min(size - len(found), _CHUNK))
+    header = bytearray()
+    while len(header) < size:
+        chunk = file.read(min(size - len(header), _CHUNK))
         if not chunk or b"\0" in chunk:
             raise ValueError("it is no text")
-        found += chunk
-    return found.decode()
+        header += chunk
+    return header.decode()
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         raise ValueError("a name is there twice")
-    return found
+    return entries
 
 
-def _metadata(found: Any) -> dict[str, str]:
-    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+def _metadata(entry: Any) -> dict[str, str]:
+    if not isinstance(entry, dict) or not all(isinstance(text, str) for text in entry.values()):
         raise ValueError("its metadata are no text")
-    return found
+    return entry
 
 
 def _tensor(entry: Any, origin: int) -> Tensor:

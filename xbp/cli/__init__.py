@@ -1,7 +1,7 @@
 """The command ``xbp``: train, check gradients, draw graphs, list backends, check one, measure.
 
-Results go to standard output, progress and complaints to standard error. A user's mistake ends in
-one message and exit status 2 (the command line is wrong) or 1 (what it asks for cannot be done).
+Results go to standard output, progress and messages to standard error. A user's mistake ends in
+one message, and exit status 2 if the command line is wrong, else 1.
 """
 
 import os
@@ -48,14 +48,14 @@ class _Commands(click.Group):
 
 @contextmanager
 def _one_message() -> Iterator[None]:
-    """Turn errors into one message; what it repeats of a command line or a name is printable."""
+    """Turn an error into one message, of printable characters."""
     try:
         try:
             yield
         except BrokenPipeError:
-            raise  # click ends silently: nobody reads what is printed
+            raise  # click then ends silently, since nobody reads the output
         except OSError as error:
-            # Without a file's name it comes from what is printed.
+            # An error without a file's name is one of printing.
             where = f"{error.filename}" if error.filename else "the output"
             raise _Failure(f"{where}: {error.strerror or error}") from error
         except MemoryError as error:
@@ -66,7 +66,7 @@ def _one_message() -> Iterator[None]:
         text, show = printable(error.format_message()), error.show
 
         def show_if_possible(file: IO[Any] | None = None) -> None:
-            with suppress(OSError):  # where nobody can read it, the status tells
+            with suppress(OSError):  # if it cannot be printed, there is the exit status
                 show(file)
 
         error.format_message = lambda: text  # type: ignore[method-assign]
@@ -74,15 +74,15 @@ def _one_message() -> Iterator[None]:
         raise
 
 
-# Of these the command line is wrong.
+# Errors of the command line.
 _USAGE = (BackendNotFoundError, SettingError)
 
 
 def _prepare_streams() -> None:
-    """See that everything can be printed: on a closed stream, and in an alphabet that lacks it."""
+    """Let all text be printed: to a closed stream, and in an encoding that lacks a character."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  for as long as we run
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  until the process ends
         elif isinstance(getattr(sys, name), TextIOWrapper):
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
@@ -92,31 +92,31 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 class _Failure(click.ClickException):
-    """What is printed of an error: its message alone."""
+    """An error that is printed as its message alone."""
 
     def __init__(self, message: str, is_usage: bool = False) -> None:
         super().__init__(printable(message))
         self.exit_code = 2 if is_usage else 1  # type: ignore[misc]
 
 
-def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+def _print_version(ctx: click.Context, option: click.Parameter, value: bool) -> None:
     """Print the versions of xbp, of Python and of the array libraries, without importing them."""
-    if not wanted:
+    if not value:
         return
     echo(f"xbp, version {xbp.__version__}")
     echo(f"Python {platform.python_version()}")
     for name in xbp.available_backends():
-        if version := _installed(name):
+        if version := _version(name):
             echo(f"{name} {version}")
     ctx.exit()
 
 
-def _installed(library: str) -> str | None:
-    """Return the version of a library, without importing it."""
+def _version(library: str) -> str | None:
+    """Return the version of a library, without importing it; None if it is not installed."""
     try:
         distributions = metadata.packages_distributions().get(library.replace("-", "_"), [])
         return metadata.version(distributions[0]) if distributions else None
-    except Exception:  # whatever somebody has put into the folder of packages
+    except Exception:  # a damaged installation may cause any error
         return None
 
 

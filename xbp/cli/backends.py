@@ -20,7 +20,7 @@ from xbp.probe import descriptions
 def backends(timeout: float, as_json: bool) -> None:
     """List the array libraries, and say what to install for the others.
 
-    Each is asked in a process of its own: one that does not answer harms no other.
+    Each is tried in a process of its own, so that one that hangs or crashes affects no other.
     """
     records = descriptions(xbp.available_backends(), timeout)
     if as_json:

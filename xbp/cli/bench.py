@@ -44,7 +44,7 @@ def _sizes(name: str, smallest: int, default: tuple[int, ...]) -> Callable[[Any]
     metavar="SPEC",
     multiple=True,
     shell_complete=complete_backend,
-    help="Only these; else that of XBP_BACKEND, or all usable ones.",
+    help="Measure only these; else that of XBP_BACKEND, or all usable ones.",
 )
 @_sizes("--batch", 1, (100, 1024))
 @_sizes("--width", 1, (50, 256, 1024))
@@ -61,14 +61,14 @@ def bench(
     out: str | None,
     as_json: bool,
 ) -> None:
-    """Measure the speed of xbp beside the bare matrix products, code by hand, and autograd.
+    """Measure the speed of xbp, of bare matrix products, of code by hand, and of autograd.
 
-    Networks of 784 features, DEPTH affine layers WIDTH wide, and 10 classes, in float32; --batch,
-    --width and --depth may be repeated. All 18 shapes, which are measured without these options,
-    take an hour or so. Each contestant runs in a process of its own. In each round all take their
-    turn, and medians count. Ctrl-C ends it with the shapes that were measured so far.
+    The networks have 784 features, DEPTH affine layers WIDTH wide, and 10 classes, in float32.
+    --batch, --width and --depth may be repeated; by default there are 18 shapes, which take about
+    an hour. Each contestant runs in a process of its own. Each round measures every contestant
+    once, and the median of the rounds counts. Ctrl-C ends it, and keeps the shapes measured so far.
     """
-    # Only this command needs them.
+    # Imported here, since only this command needs them.
     try:
         from xbp_benchmarks.contestant import Shape  # noqa: PLC0415
         from xbp_benchmarks.contestants import FLOOR, RIVALS, contestants  # noqa: PLC0415
@@ -101,12 +101,12 @@ def bench(
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt_once)
     try:
-        # The floor is NumPy's, once.
+        # The floor is measured once, on NumPy.
         with Arena({FLOOR: "numpy"} | specs_by_title) as arena:
             for shape in tracked(shapes, "measuring"):
                 for work, seconds in arena.seconds(shape, rounds).items():
                     result["measured"].append({**asdict(shape), "work": work, "seconds": seconds})
-                # Known when the libraries have started their threads.
+                # Only now have the libraries started their threads.
                 result["machine"] = {**_machine(backends), "threads": arena.threads()}
                 if folder:
                     write_json(result, folder / RESULT)
@@ -114,7 +114,7 @@ def bench(
     except (KeyboardInterrupt, XbpError) as error:
         ending = error
         result["interrupted"] = True
-        # What was measured is shown and written now, whatever is pressed meanwhile.
+        # Another Ctrl-C must not keep the results from being shown and written.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if result["measured"]:
         _show(result, as_json)
@@ -130,13 +130,13 @@ def bench(
 
 
 def _interrupt_once(signum: int, frame: Any) -> None:
-    """Interrupt, and let no second Ctrl-C do so. The process is the command's own."""
+    """Raise KeyboardInterrupt, and ignore any further Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _machine(backends: Sequence[Backend]) -> dict[str, Any]:
-    """Return what the figures depend on."""
+    """Return what the figures depend on: the machine, and the versions."""
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -153,11 +153,11 @@ def _show(result: Mapping[str, Any], as_json: bool) -> None:
         return
     columns = ("batch", "width", "depth", "work", "contestant", "microseconds", "ratio")
     figures = table(*columns, title=f"ratio: to the {result['floor']}")
-    for found in result["measured"]:
+    for measurement in result["measured"]:
         figures.add_section()
-        labels = [str(found[key]) for key in ("batch", "width", "depth", "work")]
-        floor = found["seconds"][result["floor"]]
-        for title, seconds in found["seconds"].items():
+        labels = [str(measurement[key]) for key in ("batch", "width", "depth", "work")]
+        floor = measurement["seconds"][result["floor"]]
+        for title, seconds in measurement["seconds"].items():
             figures.add_row(*labels, title, f"{seconds * 1e6:,.0f}", f"{seconds / floor:.2f}")
             labels = [""] * len(labels)
     show(figures)

@@ -46,7 +46,7 @@ def check(spec: str, examples: int, as_json: bool) -> None:
         name: {"promise": promise, "failure": _failure(suite, name)}
         for name, promise in tracked(suite.checks().items(), "checking")
     }
-    failures = {name: found for name, found in results.items() if found["failure"]}
+    failures = {name: result["failure"] for name, result in results.items() if result["failure"]}
     if as_json:
         echo_json(
             {
@@ -57,7 +57,7 @@ def check(spec: str, examples: int, as_json: bool) -> None:
             }
         )
     else:
-        _print(results, f"{backend.name}:{backend.device}")
+        _print(results, failures, f"{backend.name}:{backend.device}")
     if failures:
         raise SystemExit(1)
 
@@ -70,21 +70,20 @@ def _failure(suite: Any, name: str) -> str | None:
         return str(error).strip() or f"it fails: {extract_tb(error.__traceback__)[-1].line}"
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # whatever a backend's author has not thought of
+    except BaseException as error:  # a backend may raise anything
         where = extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
     return None
 
 
-def _print(results: dict[str, dict[str, str | None]], title: str) -> None:
-    broken = {name: found["failure"] for name, found in results.items() if found["failure"]}
-    kept = f"{len(results) - len(broken)} of {len(results)} promises kept"
-    verdicts = table("promise", "verdict", title=f"{title}: {kept}")
-    for name, found in results.items():
+def _print(results: dict[str, dict[str, str | None]], failures: dict[str, str], title: str) -> None:
+    summary = f"{len(results) - len(failures)} of {len(results)} promises kept"
+    verdicts = table("promise", "verdict", title=f"{title}: {summary}")
+    for name in results:
         promise = name.removeprefix("test_").replace("_", " ")
         verdicts.add_row(
-            promise, styled("broken", "red") if found["failure"] else styled("kept", "green")
+            promise, styled("broken", "red") if name in failures else styled("kept", "green")
         )
     show(verdicts)
-    for name, failure in broken.items():
+    for name, failure in failures.items():
         echo(f"\n{name}: {results[name]['promise']}\n{failure}")

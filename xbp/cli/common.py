@@ -1,4 +1,4 @@
-"""What the commands share: options, the way to a backend and to data, tables."""
+"""What the commands share: options, completion, printing, tables."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 
 def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the backends' names that begin so; none that a shell would take for something else."""
+    """Return the backends that begin with a text, without names that a shell would misread."""
     return [
         name
         for name in xbp.available_backends()
@@ -34,15 +34,15 @@ def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str
 def complete_data(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the data sets' names that begin so, and let the shell look for files."""
-    named = [CompletionItem(name) for name in NAMED if name.startswith(incomplete)]
-    return named or [CompletionItem(incomplete, type="file")]
+    """Return the data sets that begin with a text; if there is none, the shell offers files."""
+    items = [CompletionItem(name) for name in NAMED if name.startswith(incomplete)]
+    return items or [CompletionItem(incomplete, type="file")]
 
 
-# How many of something: no more than an array can be long.
+# A count, at most the largest length of an array.
 count_type = click.IntRange(1, 2**31 - 1)
 
-# What a shell completes by the names of files and folders.
+# A shell completes these by names of files and folders.
 file_type, folder_type = click.Path(), click.Path(file_okay=False)
 
 backend_option = click.option(
@@ -63,29 +63,29 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def start(spec: str | None) -> Backend:
-    """Return the backend to work on, in full precision: this process is the command's own."""
+    """Return a backend with float64 enabled for the whole process, which is the command's own."""
     backend = xbp.get_backend(spec)
     backend.enable_float64()
     return backend
 
 
-# The doors to the terminal. Nothing else in xbp.cli prints, and a test holds that: whoever names a
-# file, a plugin or a version has written a part of what is printed.
+# Progress apart, all of xbp.cli prints by these functions, as a test checks, since the names of
+# files, plugins and versions may contain control characters.
 
 
 def printable(text: str) -> str:
-    """Return text without what a terminal would obey."""
+    """Return text with escapes for the control characters that a terminal would obey."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print a text on standard output, or on standard error: there, if somebody can read it."""
+    """Print a text on standard output; or on standard error, where failing is no error."""
     with suppress(OSError) if err else nullcontext():
         click.echo(printable(text), err=err)
 
 
 def echo_json(values: Mapping[str, Any]) -> None:
-    """Print one JSON object: what is not ASCII is escaped there already, but for one character."""
+    """Print one JSON object; of what a terminal would obey, JSON itself escapes all but DEL."""
     click.echo(to_json(values).replace("\x7f", "\\u007f"))
 
 
@@ -101,7 +101,7 @@ def table(*columns: str, title: str = "") -> Table:
     """Return an empty table with these columns."""
     empty = Table(title=_plain(title) if title else None)
     for column in columns:
-        # A word that is too long goes on in the next line: half a message is none.
+        # Wrapped rather than cut, since half a message tells nothing.
         empty.add_column(_plain(column), overflow="fold")
     return empty
 
@@ -115,13 +115,13 @@ def _plain(cell: str | Text) -> Text:
     return cell if isinstance(cell, Text) else Text(printable(cell))
 
 
-def show(shown: Table) -> None:
+def show(results: Table) -> None:
     """Print a table on standard output."""
-    Console().print(shown)
+    Console().print(results)
 
 
 def width_for_curves() -> int | None:
-    """Return how wide standard output is, in characters; None if it has no signs for a curve."""
+    """Return the width of standard output in characters; None if it cannot print curves."""
     console = Console()
     return console.width if console.encoding.startswith("utf") else None
 

@@ -10,7 +10,7 @@ from xbp.cli.common import echo
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes a shell complete the commands and options of xbp.
+    """Print the script by which a shell completes the commands and options of xbp.
 
     For bash, write to ~/.bashrc:  eval "$(xbp completion bash)"
     """

@@ -61,33 +61,33 @@ def gradcheck(
 ) -> None:
     """Compare backpropagation with central differences, on a network of two layers.
 
-    The largest relative error is that of one element: the difference over the larger of its two
-    values, or over the smallest value that a difference quotient can resolve. Of the compared
-    elements, kinks counts those beside a kink of the loss, as of ReLU at 0. Set aside, and not
-    compared, are elements of which no difference quotient tells anything.
+    The largest relative error is that of one element: the difference divided by the larger of its
+    two values, or by the smallest value that a difference quotient can resolve. The column kinks
+    counts compared elements beside a kink of the loss, such as that of ReLU at 0; the column aside
+    counts elements that no difference quotient can judge, which are not compared.
 
     Exit status 1 if they disagree, or if most elements cannot be compared.
     """
-    compared = {
+    choices = {
         "--all": every,
         "--elements": ctx.get_parameter_source("elements") is ParameterSource.COMMANDLINE,
         "--directions": directions is not None,
     }
-    if sum(compared.values()) > 1:
-        given = " and ".join(name for name, is_given in compared.items() if is_given)
-        raise SettingError(f"{given} exclude each other: give one of them")
-    chosen = start(backend)
-    loaded = load_data_set(data, data_dir)
-    (x, t), divisor = loaded.train, loaded.divisor
-    x = x[:samples] / (divisor or 1)
-    dtype = "float64" if chosen.has_float64 else "float32"
+    if sum(choices.values()) > 1:
+        names = " and ".join(name for name, is_given in choices.items() if is_given)
+        raise SettingError(f"{names} exclude each other: give one of them")
+    library = start(backend)
+    data_set = load_data_set(data, data_dir)
+    x, t = data_set.train
+    x = x[:samples] / (data_set.divisor or 1)
+    dtype = "float64" if library.has_float64 else "float32"
     network = xbp.TwoLayerNet(
-        prod(x.shape[1:]), hidden, class_count(t, data), backend=chosen, dtype=dtype, seed=seed
+        prod(x.shape[1:]), hidden, class_count(t, data), backend=library, dtype=dtype, seed=seed
     )
     report = xbp.gradient_check(
         network,
-        chosen.asarray(x, dtype),
-        chosen.asarray(t[:samples]),
+        library.asarray(x, dtype),
+        library.asarray(t[:samples]),
         elements=None if every or directions else elements,
         directions=directions,
         seed=seed,
@@ -96,8 +96,8 @@ def gradcheck(
         echo_json(
             {
                 "data": data,
-                "backend": chosen.name,
-                "device": chosen.device,
+                "backend": library.name,
+                "device": library.device,
                 "dtype": report.dtype,
                 "step": report.step,
                 "directions": directions,
@@ -116,7 +116,7 @@ def gradcheck(
             }
         )
     else:
-        _print_report(report, f"{data}, {chosen.name}:{chosen.device}", bool(directions))
+        _print_report(report, f"{data}, {library.name}:{library.device}", bool(directions))
     if not report.passed:
         raise SystemExit(1)
 

@@ -28,7 +28,7 @@ from xbp.graphs.chapter import apple, fruit, neuron
 from xbp.layers import Relu, Sigmoid
 
 CHAPTER = {"apple": apple, "fruit": fruit, "neuron": neuron}
-# All are written together, and each is a file that is open meanwhile.
+# All are written together, and each file stays open meanwhile.
 _MOST_PICTURES = 200
 
 ACTIVATIONS = {"relu": Relu, "sigmoid": Sigmoid}
@@ -73,22 +73,22 @@ def graph(
     """Show a computational graph: what each node does forward, then backward.
 
     The tutorial's apple and fruit, a neuron, or a net of DEPTH affine layers WIDTH wide, with a
-    batch of the embedded digits. To draw them needs pygraphviz, which comes with
+    batch of the embedded digits. Pictures need pygraphviz, which comes with
     pip install '.[graph]'; Mermaid text does not.
     """
     if steps and out is None:
         raise SettingError("--steps writes pictures: say where with --out FILE")
     if what == "net":
-        chosen = _net(start(backend), [width] * (depth - 1), ACTIVATIONS[activation], samples, seed)
+        graph = _net(start(backend), [width] * (depth - 1), ACTIVATIONS[activation], samples, seed)
     else:
         _refuse_settings_of_a_net(ctx, what)
-        chosen = CHAPTER[what]()
-    done = chosen.steps()
-    paths = _save(as_path(out), chosen, done if steps else []) if out is not None else []
+        graph = CHAPTER[what]()
+    all_steps = graph.steps()
+    paths = _save(as_path(out), graph, all_steps if steps else []) if out is not None else []
     if as_json:
-        echo_json({"graph": what, "steps": [_described(step) for step in done]})
+        echo_json({"graph": what, "steps": [_record(step) for step in all_steps]})
         return
-    _print(done, f"{what}: {done[len(chosen.operations) - 1].gives[0]}")
+    _print(all_steps, f"{what}: {all_steps[len(graph.operations) - 1].gives[0]}")
     for path in paths:
         echo(f"drawn: {path}")
 
@@ -109,8 +109,8 @@ def _refuse_settings_of_a_net(ctx: click.Context, what: str) -> None:
             raise SettingError(f"--{name} is for the net: {what} is made of Python's numbers")
 
 
-def _save(path: Path, chosen: Graph, steps: list[Step]) -> list[Path]:
-    """Write one picture, or one for each step, all or none, and return where they are."""
+def _save(path: Path, graph: Graph, steps: list[Step]) -> list[Path]:
+    """Write one picture, or one for each step, all or none, and return the paths."""
     if len(steps) > _MOST_PICTURES:
         raise SettingError(f"--steps: {len(steps):,} pictures are more than {_MOST_PICTURES}")
     prepare_folder(path.parent)
@@ -118,19 +118,19 @@ def _save(path: Path, chosen: Graph, steps: list[Step]) -> list[Path]:
     pictures = {
         path.with_stem(f"{path.stem}-{number:0{digits}}"): step.picture.content(path)
         for number, step in enumerate(steps, start=1)
-    } or {path: chosen.picture().content(path)}
-    write_files(path.parent, {place.name: content for place, content in pictures.items()})
+    } or {path: graph.picture().content(path)}
+    write_files(path.parent, {file.name: content for file, content in pictures.items()})
     return list(pictures)
 
 
-def _described(step: Step) -> dict[str, Any]:
+def _record(step: Step) -> dict[str, Any]:
     return {name: getattr(step, name) for name in ("direction", "label", "takes", "gives")}
 
 
 def _print(steps: list[Step], title: str) -> None:
     rows = table("", "node", "takes", "gives", title=title)
-    for before, step in zip([None, *steps], steps, strict=False):
-        if before and before.direction != step.direction:
+    for previous, step in zip([None, *steps], steps, strict=False):
+        if previous and previous.direction != step.direction:
             rows.add_section()
         figures = ("\n".join(step.takes), "\n".join(step.gives))
         rows.add_row(step.direction, step.label, *figures)

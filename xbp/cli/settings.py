@@ -16,7 +16,7 @@ class Settings:
     Attributes
     ----------
     data_sha256 : str
-        Digest of all samples and targets; empty of a training that is not saved.
+        Digest of all samples and targets; empty if the training is not saved.
     """
 
     data: str
@@ -35,28 +35,28 @@ class Settings:
 
     @classmethod
     def saved_in(cls, state: Mapping[str, Any], folder: str) -> Self:
-        """Return the settings in a checkpoint, if they are some: anybody may have written it.
+        """Return the settings in a checkpoint, which any program may have written.
 
         Raises
         ------
         CheckpointError
-            If they are none.
+            If they are not those of `xbp train`.
         """
-        saved = state.get("settings")
-        if isinstance(saved, dict):
-            # An older version of xbp knew nothing else.
-            saved = {"task": CLASSIFICATION, **saved}
+        settings = state.get("settings")
+        if isinstance(settings, dict):
+            # Older versions of xbp had no other task.
+            settings = {"task": CLASSIFICATION, **settings}
         kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(cls).items()}
         kinds |= {"data_dir": str | None, "checkpoint_steps": int | None}
         if (
-            not isinstance(saved, dict)
-            or saved.keys() != kinds.keys()
-            or not all(isinstance(saved[name], kind) for name, kind in kinds.items())
-            or not all(map(is_integer, saved["hidden"]))
-            or saved["steps"] < 1
-            or saved["task"] not in TASKS
+            not isinstance(settings, dict)
+            or settings.keys() != kinds.keys()
+            or not all(isinstance(settings[name], kind) for name, kind in kinds.items())
+            or not all(map(is_integer, settings["hidden"]))
+            or settings["steps"] < 1
+            or settings["task"] not in TASKS
         ):
             raise CheckpointError(
                 f"{folder} holds a training of some program, not of xbp train: go on with it there"
             )
-        return cls(**saved)
+        return cls(**settings)

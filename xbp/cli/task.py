@@ -9,10 +9,10 @@ CLASSIFICATION, REGRESSION = TASKS = ("classification", "regression")
 
 MOST_CLASSES = 100_000
 
-# How far from 1 the sum of a row may be that is taken for the probabilities of classes.
+# How far from 1 the sum of a row of class probabilities may be.
 _ROUNDING = 1e-3
 
-# A float of such a size is none of int64; infinity is none either.
+# A float of this size, or larger, does not fit into int64.
 _NO_INTEGER = 2.0**63
 
 
@@ -25,9 +25,9 @@ class Task:
     name : str
         ``"classification"`` or ``"regression"``.
     reason : str
-        Why it is taken for that; empty if the user says so.
+        Why the targets are taken for that; empty if the user chose it.
     doubt : str
-        What speaks for the other; empty if nothing does.
+        What speaks for the other task; empty if nothing does.
     """
 
     name: str
@@ -36,25 +36,25 @@ class Task:
 
     @property
     def hint(self) -> str:
-        """How to learn the other from the same targets."""
+        """How to choose the other task."""
         if self.name == CLASSIFICATION:
             return f"for numbers say --task {REGRESSION}"
         return f"for classes say --task {CLASSIFICATION}"
 
     def targets(self, t: Any, source: str) -> Any:
-        """Return targets as such a network takes them.
+        """Return targets in the form that a network takes.
 
         Parameters
         ----------
         t
             Targets on the host.
         source
-            Where they are from, for the message of an error.
+            The name of the data, for messages.
 
         Raises
         ------
         DataError
-            If they are none.
+            If they do not fit the task.
         """
         _check(t, source)
         if self.name == REGRESSION:
@@ -72,33 +72,33 @@ class Task:
         return labels if labels.dtype.kind in "iu" else labels.astype("int64")
 
     def output_count(self, t: Any, source: str) -> int:
-        """Return how many outputs a network needs for what `targets` returned."""
+        """Return how many outputs a network needs for the targets that `targets` returned."""
         if self.name == CLASSIFICATION:
             return class_count(t, source)
         return int(t.shape[1]) if t.ndim > 1 else 1
 
 
-def task_of(t: Any, source: str, wanted: str | None = None) -> Task:
-    """Return what targets are to be learned as.
+def task_of(t: Any, source: str, name: str | None = None) -> Task:
+    """Return the task that targets are for.
 
     Parameters
     ----------
     t
         Targets on the host.
     source
-        Where they are from, for the message of an error.
-    wanted
-        What the user says. None looks at the targets: floats are numbers to learn, but for rows
-        that are one-hot or probabilities, not negative and of sum 1; all else are classes.
+        The name of the data, for messages.
+    name
+        The task that the user chose. None looks at the targets: floats are for regression, except
+        rows that are one-hot or probabilities, not negative and of sum 1; all else are classes.
 
     Raises
     ------
     DataError
-        If they can be neither.
+        If they fit neither.
     """
     _check(t, source)
-    if wanted is not None:
-        return Task(wanted, "")
+    if name is not None:
+        return Task(name, "")
     is_float = t.dtype.kind == "f"
     if not _is_matrix(t):
         if not is_float:
@@ -136,22 +136,17 @@ def _is_matrix(t: Any) -> bool:
 
 
 def _could_be_labels(t: Any) -> bool:
-    """Tell whether these are whole numbers, from 0 to some other without a gap."""
+    """Tell whether the targets are whole numbers from 0 up, without a gap."""
     if not (t == t.round()).all() or not 0 <= t.max() < MOST_CLASSES:
         return False
-    found: set[float] = set(t.reshape(-1).tolist())
-    return found == set(range(len(found)))
+    values: set[float] = set(t.reshape(-1).tolist())
+    return values == set(range(len(values)))
 
 
 def class_count(t: Any, source: str) -> int:
-    """Return the number of classes among labels, or the width of one-hot targets."""
-    if t.ndim == 2 and t.shape[1] > 1:  # noqa: PLR2004
+    """Return the number of classes: of integer labels ``(N,)``, or of one-hot targets."""
+    if _is_matrix(t):
         return int(t.shape[1])
-    if t.ndim != 1 or t.size == 0 or t.dtype.kind not in "iu":
-        raise DataError(
-            f"{source}: targets are integer labels (N,) or one-hot (N, C), got {t.dtype} of shape "
-            f"{t.shape}{_how_to_number(t)}"
-        )
     if t.min() < 0:
         raise DataError(f"{source}: labels are numbered from 0, but one is {t.min()}")
     classes = int(t.max()) + 1
@@ -161,11 +156,3 @@ def class_count(t: Any, source: str) -> int:
             "the classes from 0 without gaps"
         )
     return classes
-
-
-def _how_to_number(t: Any) -> str:
-    if t.ndim != 1:
-        return ""
-    if t.dtype.kind in "UST":
-        return ": number the classes, names, t = np.unique(t, return_inverse=True)"
-    return ": labels become integers by .astype(int)"

@@ -48,11 +48,11 @@ from xbp.training.history import MEASURED, loss_as_text
 # In the folder of --out.
 CHECKPOINTS = "checkpoints"
 
-# Characters.
+# In characters.
 _WIDEST_CURVE = 80
 
-# Between these the largest feature is near enough to 1 to be learned from. Normally distributed
-# numbers of standard deviation 1 are, and so are shares of 1.
+# Features can be learned from if the largest is between these, as it is of normally distributed
+# numbers of standard deviation 1, and of fractions of 1.
 _SMALL, _LARGE = 0.01, 20.0
 
 
@@ -110,22 +110,22 @@ _SMALL, _LARGE = 0.01, 20.0
 def train(ctx: click.Context, /, resume: str | None, as_json: bool, **settings: Any) -> None:
     """Train a network on the embedded digits, on MNIST, or on your own data.
 
-    FILE.npz holds x_train and t_train, and if you like x_test and t_test. Integers and one-hot rows
-    are classes to tell apart; floats are numbers to learn, one or several for a sample: a
-    regression. Bring features, and such numbers, to the size of 1; bytes are divided by 255.
+    FILE.npz holds x_train and t_train, and optionally x_test and t_test. Integers and one-hot rows
+    are classes; floats are numbers to learn, one or several for each sample: a regression. Scale
+    features, and such numbers, to about the size of 1; bytes are divided by 255.
 
     With --out the training is saved each minute and at Ctrl-C; --resume DIR goes on with it.
     """
-    place = settings["out"] if resume is None else resume
-    if place is None:
+    out = settings["out"] if resume is None else resume
+    if out is None:
         _train(settings, None, as_json)
         return
-    folder = as_path(place)
-    if resume is not None and not os.path.isdir(folder / CHECKPOINTS):  # whatever its name
-        raise _nothing_to_resume(place)
+    folder = as_path(out)
+    if resume is not None and not os.path.isdir(folder / CHECKPOINTS):  # False for any bad name
+        raise _nothing_to_resume(out)
     checkpoints = Checkpoints(folder / CHECKPOINTS, resume=resume is not None, overwrite=True)
-    # Nobody else looks at what is there, or writes, until the results are written.
     prepare_folder(folder)
+    # No other process resumes it or writes there until the results are written.
     with checkpoints.in_use():
         recover(folder)
         if resume is not None:
@@ -140,31 +140,27 @@ def _nothing_to_resume(folder: str) -> CheckpointError:
 
 
 def _settings_of(
-    folder: str, checkpoints: Checkpoints, ctx: click.Context, given: dict[str, Any]
+    folder: str, checkpoints: Checkpoints, ctx: click.Context, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the settings of a training that was stopped; some may be others now."""
+    """Return the settings of a stopped training, with the changes that the options make."""
     last = checkpoints.latest_state()
     if last is None:
         raise _nothing_to_resume(folder)
     from_user = {
         name
-        for name in given
+        for name in options
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
     changeable = {"data", "steps", "backend", "data_dir", "checkpoint_steps"}
     if unwanted := sorted(from_user - changeable):
-        names = ", ".join(map(_option, unwanted))
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unwanted)
         raise SettingError(f"--resume goes on with the settings of the training: omit {names}")
-    changed = {name: given[name] for name in from_user & changeable}
-    return {**given, **asdict(Settings.saved_in(last, folder)), **changed, "out": folder}
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    changes = {name: options[name] for name in from_user & changeable}
+    return {**options, **asdict(Settings.saved_in(last, folder)), **changes, "out": folder}
 
 
 def _prepare(checkpoints: Checkpoints, folder: Path, settings: Settings) -> None:
-    """Have checkpoints of such a training, unless it would take the place of one that stopped."""
+    """Set up the checkpoints of a training, unless it would replace a stopped one."""
     checkpoints.every_steps = settings.checkpoint_steps
     checkpoints.every_minutes = None if checkpoints.every_steps else 1
     checkpoints.settings = asdict(settings)
@@ -176,39 +172,39 @@ def _prepare(checkpoints: Checkpoints, folder: Path, settings: Settings) -> None
         )
 
 
-def _train(given: Mapping[str, Any], checkpoints: Checkpoints | None, as_json: bool) -> None:
-    """Train with the options that are given, or with what a checkpoint holds in their place."""
-    folder = None if given["out"] is None else as_path(given["out"])
-    if given["checkpoint_steps"] and folder is None:
+def _train(options: Mapping[str, Any], checkpoints: Checkpoints | None, as_json: bool) -> None:
+    """Train with the command's options, or with the settings of a checkpoint in their place."""
+    folder = None if options["out"] is None else as_path(options["out"])
+    if options["checkpoint_steps"] and folder is None:
         raise SettingError("--checkpoint-steps saves the training: say where with --out DIR")
-    chosen = start(given["backend"])
-    optimizer = xbp.SGD(given["lr"])
-    loaded = _loaded(given, folder if checkpoints and checkpoints.resume else None)
-    task, loaded = _with_targets(loaded, given["data"], given["task"])
-    (x, t), (x_test, t_test) = loaded.train, loaded.test
+    backend = start(options["backend"])
+    optimizer = xbp.SGD(options["lr"])
+    data = _load(options, folder if checkpoints and checkpoints.resume else None)
+    task, data = _with_targets(data, options["data"], options["task"])
+    (x, t), (x_test, t_test) = data.train, data.test
     settings = Settings(
-        data=loaded.source,
-        data_sha256=loaded.sha256() if folder else "",
-        backend=f"{chosen.name}:{chosen.device}",
+        data=data.source,
+        data_sha256=data.sha256() if folder else "",
+        backend=f"{backend.name}:{backend.device}",
         task=task.name,
-        steps=given["steps"] or loaded.steps,
-        batch_size=given["batch_size"],
-        lr=given["lr"],
-        hidden=[*given["hidden"]],
-        init=given["init"] or str(loaded.weight_init_std),
-        dtype=given["dtype"] or "float32",
-        seed=given["seed"],
-        data_dir=given["data_dir"] and str(Path(given["data_dir"]).resolve()),
-        checkpoint_steps=given["checkpoint_steps"],
+        steps=options["steps"] or data.steps,
+        batch_size=options["batch_size"],
+        lr=options["lr"],
+        hidden=[*options["hidden"]],
+        init=options["init"] or str(data.weight_init_std),
+        dtype=options["dtype"] or "float32",
+        seed=options["seed"],
+        data_dir=options["data_dir"] and str(Path(options["data_dir"]).resolve()),
+        checkpoint_steps=options["checkpoint_steps"],
     )
-    sizes = [prod(x.shape[1:]), *settings.hidden, task.output_count(t, given["data"])]
+    sizes = [prod(x.shape[1:]), *settings.hidden, task.output_count(t, options["data"])]
     spread = _spread(settings.init)
     network = xbp.Network.fully_connected(
         sizes,
-        divisor=loaded.divisor,
+        divisor=data.divisor,
         loss=_LOSSES[task.name],
         weight_init_std=spread,
-        backend=chosen,
+        backend=backend,
         dtype=settings.dtype,
         seed=settings.seed,
     )
@@ -217,14 +213,14 @@ def _train(given: Mapping[str, Any], checkpoints: Checkpoints | None, as_json: b
         _prepare(checkpoints, folder, settings)
     if not as_json:
         echo(
-            f"{given['data']}: {len(x):,} samples to learn from, "
+            f"{options['data']}: {len(x):,} samples to learn from, "
             f"{0 if x_test is None else len(x_test):,} to test on; "
             f"network {'-'.join(map(str, sizes))} on {settings.backend}; a {task.name}"
             f"{task.reason and f', {task.reason}: {task.hint}'}"
         )
-    for doubt in _doubts(task, loaded):
+    for doubt in _doubts(task, data):
         echo(doubt, err=True)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     samples = min(settings.batch_size, len(x))
     with TrainingProgress(settings.steps, samples) as progress, warnings.catch_warnings():
         # A loss that is not finite ends in an error that says more.
@@ -239,24 +235,24 @@ def _train(given: Mapping[str, Any], checkpoints: Checkpoints | None, as_json: b
             checkpoints=checkpoints,
         )
     result = {
-        "data": given["data"],
+        "data": options["data"],
         "task": task.name,
-        "backend": chosen.name,
-        "device": chosen.device,
+        "backend": backend.name,
+        "device": backend.device,
         "versions": {
             "python": platform.python_version(),
             "xbp": xbp.__version__,
-            chosen.name: chosen.library.__version__,
+            backend.name: backend.library.__version__,
         },
         "dtype": network.dtype,
-        "divisor": loaded.divisor,
+        "divisor": data.divisor,
         "layers": sizes,
         "steps": len(history.loss),
         "batch_size": settings.batch_size,
         "lr": settings.lr,
         "init": spread,
         "seed": settings.seed,
-        "seconds": time.perf_counter() - began,
+        "seconds": time.perf_counter() - start_time,
         **_figures(history),
     }
     try:
@@ -264,12 +260,12 @@ def _train(given: Mapping[str, Any], checkpoints: Checkpoints | None, as_json: b
             report = Report(
                 network,
                 history,
-                *(loaded.train if x_test is None else loaded.test),
-                settings=_shown(result),
-                image_shape=loaded.image_shape,
+                *(data.train if x_test is None else data.test),
+                settings=_page_settings(result),
+                image_shape=data.image_shape,
             )
             _write(folder, network, result, report)
-    finally:  # on a full disk what was learned is printed at least
+    finally:  # on a full disk, print the results at least
         if as_json:
             echo_json(result)
         else:
@@ -281,9 +277,9 @@ def _train(given: Mapping[str, Any], checkpoints: Checkpoints | None, as_json: b
 
 
 def _write(folder: Path, network: xbp.Network, result: dict[str, Any], report: Report) -> None:
-    """Write all that is left of a training, or nothing: never a model beside another's figures."""
+    """Write all results of a training, or none, so that the figures are those of the model."""
     model = to_safetensors(network)
-    # Which model the figures are of can be seen, whatever happens to one of the files.
+    # The digest tells which model the figures are of, even if a file is replaced later.
     result = {**result, "model_sha256": hashlib.sha256(model).hexdigest()}
     files = {
         "model.safetensors": model,
@@ -293,36 +289,36 @@ def _write(folder: Path, network: xbp.Network, result: dict[str, Any], report: R
     try:
         write_files(prepare_folder(folder), files)
     except DataError as error:
-        saved = Checkpoints(folder / CHECKPOINTS).latest_state() is not None
-        hint = f". Once that is mended, --resume {folder} writes it" if saved else ""
+        is_saved = Checkpoints(folder / CHECKPOINTS).latest_state() is not None
+        hint = f". Once that is mended, --resume {folder} writes it" if is_saved else ""
         raise DataError(f"{error}{hint}") from error
 
 
-def _loaded(given: Mapping[str, Any], resumed: Path | None) -> DataSet:
-    """Return the data; of a training that goes on, in a folder, they are those that it had."""
+def _load(options: Mapping[str, Any], resumed: Path | None) -> DataSet:
+    """Return the data; raise `CheckpointError` if the resumed training, in a folder, had others."""
     try:
-        loaded = load_data_set(given["data"], given["data_dir"])
+        data = load_data_set(options["data"], options["data_dir"])
     except DataError as error:
         hint = f". If it has moved: xbp train DATA --resume {resumed}" if resumed else ""
         raise DataError(f"{error}{hint}") from error
-    if resumed and loaded.sha256() != given["data_sha256"]:
+    if resumed and data.sha256() != options["data_sha256"]:
         raise CheckpointError(
-            f"{given['data']} holds other data than those that the training in {resumed} began "
+            f"{options['data']} holds other data than those that the training in {resumed} began "
             f"with: name these, xbp train DATA --resume {resumed}"
         )
-    return loaded
+    return data
 
 
-def _with_targets(data: DataSet, name: str, wanted: str | None) -> tuple[Task, DataSet]:
-    """Return what to learn from data, and the data with targets for that."""
+def _with_targets(data: DataSet, source: str, name: str | None) -> tuple[Task, DataSet]:
+    """Return the task of that name, or that the targets are for, and the data with its targets."""
     (x, t), (x_test, t_test) = data.train, data.test
-    task = task_of(t, name, wanted or data.task)
-    test = (x_test, None if t_test is None else task.targets(t_test, name))
-    return task, replace(data, train=(x, task.targets(t, name)), test=test)
+    task = task_of(t, source, name or data.task)
+    test = (x_test, None if t_test is None else task.targets(t_test, source))
+    return task, replace(data, train=(x, task.targets(t, source)), test=test)
 
 
 def _doubts(task: Task, data: DataSet) -> Iterator[str]:
-    """Yield what may be wrong with data that can be learned from."""
+    """Yield what may be wrong with the data, though they can be learned from."""
     if task.doubt:
         yield f"the targets {task.doubt}: {task.hint}"
     x, _ = data.train
@@ -338,13 +334,13 @@ def _doubts(task: Task, data: DataSet) -> Iterator[str]:
 
 
 def _figures(history: xbp.History) -> dict[str, Any]:
-    """Return what was seen: the last figure of each kind, None where there is none, and all."""
-    measured = {name: getattr(history, name) for name in MEASURED}
+    """Return the last figure of each metric, None if there is none, and the whole history."""
+    metrics = {name: getattr(history, name) for name in MEASURED}
     return {
         "loss": history.loss[-1],
-        **{name: figures[-1] if figures else None for name, figures in measured.items()},
+        **{name: figures[-1] if figures else None for name, figures in metrics.items()},
         "interrupted": history.interrupted,
-        "history": {"loss": history.loss, "evaluated": history.evaluated, **measured},
+        "history": {"loss": history.loss, "evaluated": history.evaluated, **metrics},
     }
 
 
@@ -360,8 +356,8 @@ def _spread(text: str) -> float | str:
         raise SettingError(f"--init is a number, he or xavier, not {text!r}") from None
 
 
-def _shown(result: dict[str, Any]) -> dict[str, Any]:
-    """Return what the training depended on, as a page shows it."""
+def _page_settings(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the page lists."""
     names = ("data", "task", "backend", "device", "dtype", "batch_size", "lr", "init", "seed")
     return {
         "samples divided by": result["divisor"] or 1,

@@ -1,4 +1,4 @@
-"""A data set as it comes: samples and targets on the host, and what is known of them."""
+"""Data sets as they come: samples and targets on the host, and the settings to learn them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class DataSet:
     image_shape : tuple of two int or None
         Height and width, if the samples are images.
     task : str or None
-        What is learned from the targets, ``"classification"``; None if they have to tell.
+        The task, ``"classification"``; None if the targets decide.
     steps : int
-        How many steps of training the command takes, unless it is told.
+        The default number of training steps of the command.
     weight_init_std : float or str
-        The spread of the initial weights that it takes: see `xbp.Network.fully_connected`.
+        Its default spread of the initial weights: see `xbp.Network.fully_connected`.
     """
 
     source: str

@@ -73,7 +73,7 @@ def load_digits(
 
 
 def data_set(data_dir: str | None = None) -> DataSet:
-    """Return the digits as they come; they are in no folder of the user's."""
+    """Return the digits as they come; ``data_dir`` is not used."""
     parts = load_digits(normalize=False, backend="numpy")
     return DataSet("digits", *parts, DARKEST, (8, 8), task="classification")
 

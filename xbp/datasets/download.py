@@ -85,8 +85,8 @@ def _fetch(size: int, url: str, path: str, _: Any) -> None:
     A thread of its own receives, since not every wait in it can be limited.
     """
     parts: SimpleQueue[bytes | _MirrorError | None] = SimpleQueue()
-    given_up, bar = Event(), _Bar(url.rpartition("/")[2], size)
-    Thread(target=_listen, args=(url, size, parts, given_up), daemon=True).start()
+    stop, bar = Event(), _Bar(url.rpartition("/")[2], size)
+    Thread(target=_listen, args=(url, size, parts, stop), daemon=True).start()
     limit, count = time.monotonic() + _IN_ALL, 0
     try:
         with Path(path).open("wb") as file:
@@ -105,14 +105,14 @@ def _fetch(size: int, url: str, path: str, _: Any) -> None:
                 if count > size:
                     raise _MirrorError(f"it sends more than the {size:,} bytes of the file")
     finally:
-        given_up.set()
+        stop.set()
         bar.close()
     if count != size:
         raise _MirrorError(f"it sends {count:,} bytes, and the file has {size:,}")
 
 
 def _listen(
-    url: str, size: int, parts: SimpleQueue[bytes | _MirrorError | None], given_up: Event
+    url: str, size: int, parts: SimpleQueue[bytes | _MirrorError | None], stop: Event
 ) -> None:
     """Put what a mirror sends into a queue, then None at the end, or a `_MirrorError`."""
     try:
@@ -124,7 +124,7 @@ def _listen(
             for part in answer.raw.stream(_CHUNK, decode_content=False):
                 parts.put(part)
                 count += len(part)
-                if given_up.is_set() or count > size:
+                if stop.is_set() or count > size:
                     return
         parts.put(None)
     except Exception as error:  # a broken server may cause any error

@@ -25,7 +25,7 @@ def load_data_set(source: str, data_dir: str | None = None) -> DataSet:
     source
         ``"digits"``, ``"mnist"``, or the path of a file with one of the known endings.
     data_dir
-        Where the files of a data set are that has a name; None looks in the usual places.
+        The folder with the files of a named data set; None looks in the usual places.
 
     Raises
     ------

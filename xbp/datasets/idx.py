@@ -92,10 +92,10 @@ def read_open(
     """
     length = file.seek(0, SEEK_END)
     file.seek(0)
-    packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    is_packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     file.seek(0)
     try:
-        if not packed:
+        if not is_packed:
             return _read(file, source, length, size, digest)
         with gzip.open(file) as content:
             start = content.read(_LARGEST_HEADER)
@@ -108,17 +108,6 @@ def read_open(
         return _read(BytesIO(start), source, announced or len(start), size, digest)
     except (EOFError, zlib.error, MemoryError) as error:
         raise _cannot_read(source, error) from error
-
-
-def parse_idx(content: bytes, source: str) -> np.ndarray[Any, Any]:
-    """Return the array in the bytes of an IDX file; source is the name for error messages.
-
-    Raises
-    ------
-    DataError
-        If the bytes are not an IDX file, or fewer or more than the header says.
-    """
-    return _read(BytesIO(content), source, len(content), None, None)
 
 
 def _unpacked_length(
@@ -161,9 +150,9 @@ def _read(
     memory = array.reshape(-1).view(np.uint8).data
     if digest:
         digest(start[:header])
-    early = start[header : header + len(memory)]
-    memory[: len(early)] = early
-    place = len(early)
+    head = start[header : header + len(memory)]
+    memory[: len(head)] = head
+    place = len(head)
     while place < len(memory):
         chunk = file.read(min(len(memory) - place, _CHUNK))
         if not chunk:

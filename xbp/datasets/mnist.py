@@ -163,15 +163,15 @@ def _read(file: _File, data_dir: str | Path | None) -> np.ndarray[Any, Any]:
         path = download(urls, f"md5:{file.md5}", file.packed_size, folder="mnist")
     else:
         path = _find(file, as_path(data_dir))
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         with open_regular(path) as content:
-            array = read_open(content, str(path), size=file.size, digest=found.update)
+            array = read_open(content, str(path), size=file.size, digest=digest.update)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error}): check the path, or fetch the file again"
         ) from error
-    if found.hexdigest() != file.sha256:
+    if digest.hexdigest() != file.sha256:
         raise DataError(
             f"{path}: its content is not that of MNIST's {file.name} (SHA-256 differs): remove it, "
             "or point --data-dir or XBP_DATA_DIR elsewhere"

@@ -48,7 +48,7 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     try:
         with open_regular(path) as file:
             arrays, names = _read(file)
-            found = ", ".join(names) or "nothing"
+            holdings = ", ".join(names) or "nothing"
     except Exception as error:  # a damaged archive may cause any error
         raise DataError(
             f"{path}: cannot be read ({_reason(error)}): give an .npz file of numbers, made by "
@@ -59,7 +59,7 @@ def load_npz(path: str | Path) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         missing |= {"x_test", "t_test"} - arrays.keys()
     if missing:
         raise DataError(
-            f"{path}: lacks {' and '.join(sorted(missing))}, holds {found}: save them with "
+            f"{path}: lacks {' and '.join(sorted(missing))}, holds {holdings}: save them with "
             "numpy.savez(path, x_train=..., t_train=...)"
         )
     x_train, t_train, x_test, t_test = (arrays.get(name) for name in _NAMES)
@@ -81,17 +81,17 @@ def _read(file: IO[bytes]) -> tuple[dict[str, np.ndarray[Any, Any]], list[str]]:
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
         members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-        wanted = {name: archive.getinfo(members[name]) for name in _NAMES if name in members}
-        if sum(info.compress_size for info in wanted.values()) > length:
+        infos = {name: archive.getinfo(members[name]) for name in _NAMES if name in members}
+        if sum(info.compress_size for info in infos.values()) > length:
             raise ValueError("it claims to hold more than it has")
-        for info in wanted.values():
+        for info in infos.values():
             ratio = 1 if info.compress_type == zipfile.ZIP_STORED else _LARGEST_RATIO
             if info.file_size > ratio * info.compress_size:
                 raise ValueError(f"{info.filename} claims to be larger than it can be")
             with archive.open(info) as member:
                 _check_header(member.read(_LARGEST_HEADER), info.filename, info.file_size)
         arrays = {}
-        for name, info in wanted.items():
+        for name, info in infos.items():
             with archive.open(info) as member:
                 # Objects would need pickle, and loading a pickle can run any code.
                 arrays[name] = np.lib.format.read_array(member, allow_pickle=False)

@@ -116,6 +116,6 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 def write_all(descriptor: int, content: bytes) -> None:
     """Write all bytes, with as many calls of ``os.write`` as it takes."""
-    left = memoryview(content)
-    while left:
-        left = left[os.write(descriptor, left) :]
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

@@ -190,7 +190,7 @@ class _Journal:
 
     def recover(self) -> None:
         """Restore the former files if the journal is not done; remove temporary ones; empty it."""
-        plan, steps = self._noted()
+        plan, steps = self._read()
         if not plan:
             return
         # A truncated plan is invalid, and gives no files: its writer had not begun to write them.
@@ -206,7 +206,7 @@ class _Journal:
     def write(self, files: list[_File], contents: Mapping[str, bytes]) -> None:
         """Write the new contents, and note each step in the journal."""
         plan = [
-            {"name": file.path.name, **dict(zip(_PLANNED, file[2:], strict=True))} for file in files
+            {"name": file.path.name, **dict(zip(_FIELDS, file[2:], strict=True))} for file in files
         ]
         self._note(json.dumps(plan).encode() + b"\n")
         folders = {self._path.parent, *(file.target.parent for file in files)}
@@ -228,7 +228,7 @@ class _Journal:
 
     def undo(self, files: list[_File]) -> None:
         """Restore the former files, whatever step had been reached."""
-        plan, steps = self._noted()
+        plan, steps = self._read()
         if steps.startswith(_PREPARED):
             # Remove "done" from the journal, so that a start after a kill restores the files.
             os.ftruncate(self._descriptor, len(plan) + 1 + len(_PREPARED))
@@ -246,7 +246,7 @@ class _Journal:
             with suppress(OSError):
                 os.unlink(self._path)
 
-    def _noted(self) -> tuple[bytes, bytes]:
+    def _read(self) -> tuple[bytes, bytes]:
         """Return the two parts of the journal: the plan, and the steps that have been reached."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         with os.fdopen(self._descriptor, "rb", closefd=False) as file:
@@ -258,20 +258,20 @@ class _Journal:
         os.fsync(self._descriptor)
 
 
-_PLANNED = ("token", "existed", "sha256")
+_FIELDS = ("token", "existed", "sha256")
 
 
 def _files_of(folder: Path, plan: bytes) -> list[_File]:
     """Return the files of a plan, or none if it is invalid, since anybody may have written it."""
     try:
-        found = []
+        files = []
         for entry in json.loads(plan):
-            name, (token, existed, sha256) = entry["name"], (entry[key] for key in _PLANNED)
+            name, (token, existed, sha256) = entry["name"], (entry[key] for key in _FIELDS)
             if not name or Path(name).name != name or not _TOKEN.fullmatch(token):
                 return []
             path = folder / name
-            found.append(_File(path, _target(path), token, existed is True, str(sha256)))
-        return found
+            files.append(_File(path, _target(path), token, existed is True, str(sha256)))
+        return files
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
 

@@ -183,11 +183,11 @@ class Graph:
 
     def steps(self) -> list[Step]:
         """Compute forward, then backward, and return one `Step` for each operation, in order."""
-        forward = {operation: _seen_forward(operation) for operation in self._forward()}
-        backward = {operation: _seen_backward(operation) for operation in self._backward(1)}
+        forward = {operation: _forward_texts(operation) for operation in self._forward()}
+        backward = {operation: _backward_texts(operation) for operation in self._backward(1)}
         film = self._film(list(forward), list(backward))
-        seen = [*forward.values(), *backward.values()]
-        return [Step(*texts, number, film) for number, texts in enumerate(seen)]
+        all_texts = (*forward.values(), *backward.values())
+        return [Step(*texts, number, film) for number, texts in enumerate(all_texts)]
 
     def _forward(self) -> Iterator[Operation]:
         self._forget_gradients()
@@ -289,32 +289,32 @@ def _source(call: LayerCall, value: Value, nodes: dict[int, Node]) -> Node | Val
 
 
 # The texts of a `Step`: direction, label, takes, gives.
-_Seen: TypeAlias = tuple[str, str, tuple[str, ...], tuple[str, ...]]
+_Texts: TypeAlias = tuple[str, str, tuple[str, ...], tuple[str, ...]]
 
 
-def _seen_forward(operation: Operation) -> _Seen:
-    takes = (_named(x, text_of(x.value, with_shape=True)) for x in operation.sources)
+def _forward_texts(operation: Operation) -> _Texts:
+    takes = (_with_name(x, text_of(x.value, with_shape=True)) for x in operation.sources)
     gives = text_of(operation.value, with_shape=True)
     return "forward", operation.label, tuple(takes), (gives,)
 
 
-def _seen_backward(operation: Operation) -> _Seen:
-    sent = zip(operation.sources, operation.input_gradients, strict=True)
-    gives = (_named(source, text_of(value)) for source, value in sent if value is not None)
+def _backward_texts(operation: Operation) -> _Texts:
+    pairs = zip(operation.sources, operation.input_gradients, strict=True)
+    gives = (_with_name(source, text_of(value)) for source, value in pairs if value is not None)
     return "backward", operation.label, (text_of(operation.gradient),), tuple(gives)
 
 
 def _in_order(output: Operation) -> Iterator[Operation]:
     """Yield the operations, each after those whose values it needs."""
     sorter: TopologicalSorter[Operation] = TopologicalSorter()
-    found, seen = [output], set[Operation]()
-    while found:
-        operation = found.pop()
-        if operation not in seen:
-            seen.add(operation)
+    stack, visited = [output], set[Operation]()
+    while stack:
+        operation = stack.pop()
+        if operation not in visited:
+            visited.add(operation)
             before = [x for x in operation.inputs if isinstance(x, Operation)]
             sorter.add(operation, *before)
-            found += before
+            stack += before
     yield from sorter.static_order()
 
 
@@ -322,11 +322,11 @@ def _arrow(tail: str, head: str, source: Node, gradient: Value) -> Arrow:
     along = isinstance(source, Operation)
     if isinstance(source, Constant):
         return Arrow(tail, head)
-    shown = text_of(source.value, with_shape=True), text_of(gradient)
-    return Arrow(tail, head, *shown, norm_of(gradient), along)
+    texts = text_of(source.value, with_shape=True), text_of(gradient)
+    return Arrow(tail, head, *texts, norm_of(gradient), along)
 
 
-def _named(node: Node, text: str) -> str:
+def _with_name(node: Node, text: str) -> str:
     """Return the text of a value, after the variable's name if the node is one."""
     return f"{node.label} {text}" if isinstance(node, Variable) else text
 

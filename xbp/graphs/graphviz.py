@@ -80,12 +80,12 @@ def _graphviz() -> Any:
 @contextmanager
 def _silenced() -> Iterator[None]:
     """Discard what is written to file descriptor 2, by C libraries too."""
-    kept = os.dup(2)
+    stderr = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(kept, 2)
+        os.dup2(stderr, 2)
         os.close(nowhere)
-        os.close(kept)
+        os.close(stderr)

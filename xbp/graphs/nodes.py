@@ -197,11 +197,11 @@ class Operation(Node):
 
     def backward(self) -> None:
         """Compute the input gradients, and add each to its node's gradient."""
-        sent = self.layer.backward(self.gradient)
-        sent = sent if isinstance(sent, tuple) else (sent,)
+        gradients = self.layer.backward(self.gradient)
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
         # A loss returns no derivative with respect to the targets.
-        sent += (None,) * (len(self.inputs) - len(sent))
-        self.input_gradients = (*sent, *(self.layer.grads[name] for name in self.params))
+        gradients += (None,) * (len(self.inputs) - len(gradients))
+        self.input_gradients = (*gradients, *(self.layer.grads[name] for name in self.params))
         for source, gradient in zip(self.sources, self.input_gradients, strict=True):
             if gradient is not None:
                 # A value used twice has the sum of both derivatives.

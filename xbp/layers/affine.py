@@ -58,7 +58,7 @@ class Affine(Layer):
         ----------
         x
             One sample ``(D,)``, a batch ``(N, D)``, or a batch ``(N, ...)`` whose samples have D
-            elements. It is taken in the dtype of W; if it has that, it is kept, not copied.
+            elements. It is cast to the dtype of W; if it has that, it is kept, not copied.
 
         Returns
         -------
@@ -76,13 +76,13 @@ class Affine(Layer):
         return _reshaped(y, self.W.shape[1:] if x.ndim == 1 else y.shape)
 
     def backward(self, dout: Array) -> Array:
-        """Return ``dX = dY Wᵀ``, of the shape of x, and leave the gradients in dW and db."""
+        """Return ``dX = dY Wᵀ``, of the shape of x, and store the gradients in dW and db."""
         self.backward_params(dout)
         dx = _as_rows(cast_like(dout, like=self.W)) @ self.W.T
         return _reshaped(dx, self.input_shape)
 
     def backward_params(self, dout: Array) -> None:
-        """Leave ``dW = Xᵀ dY`` and ``db = Σ dY``, summed over the batch."""
+        """Store ``dW = Xᵀ dY`` and ``db = Σ dY``, summed over the batch."""
         dout = _as_rows(cast_like(dout, like=self.W))
         self.dW = self.x.T @ dout
         self.db = namespace_of(dout).sum(dout, axis=0)
@@ -106,5 +106,5 @@ def _as_rows(x: Array) -> Array:
 
 
 def _reshaped(x: Array, shape: tuple[int, ...]) -> Array:
-    # Most often there is nothing to do, and asking the library takes longer than looking.
+    # Most arrays have the shape already, and a comparison is faster than a reshape.
     return x if x.shape == shape else namespace_of(x).reshape(x, shape)

@@ -30,15 +30,15 @@ from xbp.precision import widened
 Operand: TypeAlias = Any
 
 
-class _OfTwo(Layer):
+class _Binary(Layer):
     takes_numbers = True
 
-    def _keep(self, x: Operand, y: Operand) -> tuple[Operand, Operand]:
+    def _store_operands(self, x: Operand, y: Operand) -> tuple[Operand, Operand]:
         """Store the operands, converted for the computation, and return them."""
-        self.x, self.y = self._fitting(x, y)
+        self.x, self.y = self._operands(x, y)
         return self.x, self.y
 
-    def _fitting(self, x: Operand, y: Operand) -> tuple[Operand, Operand]:
+    def _operands(self, x: Operand, y: Operand) -> tuple[Operand, Operand]:
         """Return the operands as Python numbers and widened arrays; raise unless they fit."""
         arrays = [operand for operand in (x, y) if not is_number(operand)]
         if not arrays:
@@ -64,7 +64,7 @@ class _OfTwo(Layer):
             return x, number_like(x, y, self.name)
         return x, y
 
-    def _given(self, out: Operand) -> Operand:
+    def _store_output(self, out: Operand) -> Operand:
         """Store the output and return it."""
         self.out = _as_array(out, self.x, self.y)
         return self.out
@@ -79,20 +79,20 @@ class _OfTwo(Layer):
         return namespace_of(self.out).full_like(self.out, number_like(self.out, dout, where))
 
     def _times(self, dout: Operand, factor: Operand) -> Operand:
-        """Return a product in ``backward``; integers are converted to a floating-point operand."""
-        x, y = self._fitting(*_alike(dout, factor))
+        """Return a product; integers are cast to the dtype of a floating-point operand."""
+        x, y = self._operands(*_alike(dout, factor))
         return x * y
 
     def _over(self, dout: Operand, divisor: Operand) -> Operand:
-        """Return a quotient, with operands converted as in `_times`."""
-        x, y = self._fitting(*_alike(dout, divisor))
+        """Return a quotient; integers are cast as in `_times`."""
+        x, y = self._operands(*_alike(dout, divisor))
         try:
             return x / y
         except OverflowError as error:  # of two integers
             raise too_large(self.name) from error
 
 
-class MulLayer(_OfTwo):
+class MulLayer(_Binary):
     """Multiplication: ``backward`` multiplies the upstream derivative by the *other* input."""
 
     symbol = "×"
@@ -106,8 +106,8 @@ class MulLayer(_OfTwo):
         ShapeError, DTypeError, MixedBackendError
             If x and y are arrays that do not fit together, or a number does not fit an array.
         """
-        x, y = self._keep(x, y)
-        return self._given(x * y)
+        x, y = self._store_operands(x, y)
+        return self._store_output(x * y)
 
     def backward(self, dout: Operand) -> tuple[Operand, Operand]:
         """Return ``dx = dout * y`` and ``dy = dout * x``."""
@@ -115,7 +115,7 @@ class MulLayer(_OfTwo):
         return _like(self.x, self._times(dout, self.y)), _like(self.y, self._times(dout, self.x))
 
 
-class DivLayer(_OfTwo):
+class DivLayer(_Binary):
     """Division: the derivative with respect to the divisor is minus quotient over divisor."""
 
     symbol = "÷"
@@ -132,22 +132,22 @@ class DivLayer(_OfTwo):
         ShapeError, DTypeError, MixedBackendError
             As in `MulLayer`, or if an array holds integers.
         """
-        x, y = self._keep(x, y)
+        x, y = self._store_operands(x, y)
         for operand in (x, y):
             if not is_number(operand):
                 require_floating(operand, self.name)
-        return self._given(self._over(x, y))
+        return self._store_output(self._over(x, y))
 
     def backward(self, dout: Operand) -> tuple[Operand, Operand]:
         """Return ``dx = dout / y`` and ``dy = -dout * x / y²``."""
         dout = self._upstream(dout)
         dx = self._over(dout, self.y)
-        # Not over y², which may underflow or overflow.
+        # Not -dout * x / y²: y² may underflow or overflow.
         dy = -self._times(dx, self.out)
         return _like(self.x, dx), _like(self.y, dy)
 
 
-class AddLayer(_OfTwo):
+class AddLayer(_Binary):
     """Addition: ``backward`` passes the upstream derivative unchanged to both inputs."""
 
     symbol = "+"
@@ -155,8 +155,8 @@ class AddLayer(_OfTwo):
 
     def forward(self, x: Operand, y: Operand) -> Operand:
         """Return ``x + y``; errors are those of `MulLayer`."""
-        x, y = self._keep(x, y)
-        return self._given(x + y)
+        x, y = self._store_operands(x, y)
+        return self._store_output(x + y)
 
     def backward(self, dout: Operand) -> tuple[Operand, Operand]:
         """Return ``dx = dout`` and ``dy = dout``."""
@@ -164,7 +164,7 @@ class AddLayer(_OfTwo):
         return _like(self.x, dout * 1), _like(self.y, dout * 1)
 
 
-class SubLayer(_OfTwo):
+class SubLayer(_Binary):
     """Subtraction: ``backward`` passes the upstream derivative to x, and its negative to y."""
 
     symbol = "−"
@@ -172,8 +172,8 @@ class SubLayer(_OfTwo):
 
     def forward(self, x: Operand, y: Operand) -> Operand:
         """Return ``x - y``; errors are those of `MulLayer`."""
-        x, y = self._keep(x, y)
-        return self._given(x - y)
+        x, y = self._store_operands(x, y)
+        return self._store_output(x - y)
 
     def backward(self, dout: Operand) -> tuple[Operand, Operand]:
         """Return ``dx = dout`` and ``dy = -dout``."""
@@ -181,7 +181,7 @@ class SubLayer(_OfTwo):
         return _like(self.x, dout * 1), _like(self.y, -dout)
 
 
-class _OfOne(Layer):
+class _Unary(Layer):
     """A function of one operand, whose derivative can be computed from its output."""
 
     takes_numbers = True
@@ -193,19 +193,19 @@ class _OfOne(Layer):
         require_floating(x, self.name)
         return x, namespace_of(x)
 
-    def _given(self, out: Operand, x: Operand) -> Operand:
+    def _store_output(self, out: Operand, x: Operand) -> Operand:
         """Store the output and return it."""
         self.out = _as_array(out, x)
         return self.out
 
-    def _fitting(self, dout: Operand) -> Operand:
+    def _upstream(self, dout: Operand) -> Operand:
         """Return dout in the dtype of the output; a number as a float."""
         if is_number(dout):
             return as_float(python_number(dout), f"{self.name}.backward")
         return dout if is_number(self.out) else cast_like(dout, like=self.out)
 
 
-class ExpLayer(_OfOne):
+class ExpLayer(_Unary):
     """The exponential function: its derivative is its output."""
 
     symbol = "exp"
@@ -222,16 +222,16 @@ class ExpLayer(_OfOne):
         """
         x, functions = self._functions(x)
         try:
-            return self._given(functions.exp(x), x)
+            return self._store_output(functions.exp(x), x)
         except OverflowError:  # from math.exp, or an integer too large for a float
-            return self._given(math.inf if x > 0 else 0.0, x)
+            return self._store_output(math.inf if x > 0 else 0.0, x)
 
     def backward(self, dout: Operand) -> Operand:
         """Return ``dx = dout * exp(x)``."""
-        return _like(self.out, self._fitting(dout) * self.out)
+        return _like(self.out, self._upstream(dout) * self.out)
 
 
-class ReciprocalLayer(_OfOne):
+class ReciprocalLayer(_Unary):
     """One divided by x: its derivative is minus the square of its output."""
 
     symbol = "/"
@@ -249,15 +249,15 @@ class ReciprocalLayer(_OfOne):
             If x is neither a number nor an array of floating-point numbers.
         """
         x, _ = self._functions(x)
-        return self._given(1 / x, x)
+        return self._store_output(1 / x, x)
 
     def backward(self, dout: Operand) -> Operand:
         """Return ``dx = -dout / x²``."""
-        return _like(self.out, -self._fitting(dout) * self.out * self.out)
+        return _like(self.out, -self._upstream(dout) * self.out * self.out)
 
 
 def _as_array(out: Operand, *operands: Operand) -> Operand:
-    """Return a result of arrays as an array, where NumPy made a scalar of 0-d arrays."""
+    """Return a result of arrays as an array, also where NumPy returned a scalar for 0-d arrays."""
     if not is_number(out):
         return out
     arrays = [operand for operand in operands if not is_number(operand)]
@@ -275,7 +275,7 @@ def _alike(x: Operand, y: Operand) -> tuple[Operand, Operand]:
 
 
 def _like(operand: Operand, gradient: Operand) -> Operand:
-    """Return the gradient of an operand; for a number, the sum over all elements."""
+    """Return the gradient with respect to an operand; for a number, the sum over all elements."""
     if not is_number(operand):
         return _as_array(gradient, operand)
     return gradient if is_number(gradient) else namespace_of(gradient).sum(gradient)

@@ -1,6 +1,6 @@
-"""What is checked of every layer, whoever wrote it: around its ``forward`` and its ``backward``.
+"""The checks of every layer, around its ``forward`` and its ``backward``.
 
-Checks look at libraries, devices, dtypes and shapes, never at values: nothing waits for the device.
+They read libraries, devices, dtypes and shapes, never values: nothing waits for the device.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,18 +27,18 @@ Shape = tuple[int, ...]
 
 
 class Call(NamedTuple):
-    """What is kept of a ``forward``: shapes, and where the output lives."""
+    """A call of ``forward``: its shapes, and the type and device of its output."""
 
     input_shapes: tuple[Shape, ...]
     output_shape: Shape
-    # Of the output; none of a number, and of several outputs.
+    # Of the output; None for a number and for several outputs.
     kind: type | None
     device: Any
     is_single: bool = True
 
 
 class _OfLastCall:
-    """Reads what is kept of the last call; a layer may have an attribute of that name instead."""
+    """Reads a shape of the last call; an attribute of the layer takes precedence."""
 
     def __init__(self, get: Callable[[Call], Shape], doc: str) -> None:
         self._get = get
@@ -49,7 +49,7 @@ class _OfLastCall:
 
 
 class Checked:
-    """The base of layers: checks what goes into a subclass's methods, and what comes out."""
+    """The base of layers: checks the arguments and the results of a subclass's methods."""
 
     name: str
     param_names: ClassVar[tuple[str, ...]]
@@ -57,17 +57,17 @@ class Checked:
     takes_integers: ClassVar[bool]
     takes_numbers: ClassVar[bool]
 
-    # Whether this is a copy that infers.
+    # Whether this is a copy for inference.
     infers: bool = False
     _call: Call | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         for name, around in (("forward", _around_forward), ("backward", _around_backward)):
-            # Of its own, or of a base that is no layer.
+            # Of the class itself, or of a base that is no layer.
             method = getattr(cls, name)
-            known = hasattr(method, "is_checked") or method is vars(Checked)[name]
-            if isfunction(method) and not known:
+            is_exempt = hasattr(method, "is_checked") or method is vars(Checked)[name]
+            if isfunction(method) and not is_exempt:
                 checked = around(method)
                 checked.is_checked = True
                 setattr(cls, name, checked)
@@ -85,18 +85,18 @@ class Checked:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def infer(self, *inputs: Any) -> Any:
-        """Return the output where nothing is learned from it: by default that of ``forward``."""
+        """Return the output for inference: by default that of ``forward``."""
         return self.forward(*inputs)
 
     input_shape = _OfLastCall(
-        lambda call: call.input_shapes[0], "The shape of what ``forward`` was last given first."
+        lambda call: call.input_shapes[0], "The shape of the first input of the last ``forward``."
     )
     output_shape = _OfLastCall(
-        lambda call: call.output_shape, "The shape of what ``forward`` last returned."
+        lambda call: call.output_shape, "The shape of the output of the last ``forward``."
     )
 
     def last_call(self) -> Call:
-        """Return what is kept of the last ``forward``.
+        """Return the last call of ``forward``.
 
         Raises
         ------
@@ -118,7 +118,7 @@ class Checked:
         DTypeError, MixedBackendError
         """
         arrays = [getattr(self, name) for name in self.param_names] if self.param_names else []
-        if others:  # an option is none of them
+        if others:  # an option has no shape
             arrays += [other for other in others if hasattr(other, "shape")]
         if self.takes_numbers:
             operands = [operand for operand in (x, *arrays) if not is_number(operand)]
@@ -130,7 +130,7 @@ class Checked:
             (require_real if self.takes_integers else require_floating)(x, self.name)
 
     def check_output(self, output: Any) -> None:
-        """Raise `DTypeError` unless ``forward`` has returned an array, several, or a number."""
+        """Raise `DTypeError` unless ``forward`` has returned an array, a tuple, or a number."""
         if output is None:
             raise self._nothing_returned("forward")
         if not (hasattr(output, "shape") or isinstance(output, tuple) or self.takes_numbers):
@@ -174,23 +174,21 @@ class Checked:
         shapes = self.last_call().input_shapes
         if getattr(gradients, "shape", None) == shapes[0]:
             return
-        several = (gradients,)
-        if isinstance(gradients, tuple):
-            several = gradients
-            if len(several) > len(shapes):
-                raise SettingError(
-                    f"{self.name}.backward returned {len(several)} derivatives: as many as inputs, "
-                    f"{len(shapes)}, are needed"
-                )
+        several = gradients if isinstance(gradients, tuple) else (gradients,)
+        if len(several) > len(shapes):
+            raise SettingError(
+                f"{self.name}.backward returned {len(several)} derivatives: as many as inputs, "
+                f"{len(shapes)}, are needed"
+            )
         for gradient, shape in zip(several, shapes, strict=False):
-            if (found := getattr(gradient, "shape", shape)) != shape:
+            if (own_shape := getattr(gradient, "shape", shape)) != shape:
                 raise ShapeError(
                     f"{self.name}.backward: the input had shape {tuple(shape)}, the derivative "
-                    f"with respect to it has {tuple(found)}"
+                    f"with respect to it has {tuple(own_shape)}"
                 )
 
     def place_state(self, xp: Namespace, device: Any, dtype: Any) -> None:
-        """Make arrays of what the state was given as: numbers, or tuples of numbers."""
+        """Convert state that is a number, or a tuple of numbers, to an array."""
         for name in self.state_names:
             value = getattr(self, name, None)
             if hasattr(value, "shape"):
@@ -202,7 +200,7 @@ class Checked:
                     "array, a number, or a tuple of numbers"
                 )
             if all(isinstance(leaf, Integral) for leaf in leaves):
-                if max(map(abs, leaves)) >= _LARGEST:
+                if max(map(abs, leaves)) >= _INT32_LIMIT:
                     raise SettingError(
                         f"{self.name}: self.{name} holds {max(leaves, key=abs)}, which an integer "
                         "of 32 bits does not: give an array of another dtype, or floats"
@@ -223,16 +221,16 @@ class Checked:
         for name, (shape, dtype) in before.items():
             value = getattr(self, name)
             if getattr(value, "shape", None) != shape:
-                found = tuple(value.shape) if hasattr(value, "shape") else repr(value)
+                current = tuple(value.shape) if hasattr(value, "shape") else repr(value)
                 raise ShapeError(
                     f"{self.name}: forward changed self.{name} from an array of shape "
-                    f"{tuple(shape)} to {found}: what state_names names keeps its shape"
+                    f"{tuple(shape)} to {current}: what state_names names keeps its shape"
                 )
             xp = namespace_of(value)
             if value.dtype != dtype and all(
                 xp.isdtype(kind, "real floating") for kind in (value.dtype, dtype)
             ):
-                # What met wider numbers has become wider.
+                # Arithmetic with wider numbers has promoted it.
                 setattr(self, name, xp.astype(value, dtype))
             elif value.dtype != dtype:
                 raise DTypeError(
@@ -242,17 +240,17 @@ class Checked:
                 )
 
     def part_state_from(self, arrays: tuple[Any, ...]) -> None:
-        """Let no state be one of these arrays, which others may change in place, or two be one."""
-        known = [*arrays]
+        """Copy each state array that is also one of these arrays, or another state array."""
+        others = [*arrays]
         for name in self.state_names:
             value = getattr(self, name)
-            if any(value is array for array in known):
+            if any(value is array for array in others):
                 value = namespace_of(value).asarray(value, copy=True)
                 setattr(self, name, value)
-            known.append(value)
+            others.append(value)
 
     def _state_beside(self, inputs: tuple[Any, ...]) -> dict[str, tuple[Shape, Any]]:
-        """Let the state be arrays, and return their shapes and dtypes."""
+        """Convert the state to arrays beside the inputs, and return their shapes and dtypes."""
         x = next((x for x in inputs if hasattr(x, "dtype")), None)
         if x is not None:
             self.place_state(namespace_of(x), getattr(x, "device", None), x.dtype)
@@ -265,8 +263,8 @@ class Checked:
         )
 
 
-# From which integer on int32 has no room.
-_LARGEST = 2**31
+# The first integer that int32 cannot hold.
+_INT32_LIMIT = 2**31
 
 # The layers that are inferring now, by identity.
 _inferring: ContextVar[frozenset[int]] = ContextVar("inferring", default=frozenset())
@@ -280,25 +278,24 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-# The checks are done once, by the method that is called from outside, not by those that this calls
-# by super().
+# Only the method of the object's own class checks, not those that it calls by super().
 
 
 def _around_forward(method: Callable[..., Any]) -> Any:
     @wraps(method)
-    def forward(self: Any, *inputs: Any, **named: Any) -> Any:
+    def forward(self: Any, *inputs: Any, **kwargs: Any) -> Any:
         if type(self).forward is not forward:
-            return method(self, *inputs, **named)
-        if named:
-            bound = signature(method).bind(self, *inputs, **named)
-            inputs, named = bound.args[1:], bound.kwargs
+            return method(self, *inputs, **kwargs)
+        if kwargs:
+            bound = signature(method).bind(self, *inputs, **kwargs)
+            inputs, kwargs = bound.args[1:], bound.kwargs
         self.check_inputs(*inputs)
         before = self._state_beside(inputs) if self.state_names else None
         call = begin_call(self, "forward", inputs)
         if self.infers and type(self).infer is not Checked.infer:
-            output = _inferred(self, method, inputs, named)
+            output = _inference(self, method, inputs, kwargs)
         else:
-            output = method(self, *inputs, **named)
+            output = method(self, *inputs, **kwargs)
         end_call(call, output)
         self.check_output(output)
         if before:
@@ -309,20 +306,20 @@ def _around_forward(method: Callable[..., Any]) -> Any:
             namespace_of(output)
             device = getattr(output, "device", None)
             self._call = Call(shapes, output.shape, type(output), device)
-        else:  # of numbers, or several
+        else:  # a number, or several outputs
             self._call = Call(shapes, (), None, None, not isinstance(output, tuple))
         return output
 
     return forward
 
 
-def _inferred(layer: Any, forward: Callable[..., Any], inputs: Any, named: Any) -> Any:
-    within = _inferring.get()
-    if id(layer) in within:  # infer has called forward
-        return forward(layer, *inputs, **named)
-    token = _inferring.set(within | {id(layer)})
+def _inference(layer: Any, forward: Callable[..., Any], inputs: Any, kwargs: Any) -> Any:
+    layers = _inferring.get()
+    if id(layer) in layers:  # infer has called forward
+        return forward(layer, *inputs, **kwargs)
+    token = _inferring.set(layers | {id(layer)})
     try:
-        return layer.infer(*inputs, **named)
+        return layer.infer(*inputs, **kwargs)
     finally:
         _inferring.reset(token)
 
@@ -333,7 +330,7 @@ def _around_backward(method: Callable[..., Any]) -> Any:
         if type(self).backward is not backward:
             return method(self, *douts)
         if "forward" in vars(self) or not hasattr(type(self).forward, "is_checked"):
-            return method(self, *douts)  # nobody has seen what went forward
+            return method(self, *douts)  # forward was not checked: no shapes are known
         self.check_dout(*douts)
         call = begin_call(self, "backward", douts)
         gradients = method(self, *douts)

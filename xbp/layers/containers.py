@@ -1,4 +1,4 @@
-"""Layers of layers: one after the other, and around a branch."""
+"""Layers that hold layers: a sequence, and a residual connection."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +17,7 @@ class Sequential(Layer):
     Parameters
     ----------
     *layers
-        From the input to the output; may hold others in their turn.
+        From the input to the output; they may hold layers too.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Sequential(Layer):
     Raises
     ------
     SettingError
-        If one is no layer.
+        If one is not a layer.
     """
 
     traceable = True
@@ -42,18 +42,18 @@ class Sequential(Layer):
         return any(layer.takes_integers for layer in [*self.layers.values()][:1])
 
     def forward(self, x: Array) -> Array:
-        """Return what the last layer makes of what the others have made of x."""
+        """Return the output of the last layer."""
         if not all(isinstance(layer, Layer) for layer in self.layers.values()):
-            named_layers(self.layers.values())  # which says what one is
+            named_layers(self.layers.values())  # raises the error that names it
         return run_forward(self.layers.values(), x)
 
     def backward(self, dout: Array) -> Array:
-        """Return the derivative with respect to x; each layer leaves those of its parameters."""
+        """Return the derivative with respect to x; each layer stores those of its parameters."""
         return run_backward(self.layers.values(), dout)
 
 
 class Residual(Sequential):
-    """``y = x + f(x)``, where f are layers, one after the other.
+    """``y = x + f(x)``, where f is a sequence of layers.
 
     K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016.
     Parameters and attributes are those of `Sequential`.
@@ -79,26 +79,26 @@ class Residual(Sequential):
         return x + branch
 
     def backward(self, dout: Array) -> Array:
-        """Return dout and what the branch sends back, added up."""
+        """Return dout plus the derivative from the branch."""
         return dout + super().backward(dout)
 
 
 def run_forward(layers: Iterable[Layer], x: Array) -> Array:
-    """Return what layers give, one after the other."""
+    """Return the output of layers, run one after the other."""
     for layer in layers:
         x = layer.forward(x)
     return x
 
 
 def run_backward(layers: Iterable[Layer], dout: Array) -> Array:
-    """Return what layers send back, in the reverse order."""
+    """Return the derivative with respect to the input of layers, run in the reverse order."""
     for layer in reversed(list(layers)):
         dout = layer.backward(dout)
     return dout
 
 
 def named_layers(layers: Iterable[Any]) -> dict[str, Layer]:
-    """Return layers by kind and count, or raise `SettingError` if they cannot stand in a row."""
+    """Return layers by name, or raise `SettingError` if they cannot form a sequence."""
     layers = list(layers)
     for number, layer in enumerate(layers, start=1):
         if isinstance(layer, LossLayer):
@@ -111,6 +111,6 @@ def named_layers(layers: Iterable[Any]) -> dict[str, Layer]:
                 f"{without_base(layer, Layer)}"
             )
     names = numbered(type(layer).__name__ for layer in layers)
-    named = dict(zip(names, layers, strict=False))
-    walk(named)
-    return named
+    parts = dict(zip(names, layers, strict=False))
+    walk(parts)
+    return parts

@@ -1,4 +1,4 @@
-"""The base of all layers: what is checked of them, and the tree that they are."""
+"""The base of all layers, and the tree that a layer forms with its children."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +23,8 @@ class Layer(Checked):
 
     A subclass writes both, keeps in ``forward`` what ``backward`` needs, and names its trainable
     arrays in `param_names`: for ``param_names = ("W",)`` the array is ``self.W``, and ``backward``
-    leaves its gradient in ``self.dW``. Whoever calls them, what goes in and what comes out is
-    checked: its library and device, its dtype and its shape.
+    stores its gradient in ``self.dW``. In each call of either, the library, device, dtype and shape
+    of inputs and outputs are checked.
 
     Layers among its attributes, also in lists, tuples and dictionaries, are its children: trained,
     saved and shown with it.
@@ -34,7 +34,7 @@ class Layer(Checked):
     name : str
         The layer's name in messages; a network calls its layers ``Affine1``, ``Relu1`` ...
     symbol : str
-        What stands for the layer in a computational graph; empty: its name.
+        Stands for the layer in a computational graph; if empty, its name does.
     output_shape : tuple of int
         The shape of what ``forward`` last returned.
     param_names : tuple of str
@@ -42,17 +42,17 @@ class Layer(Checked):
     state_names : tuple of str
         The attributes that hold arrays which ``forward`` reads and changes from step to step, such
         as a running mean: they are carried through a training, and saved. Each has one shape and
-        one dtype. What is given as a number, or as a tuple of numbers, becomes an array beside the
-        first input: of int32, or of its dtype. Each class says so for itself.
+        one dtype. A number, or a tuple of numbers, becomes an array beside the first input:
+        integers of int32, floats of the dtype of the input. Not inherited.
     traceable : bool
-        Whether a training may trace the layer once and compile what it did: that is where forward
-        and backward do the same for all arrays of a shape, with functions of their namespace, and
-        with nothing random. Each class says so for itself.
+        Whether a training may trace the layer once and compile the trace: forward and backward do
+        the same for all arrays of a shape, with functions of their namespace, and nothing random.
+        Not inherited.
     samplewise : bool
         Whether the layer treats each sample of a batch by itself, so that a gradient check may put
-        many batches into one. Each class says so for itself.
+        many batches into one. Not inherited.
     takes_integers : bool
-        Whether as a first layer it takes data of integers as they are.
+        Whether as the first layer it takes integers without a conversion. Not inherited.
     takes_numbers : bool
         Whether it takes Python numbers and arrays of integers, as the nodes of graphs do.
     """
@@ -69,12 +69,12 @@ class Layer(Checked):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.name = cls.__name__
-        if held := [name for name, value in vars(cls).items() if isinstance(value, Layer)]:
+        if keys := [name for name, value in vars(cls).items() if isinstance(value, Layer)]:
             raise SettingError(
-                f"{cls.__name__}: the class holds a layer, {held[0]}, which all layers of it would "
-                f"share: make one in __init__, self.{held[0]} = ..."
+                f"{cls.__name__}: the class holds a layer, {keys[0]}, which all layers of it would "
+                f"share: make one in __init__, self.{keys[0]} = ..."
             )
-        # What a base class does is not all that this class does.
+        # What holds for a base class need not hold for this class.
         if "forward" in cls.__dict__ and "infer" not in cls.__dict__:
             cls.infer = Checked.infer  # type: ignore[method-assign]
         cls.state_names = cls.__dict__.get("state_names", ())
@@ -105,41 +105,40 @@ class Layer(Checked):
         return f"<{self.name}: {', '.join(shapes)}>" if shapes else f"<{self.name}>"
 
     def backward_params(self, dout: Array) -> None:
-        """Compute the gradients of the parameters alone: all that a first layer is asked for."""
+        """Compute the gradients of the parameters alone, which is enough for the first layer."""
         self.backward(dout)
 
-    # The tree that it is -------------------------------------------------------------------------
+    # The tree of layers --------------------------------------------------------------------------
 
     def _children(self) -> "dict[str, Layer]":
         """Return the layers among its attributes, also in lists, tuples and dictionaries, by name.
 
-        One that is an attribute, or stands in a dictionary, is called as it is there; one in a list
-        by kind and count.
+        The name is that of the attribute, or the key in the dictionary; in a list, kind and count.
         """
-        found: list[tuple[Any, Layer]] = []
+        items: list[tuple[Any, Layer]] = []
         for name, value in vars(self).items():
             role = _role_of[type(value)]
             if role == "layer":
-                found.append((name, value))
+                items.append((name, value))
             elif role == "container":
-                found += _layers_within(value, set())
-        if not found:
+                items += _layers_within(value, set())
+        if not items:
             return {}
-        names = _names([key for key, _ in found], [layer for _, layer in found])
-        return dict(zip(names, (layer for _, layer in found), strict=True))
+        names = _names([key for key, _ in items], [layer for _, layer in items])
+        return dict(zip(names, (layer for _, layer in items), strict=True))
 
     @property
     def params(self) -> Parameters:
         """The trainable arrays by key; assigning to an item changes the layer.
 
-        The keys are those of `param_names`; of a layer that holds others they are numbered over all
-        of these: ``W1``, ``b1``, ``W2``.
+        The keys are those of `param_names`; if the layer holds others, they are numbered over all
+        of them: ``W1``, ``b1``, ``W2``.
         """
         return structure_of_layer(self).params
 
     @property
     def state(self) -> State:
-        """What `state_names` names, likewise."""
+        """The arrays that `state_names` names, by key, as in `params`."""
         return structure_of_layer(self).state
 
     @state.setter
@@ -150,8 +149,8 @@ class Layer(Checked):
 
     @property
     def grads(self) -> Mapping[str, Array]:
-        """The gradients of the trainable arrays, as the last ``backward`` left them."""
-        return gradients_left(self.params)
+        """The gradients of the trainable arrays, as the last ``backward`` stored them."""
+        return stored_gradients(self.params)
 
     def bound_to(
         self, params: Mapping[str, Array], state: Mapping[str, Array] | None = None
@@ -161,9 +160,9 @@ class Layer(Checked):
         Parameters
         ----------
         params
-            By the keys of `params`; those that are not given stay.
+            By the keys of `params`; the others stay.
         state
-            By the keys of `state`, to be copied; None takes that of this layer.
+            By the keys of `state`, copied; None takes that of this layer.
         """
         copy = self.copied({})
         copy.params.replace(params)
@@ -172,7 +171,7 @@ class Layer(Checked):
         return copy
 
     def for_inference(self) -> Self:
-        """Return a copy that infers: what it does leaves nothing in this layer."""
+        """Return a copy for inference, whose calls change nothing in this layer."""
         copies: dict[int, Any] = {}
         copy = self.copied(copies)
         for part in copies.values():
@@ -181,9 +180,12 @@ class Layer(Checked):
         return copy
 
     def copied(self, known: dict[int, Any]) -> Self:
-        """Return a copy of the layer, of the containers among its attributes, and of its state."""
-        made = known[id(self)] = object.__new__(type(self))
-        own = made.__dict__
+        """Return a copy of the layer, of the containers among its attributes, and of its state.
+
+        ``known`` holds copies, by the identity of the original.
+        """
+        copy = known[id(self)] = object.__new__(type(self))
+        own = copy.__dict__
         own.update(self.__dict__)
         for name, value in self.__dict__.items():
             if _role_of[type(value)]:
@@ -191,8 +193,8 @@ class Layer(Checked):
         for name in self.state_names:
             value = getattr(self, name)
             if is_array(value):
-                setattr(made, name, namespace_of(value).asarray(value, copy=True))
-        return made
+                setattr(copy, name, namespace_of(value).asarray(value, copy=True))
+        return copy
 
 
 _FUNCTIONS = (MethodType, FunctionType, partial)
@@ -200,7 +202,7 @@ _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 
 
 class _Roles(dict[type, str]):
-    """What a value of a type is to a layer that holds it: an answer is kept, it is asked often."""
+    """The role that values of a type have in a layer, cached since it is read often."""
 
     def __missing__(self, kind: type) -> str:
         role = ""
@@ -217,71 +219,74 @@ class _Roles(dict[type, str]):
 _role_of = _Roles()
 
 
-def _copied(value: Any, known: dict[int, Any]) -> Any:
-    """Return a copy of a layer, or of a container; anything else as it is.
+def _copied(value: Any, copies: dict[int, Any]) -> Any:
+    """Return a copy of a layer, a function or a container; anything else as it is.
 
-    Known are the copies by the identity of each.
+    ``copies`` holds those made so far, by the identity of the original.
     """
-    if id(value) in known:
-        return known[id(value)]
+    if id(value) in copies:
+        return copies[id(value)]
     role = _role_of[type(value)]
     if role == "layer":
-        return value.copied(known)
+        return value.copied(copies)
     if role == "function":
-        return _copied_function(value, known)
+        return _copied_function(value, copies)
     if role != "container":
         return value
     if isinstance(value, tuple):
-        parts = [_copied(part, known) for part in value]
-        made = known[id(value)] = getattr(type(value), "_make", type(value))(parts)
-        return made
-    made = known[id(value)] = copy(value)
+        parts = [_copied(part, copies) for part in value]
+        twin = copies[id(value)] = getattr(type(value), "_make", type(value))(parts)
+        return twin
+    twin = copies[id(value)] = copy(value)
     if isinstance(value, dict):
         for key, part in value.items():
-            made[key] = _copied(part, known)
+            twin[key] = _copied(part, copies)
     elif isinstance(value, list | deque):
         for number, part in enumerate(value):
-            made[number] = _copied(part, known)
-    return made
+            twin[number] = _copied(part, copies)
+    return twin
 
 
-def _copied_function(function: Any, known: dict[int, Any]) -> Any:
-    """Return a function that knows the copies of the layers that it knows."""
+def _copied_function(function: Any, copies: dict[int, Any]) -> Any:
+    """Return a function that refers to the copies of the layers that the original refers to."""
     if isinstance(function, MethodType):
-        return MethodType(function.__func__, known.get(id(function.__self__), function.__self__))
+        return MethodType(function.__func__, copies.get(id(function.__self__), function.__self__))
     if isinstance(function, partial):
-        args, named = _copied(function.args, known), _copied(function.keywords, known)
-        return partial(_copied(function.func, known), *args, **named)
+        args, kwargs = _copied(function.args, copies), _copied(function.keywords, copies)
+        return partial(_copied(function.func, copies), *args, **kwargs)
     cells = function.__closure__ or ()
-    with suppress(ValueError):  # a cell that is empty
-        if any(id(cell.cell_contents) in known for cell in cells):
-            closure = [CellType(known.get(id(c.cell_contents), c.cell_contents)) for c in cells]
-            made = FunctionType(
+    with suppress(ValueError):  # an empty cell
+        if any(id(cell.cell_contents) in copies for cell in cells):
+            closure = [CellType(copies.get(id(c.cell_contents), c.cell_contents)) for c in cells]
+            twin = FunctionType(
                 function.__code__,
                 function.__globals__,
                 function.__name__,
                 function.__defaults__,
                 tuple(closure),
             )
-            made.__kwdefaults__ = function.__kwdefaults__
-            made.__dict__.update(vars(function))
-            return made
+            twin.__kwdefaults__ = function.__kwdefaults__
+            twin.__dict__.update(vars(function))
+            return twin
     return function
 
 
-def _layers_within(container: Any, known: set[int]) -> Iterator[tuple[Any, Layer]]:
-    """Yield the layers in nested containers, each with its key or number; known were looked at."""
-    known.add(id(container))
+def _layers_within(container: Any, visited: set[int]) -> Iterator[tuple[Any, Layer]]:
+    """Yield the layers in nested containers that are not visited yet, each with its key or number.
+
+    ``visited`` holds the identities of containers.
+    """
+    visited.add(id(container))
     for key, value in container.items() if isinstance(container, dict) else enumerate(container):
         role = _role_of[type(value)]
         if role == "layer":
             yield key, value
-        elif role == "container" and id(value) not in known:
-            yield from _layers_within(value, known)
+        elif role == "container" and id(value) not in visited:
+            yield from _layers_within(value, visited)
 
 
 def _names(keys: Sequence[Any], layers: Sequence[Layer]) -> list[str]:
-    """Return a name for each: its key, if that is text without a dot, or its kind and count."""
+    """Return each layer's name: its key, if that is text without a dot, or its kind and count."""
     own: dict[str, int] = {}
     for number, key in enumerate(keys):
         if isinstance(key, str) and "." not in key:
@@ -302,7 +307,7 @@ def structure_of_layer(layer: Layer) -> Structure:
 
 
 def run_backward_params(layer: Layer, dout: Array) -> None:
-    """Let a layer leave the gradients of its parameters, of which no more is asked."""
+    """Let a layer store the gradients of its parameters, with no more work than it needs."""
     for kind in type(layer).__mro__:
         if "backward_params" in vars(kind):
             layer.check_dout(dout)
@@ -310,19 +315,19 @@ def run_backward_params(layer: Layer, dout: Array) -> None:
             layer.backward_params(dout)
             end_call(call, None)
             return
-        if "backward" in vars(kind):  # what it leaves is known to this class alone
+        if "backward" in vars(kind):  # a base's backward_params may not match it
             break
     layer.backward(dout)
 
 
 def forget_gradients(params: Parameters) -> None:
-    """Take away the gradients that a ``backward`` has left."""
+    """Delete the gradients that a ``backward`` has stored."""
     for layer, attribute in params.places.values():
         layer.__dict__.pop(f"d{attribute}", None)
 
 
-def gradients_left(params: Parameters) -> dict[str, Array]:
-    """Return the gradients that a ``backward`` has left in the layers that own the parameters.
+def stored_gradients(params: Parameters) -> dict[str, Array]:
+    """Return the gradients that a ``backward`` has stored in the layers that own the parameters.
 
     Raises
     ------
@@ -339,7 +344,7 @@ def gradients_left(params: Parameters) -> dict[str, Array]:
 
 
 def _no_gradient(layer: Layer, attribute: str, gradient: Any) -> Exception:
-    """Return the error that says why what was left is no gradient."""
+    """Return the error for a missing gradient, or one that does not fit."""
     if gradient is None:
         return SettingError(
             f"{layer.name}: backward left no gradient in self.d{attribute}: leave it there, zeros "

@@ -1,4 +1,4 @@
-"""Output layers: the loss, and the gradient that its pairing with the output makes simple."""
+"""Losses, each with the output function that makes its gradient simple."""
 
 from typing import Any, ClassVar
 
@@ -25,11 +25,11 @@ from xbp.namespace import (
 class LossLayer(Layer):
     """The last layer of a network: from outputs and targets to the loss.
 
-    A subclass writes `losses`, the loss of each sample, and `slope`, its derivative with respect to
-    the outputs, and says whether it `classifies`. Of both it is given a batch.
+    A subclass writes, for a batch, `losses`, the loss of each sample, and `slope`, its derivative
+    with respect to the outputs. It says whether it `classifies`.
 
-    Softmax goes with cross entropy, and identity with half the sum of squares, because either pair
-    sends back the same: the difference of output and target.
+    Softmax goes with cross entropy, and identity with half the sum of squares, because both pairs
+    have the same gradient: output minus target.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class LossLayer(Layer):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # The losses of a base class need not be those that this class's forward is the mean of.
+        # This class's forward need not be the mean of a base class's losses.
         cls.samplewise = cls.samplewise and "losses" in cls.__dict__
 
     def forward(self, x: Array, t: Array) -> Array:
@@ -62,7 +62,7 @@ class LossLayer(Layer):
         x
             Outputs, ``(C,)`` for one sample or ``(N, C)`` for a batch.
         t
-            Targets: of the shape of x, or, for one that classifies, labels ``()`` or ``(N,)``.
+            Targets: of the shape of x, or, if the layer classifies, labels ``()`` or ``(N,)``.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class LossLayer(Layer):
         return self.loss
 
     def losses_of_samples(self, x: Array, t: Array) -> Array:
-        """Return `losses` of a batch, after a look at their shape; `slope` belongs to this batch.
+        """Return `losses` of a batch, one for each sample; `slope` then refers to this batch.
 
         Targets may be labels.
         """
@@ -94,7 +94,7 @@ class LossLayer(Layer):
         return as_outputs(t, x, where=self.name)
 
     def backward(self, dout: Array | float = 1) -> Array:
-        """Return `slope` over the batch size, times dout: a number, or an array of one, 0-d."""
+        """Return `slope` divided by the batch size, times dout, a number or a 0-d array."""
         slope = self.slope()
         if getattr(slope, "shape", None) != self.y.shape:
             raise ShapeError(
@@ -107,7 +107,7 @@ class LossLayer(Layer):
         return dx if shape == dx.shape else namespace_of(dx).reshape(dx, shape)
 
     def check_inputs(self, x: Any, *others: Any) -> None:
-        """Raise an error unless these are outputs and targets; of one sample that may be a number.
+        """Raise an error unless these are outputs and targets; that of one sample may be a number.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class LossLayer(Layer):
             )
 
     def check_dout(self, dout: Any = 1, *others: Any) -> None:
-        """Raise an error unless this is a number, or an array of one.
+        """Raise an error unless this is a number or a 0-d array.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class LossLayer(Layer):
     def slope(self) -> Array:
         """Return the derivative of each sample's loss with respect to its outputs, ``(N, C)``.
 
-        It belongs to the outputs `y` and targets `t` of the last `losses`.
+        It refers to the outputs `y` and targets `t` of the last `losses`.
         """
         raise SettingError(
             f"{self.name} has no slope: write slope(self), which returns the derivative of each "
@@ -164,8 +164,8 @@ class LossLayer(Layer):
         x
             Outputs of a batch, ``(N, C)``.
         t
-            Targets in the shape and dtype of x, one-hot where the loss classifies. A class that
-            has a ``forward`` of its own is given them as they come.
+            Targets in the shape and dtype of x, one-hot where the loss classifies. A class
+            with a ``forward`` of its own gets them unconverted.
         """
         raise NotImplementedError(f"{type(self).__name__} has no losses")
 
@@ -173,7 +173,7 @@ class LossLayer(Layer):
     def check_targets(t: Array, output_size: int) -> None:
         """Raise `DataError` if one of a batch of targets cannot be learned from.
 
-        This looks at values, so it waits for the device: it is for data that enter.
+        This reads values, so it waits for the device: it is for new data, not for each step.
         """
         xp = namespace_of(t)
         if is_floating(t):
@@ -194,7 +194,7 @@ class SoftmaxWithLoss(LossLayer):
         ----------
         x
             Scores (logits), ``(C,)`` for one sample or ``(N, C)`` for a batch.
-            A score of -inf is that of a class which cannot be: its probability is 0.
+            The probability of a class with score -inf is 0.
         t
             Targets: of the shape of x, one-hot or any other weights of the classes, or integer
             labels, ``()`` or ``(N,)``.
@@ -283,12 +283,12 @@ def _shape_or_value(x: Any) -> Any:
 
 
 def _products(t: Array, log_y: Array) -> Array:
-    """Return ``t log(y)``, which is 0 where t is 0, also of a class whose score is -inf."""
+    """Return ``t log(y)``, which is 0 where t is 0, also for a class with score -inf."""
     return namespace_of(log_y).where(t != 0, log_y, 0) * t
 
 
 def _by_sample(good: Array) -> Array:
-    """Return for each sample, the first axis, whether all of it is good."""
+    """Return whether all is good, for each sample along the first axis."""
     return namespace_of(good).all(good, axis=tuple(range(1, good.ndim)))
 
 
@@ -297,11 +297,11 @@ def _require_all(t: Array, good: Array, complaint: str) -> None:
     if not bool(xp.all(good)):
         first = int(xp.argmin(xp.astype(good, xp.int8)))
         value = t[first, ...]
-        shown = (
+        text = (
             [float(value[i]) for i in range(value.shape[0])]
             if value.ndim
             else f"{float(value):g}"
             if is_floating(t)
             else int(value)
         )
-        raise DataError(f"t[{first}] is {shown}, {complaint}")
+        raise DataError(f"t[{first}] is {text}, {complaint}")

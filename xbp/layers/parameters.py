@@ -10,8 +10,8 @@ from xbp.namespace import Array, dtype_name, namespace_of
 class Parameters(MutableMapping[str, Array]):
     """Arrays by key, written through to the layers that own them.
 
-    ``params[key] -= learning_rate * grads[key]`` so trains on every library, on those whose arrays
-    cannot be changed too.
+    So ``params[key] -= learning_rate * grads[key]`` trains on every library, also where arrays
+    cannot be changed in place.
     """
 
     _attribute, _noun, _nouns = "params", "parameter", "parameters"
@@ -46,14 +46,14 @@ class Parameters(MutableMapping[str, Array]):
         setattr(layer, attribute, value)
 
     def update(self, *others: Any, **more: Array) -> None:
-        """Assign to several, to all of them or, if one does not fit, to none."""
+        """Assign several arrays, or none of them if one does not fit."""
         values: dict[str, Array] = dict(*others, **more)
         for key, value in values.items():
             self._check(key, value)
         self.replace(values)
 
     def replace(self, values: Mapping[str, Array]) -> None:
-        """Assign to several, whatever their dtypes and libraries."""
+        """Assign several arrays, whatever their dtypes and libraries."""
         for key, value in values.items():
             layer, attribute = self.places[key]
             setattr(layer, attribute, value)
@@ -86,18 +86,18 @@ class Parameters(MutableMapping[str, Array]):
 
 
 class State(Parameters):
-    """Arrays that layers carry from step to step and that no gradient trains, by key."""
+    """Arrays by key that layers carry from step to step, and that are not trained."""
 
     _attribute, _noun, _nouns = "state", "array of the state", "state"
     _names = "state_names"
 
-    # Copies are taken: a layer may change its state in place.
+    # Arrays are copied, since a layer may change its state in place.
 
     def __setitem__(self, key: str, value: Array) -> None:
         self._check(key, value)
         self.replace({key: value})
 
     def replace(self, values: Mapping[str, Array]) -> None:
-        """Assign copies to several, whatever their dtypes and libraries."""
+        """Assign copies of several arrays, whatever their dtypes and libraries."""
         copies = {key: namespace_of(x).asarray(x, copy=True) for key, x in values.items()}
         super().replace(copies)

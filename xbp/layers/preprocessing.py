@@ -10,7 +10,7 @@ class Rescale(Layer):
     """``y = x / divisor``: scales raw data, such as pixels from 0 to 255, to the size of 1.
 
     As the first layer it saves memory: the data can stay integers, such as a byte for each pixel.
-    Only a mini-batch at a time is converted to floating-point numbers, on the device.
+    Only one mini-batch at a time is converted to floating-point numbers, on the device.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Rescale(Layer):
     SettingError
         If divisor is not such a number.
     DTypeError
-        If dtype is another.
+        If dtype is not one of the two.
     """
 
     traceable = True

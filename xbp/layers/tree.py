@@ -1,27 +1,18 @@
-"""A layer is a tree: it may hold other layers, whose arrays are named and numbered all over it."""
+"""Trees of layers: a layer may hold others, and their arrays are numbered over the whole tree."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from operator import is_
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from xbp.errors import SettingError
 from xbp.layers.parameters import Parameters, State
 
 
-class Node(Protocol):
-    """What is asked of a layer to be part of a tree."""
-
-    param_names: Any
-    state_names: Any
-
-    def _children(self) -> Mapping[str, Any]: ...
-
-
 class Structure(NamedTuple):
-    """The layers of a tree by the way to each, ``Residual1.Affine2``, and the keys of arrays.
+    """The layers of trees by path (``Residual1.Affine2``), and the keys of their arrays.
 
-    Keys are numbered over the tree, in order: ``W1``, ``b1``, ``W2``.
+    Keys are numbered over the trees, in order: ``W1``, ``b1``, ``W2``.
     """
 
     layers: dict[str, Any]
@@ -32,34 +23,34 @@ class Structure(NamedTuple):
     # Each layer with its children.
     families: list[tuple[Any, Mapping[str, Any]]]
     roots: dict[str, Any]
-    # The roots that hold a parameter, or whose children do.
+    # The names of the roots with a parameter anywhere in their trees.
     trained: frozenset[str]
 
     def is_of(self, roots: Mapping[str, Any]) -> bool:
-        """Tell whether the trees of these layers are still what they were."""
+        """Tell whether this is still the structure of the trees of these layers."""
         if not _are_same(roots, self.roots):
             return False
         for layer, children in self.families:
-            now = layer._children()
-            if (now or children) and not _are_same(now, children):
+            current = layer._children()
+            if (current or children) and not _are_same(current, children):
                 return False
         return True
 
 
 def structure_of(layers: Mapping[str, Any], *, is_numbered: bool = True) -> Structure:
-    """Return the structure of the trees of layers that have these names."""
-    found = walk(layers)
-    param_keys = {path: {name: name for name in layer.param_names} for path, layer in found.items()}
-    state_keys = {path: {name: name for name in layer.state_names} for path, layer in found.items()}
+    """Return the structure of the trees of these layers."""
+    nodes = walk(layers)
+    param_keys = {path: {name: name for name in layer.param_names} for path, layer in nodes.items()}
+    state_keys = {path: {name: name for name in layer.state_names} for path, layer in nodes.items()}
     if is_numbered:
         param_keys, state_keys = _numbered(param_keys), _numbered(state_keys)
     return Structure(
-        found,
+        nodes,
         param_keys,
-        Parameters(_places(found, param_keys)),
+        Parameters(_places(nodes, param_keys)),
         state_keys,
-        State(_places(found, state_keys)),
-        [(layer, layer._children()) for layer in found.values()],
+        State(_places(nodes, state_keys)),
+        [(layer, layer._children()) for layer in nodes.values()],
         dict(layers),
         frozenset(name for name in layers if any(_keys_within(name, param_keys))),
     )
@@ -71,39 +62,39 @@ def _are_same(layers: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
 
 
 def walk(layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return layers and all that are within them by the way to each; a layer before its parts.
+    """Return layers, and the layers within them, by path; a layer precedes its children.
 
     Raises
     ------
     SettingError
         If a layer stands at two places.
     """
-    found: dict[str, Any] = {}
-    known: set[int] = set()
+    nodes: dict[str, Any] = {}
+    visited: set[int] = set()
     for name, layer in layers.items():
-        _visit(name, layer, found, known)
-    return found
+        _visit(name, layer, nodes, visited)
+    return nodes
 
 
-def _visit(path: str, layer: Any, found: dict[str, Any], known: set[int]) -> None:
-    if id(layer) in known:
+def _visit(path: str, layer: Any, nodes: dict[str, Any], visited: set[int]) -> None:
+    if id(layer) in visited:
         raise SettingError(
             "a layer stands twice in the network: make one for each place, and let none hold the "
             "layer that it is part of"
         )
-    if path in found:
+    if path in nodes:
         raise SettingError(f"two layers are called {path}: name them without dots")
-    known.add(id(layer))
-    found[path] = layer
+    visited.add(id(layer))
+    nodes[path] = layer
     if children := layer._children():
         for name, child in children.items():
-            _visit(f"{path}.{name}" if path else name, child, found, known)
+            _visit(f"{path}.{name}" if path else name, child, nodes, visited)
 
 
 def _keys_within(name: str, keys: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    for path, owned in keys.items():
+    for path, layer_keys in keys.items():
         if path == name or path.startswith(f"{name}."):
-            yield from owned.values()
+            yield from layer_keys.values()
 
 
 def _numbered(names: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
@@ -116,20 +107,20 @@ def _places(
 ) -> dict[str, tuple[Any, str]]:
     return {
         key: (layers[path], attribute)
-        for path, owned in keys.items()
-        for attribute, key in owned.items()
+        for path, layer_keys in keys.items()
+        for attribute, key in layer_keys.items()
     }
 
 
 def numbered(names: Iterable[str]) -> Iterator[str]:
-    """Yield each name with its count, each once: Affine1, Relu1, Affine2."""
+    """Yield each name with its count, without duplicates: Affine1, Relu1, Affine2."""
     counts: Counter[str] = Counter()
-    given: set[str] = set()
+    keys: set[str] = set()
     for name in names:
         counts[name] += 1
-        # The first W1 is not the eleventh W.
-        between = "_" if name[-1:].isdigit() else ""
-        while (numbered := f"{name}{between}{counts[name]}") in given:
-            between += "_"
-        given.add(numbered)
-        yield numbered
+        # Without a separator the first W1 would have the name of the eleventh W.
+        separator = "_" if name[-1:].isdigit() else ""
+        while (key := f"{name}{separator}{counts[name]}") in keys:
+            separator += "_"
+        keys.add(key)
+        yield key

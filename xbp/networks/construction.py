@@ -1,4 +1,4 @@
-"""What a network is made of: layers that are checked, named, and stacked."""
+"""The construction of networks: layers are checked, named, and stacked."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
@@ -39,7 +39,7 @@ def affine_stack(
 
 
 def check_kind(role: str, kind: Any, base: type[Layer], example: str) -> None:
-    """Raise `SettingError` unless a class of layers is one, and made without arguments."""
+    """Raise `SettingError` unless kind is a class derived from base that needs no arguments."""
     if not (isinstance(kind, type) and issubclass(kind, base)) or kind is base:
         raise SettingError(f"{role} is a class such as {example}, not {kind!r}")
     try:
@@ -62,9 +62,9 @@ def named_parts(layers: Any, loss: Any) -> dict[str, Layer]:
         raise SettingError(
             f"layers are given as a list, Network([...], loss), also a single one, not {layers!r}"
         )
-    named = named_layers(layers)
+    parts = named_layers(layers)
     if not isinstance(loss, LossLayer):
         raise SettingError(
             f"the loss is an xbp.layers.LossLayer, not {without_base(loss, LossLayer)}"
         )
-    return named
+    return parts

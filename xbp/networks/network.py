@@ -21,7 +21,7 @@ from xbp.errors import MixedBackendError, SettingError, ShapeError, UndefinedOut
 from xbp.functions import as_labels, batch_size_of
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
 from xbp.layers.containers import run_backward, run_forward
-from xbp.layers.layer import forget_gradients, gradients_left, run_backward_params
+from xbp.layers.layer import forget_gradients, run_backward_params, stored_gradients
 from xbp.layers.parameters import State
 from xbp.layers.tree import Structure, structure_of
 from xbp.namespace import Array, cast_like, dtype_name, is_array, kind_of, namespace_of
@@ -31,10 +31,10 @@ from xbp.networks.samplewise import require_samplewise
 from xbp.registry import backend_of, get_backend
 from xbp.settings import positive_number
 
-# Of central differences.
+# The step of central differences.
 _STEP = 1e-4
 
-# How far an element is moved so that a batch of other losses is not the same.
+# A step so large that a moved element changes the loss by more than rounding.
 _FAR = 0.5
 
 
@@ -59,8 +59,8 @@ class Network:
     Attributes
     ----------
     layers : dict of str to Layer
-        In order, named by kind and count: ``Affine1``, ``Relu1``, ``Affine2``. One that is put in
-        later, or in another's place, is part of the network from then on.
+        In order, named by kind and count: ``Affine1``, ``Relu1``, ``Affine2``. One that is added
+        later, or replaces another, is part of the network from then on.
     last_layer : LossLayer
     params : Parameters
         All trainable arrays, named by kind and count: ``W1``, ``b1``, ``W2``. Assigning to an item
@@ -72,7 +72,7 @@ class Network:
     Raises
     ------
     SettingError
-        If a layer is none, or stands twice.
+        If one is not a layer, or stands twice.
     MixedBackendError
         If the layers' arrays do not live on one backend.
 
@@ -87,9 +87,9 @@ class Network:
     array([0.5, 0.5])
     """
 
-    # Whether this is a copy that infers.
+    # Whether this is a copy for inference.
     infers = False
-    # None of a copy that nobody has asked for it.
+    # None in a copy until it is needed.
     _structure: Structure | None
 
     def __init_subclass__(cls) -> None:
@@ -113,7 +113,7 @@ class Network:
         if backend is None and structure.params:
             backend = backend_of(next(iter(structure.params.values())))
         self.backend = get_backend(backend)
-        self._take(structure)
+        self._adopt(structure)
 
     @classmethod
     def fully_connected(
@@ -170,7 +170,7 @@ class Network:
     def param_keys(self) -> dict[str, dict[str, str]]:
         """The key of each trainable array, by layer and attribute."""
         keys = self._up_to_date().param_keys
-        return {path: owned for path, owned in keys.items() if owned}
+        return {path: layer_keys for path, layer_keys in keys.items() if layer_keys}
 
     @property
     def state(self) -> State:
@@ -179,9 +179,9 @@ class Network:
 
     @property
     def all_layers(self) -> dict[str, Layer]:
-        """The layers, those within them, and the loss, by the way to each: ``Residual1.Affine2``.
+        """The layers, those within them, and the loss, by path: ``Residual1.Affine2``.
 
-        The loss is called by its kind.
+        The loss is named by its kind.
         """
         return self._up_to_date().layers
 
@@ -200,15 +200,15 @@ class Network:
         named_parts(self.layers.values(), self.last_layer)
         if odd := [name for name in self.layers if not isinstance(name, str)]:
             raise SettingError(f"layers are named by text, not by {odd[0]!r}")
-        found = structure_of(parts)
+        current = structure_of(parts)
         if structure is None:  # of a copy, whose layers have names and fit the backend
-            self._structure = found
+            self._structure = current
         else:
-            self._take(found)
-        return found
+            self._adopt(current)
+        return current
 
-    def _take(self, structure: Structure) -> None:
-        """Let this be the structure: layers are called by the way to them."""
+    def _adopt(self, structure: Structure) -> None:
+        """Let this be the structure: name layers by path, and place and check their arrays."""
         backend = self.backend
         dtypes = [array.dtype for array in structure.params.values() if hasattr(array, "dtype")]
         dtype = dtypes[0] if dtypes else backend.dtype(backend.default_float)
@@ -246,7 +246,7 @@ class Network:
     def __repr__(self) -> str:
         # A table: each layer, the shapes of its parameters, and how many numbers they are.
         keys, params = self.param_keys, self.params
-        owned = {
+        arrays_by_path = {
             path: {key: params[key] for key in keys.get(path, {}).values()}
             for path, layer in self.all_layers.items()
             if path in keys or layer is not self.last_layer
@@ -257,7 +257,7 @@ class Network:
                 "  ".join(f"{key} {tuple(value.shape)}" for key, value in arrays.items()),
                 f"{sum(prod(value.shape) for value in arrays.values()):,}" if arrays else "",
             )
-            for path, arrays in owned.items()
+            for path, arrays in arrays_by_path.items()
         ]
         total = sum(prod(value.shape) for value in params.values())
         rows.append((type(self.last_layer).__name__, "parameters:", f"{total:,}"))
@@ -289,7 +289,7 @@ class Network:
     def predict(self, x: Array) -> Array:
         """Return the outputs (for classification: the scores) for a sample or a batch.
 
-        The layers infer: the network keeps nothing of it, and many threads may ask it.
+        The layers infer: nothing in the network changes, and many threads may call it.
 
         Raises
         ------
@@ -338,22 +338,22 @@ class Network:
         labels = as_labels(t, y, where)
         count = batch_size_of(y)
         _require_numbers(xp.reshape(y, (count, y.shape[-1])), where)
-        found = xp.argmax(y, axis=-1)
-        labels = cast_like(labels, like=found)
+        classes = xp.argmax(y, axis=-1)
+        labels = cast_like(labels, like=classes)
         is_one_hot = getattr(t, "shape", None) == y.shape
         targets = xp.reshape(
             t if is_one_hot else labels, (count, y.shape[-1]) if is_one_hot else (count,)
         )
         self.last_layer.check_targets(targets, y.shape[-1])
-        return int(xp.count_nonzero(found == labels)) / count
+        return int(xp.count_nonzero(classes == labels)) / count
 
     def unsteady_layer(self, x: Array, t: Array) -> str | None:
-        """Return the name of the first layer of which two equal calls differ; None if none does."""
+        """Return the name of the first layer whose outputs in two equal calls differ, or None."""
         calls = []
         for _ in range(2):
-            with noted_calls() as noted:
+            with noted_calls() as root:
                 self.bound_to(self.params).loss(x, t)
-            calls.append(noted.inner_first())
+            calls.append(root.inner_first())
         for one, other in zip(*calls, strict=False):
             if _differ(one.output, other.output):
                 return str(one.layer.name)
@@ -384,7 +384,7 @@ class Network:
         """
         if getattr(self.gradient, "__func__", None) is Network.gradient:
             return self.loss(x, t), self.backward()
-        # A gradient of the class's own asks for the loss again: the state goes on only once.
+        # A gradient of the class's own computes the loss again: this one leaves the state alone.
         loss = self.bound_to(self.params).loss(x, t)
         return loss, self.gradient(x, t)
 
@@ -400,18 +400,18 @@ class Network:
         dout = self.last_layer.backward()
         # The derivative with respect to the data is read by nobody, and is a third of the work.
         names = dropwhile(lambda name: name not in structure.trained, self.layers)
-        trained = [self.layers[name] for name in names]
-        if trained:
-            run_backward_params(trained[0], run_backward(trained[1:], dout))
-        return gradients_left(structure.params)
+        layers = [self.layers[name] for name in names]
+        if layers:
+            run_backward_params(layers[0], run_backward(layers[1:], dout))
+        return stored_gradients(structure.params)
 
     def loss_and_gradient(
         self, params: Mapping[str, Array], x: Array, t: Array
     ) -> tuple[Array, dict[str, Array]]:
         """Return loss and gradient for the parameters given: a pure function.
 
-        Of the network only the structure and the state are used, and nothing of it changes, so
-        this is what `Backend.compile` is given.
+        It reads only the structure and the state of the network, and changes nothing of it, so
+        `Backend.compile` can compile it.
 
         Parameters
         ----------
@@ -439,7 +439,7 @@ class Network:
         x, t
             A sample or a small batch, and its targets.
         memory
-            How many bytes may be taken, about, to move many elements at once.
+            About how many bytes may be used to move many elements at once.
 
         Raises
         ------
@@ -465,7 +465,7 @@ class Network:
         return {key: network._slopes(x, t, key, memory) for key in network.params}
 
     def _warn_if_random(self, x: Array, t: Array) -> None:
-        """Compute a loss twice, which raises where something does not fit."""
+        """Compute a loss twice, which also raises if x or t does not fit."""
         once, again = (float(self.bound_to(self.params).loss(x, t)) for _ in range(2))
         rounding = share_of_step(next(iter(self.params.values()), x))
         is_same = isclose(once, again, rel_tol=rounding, abs_tol=rounding)
@@ -492,10 +492,10 @@ class Network:
         return xp.reshape((forth - back) / (2 * h), shape)
 
     def moves_together(self, x: Array, t: Array) -> bool:
-        """Tell whether many elements may be moved at once, each to lose what it loses alone.
+        """Tell whether many elements may be moved at once, each with the loss that it has alone.
 
-        That is so of a network that is `samplewise`, but not if a layer says so that is not, or if
-        the network has a loss of its own: so the last of some losses is compared with that.
+        That is so of a network that is `samplewise`, unless a layer only claims to be, or the
+        network has a loss of its own: so one loss of a batch is compared with the loss alone.
         """
         sizes = {key: prod(W.shape) for key, W in self.params.items()}
         key = next((key for key, size in sizes.items() if size), None)
@@ -505,7 +505,7 @@ class Network:
         W, last = self.params[key], sizes[key] - 1
         *_, losses = self.perturbed_losses(x, t, key, [0, last], _FAR)
         alone = float(self.bound_to({**self.params, key: moved(W, last, _FAR)}).loss(x, t))
-        # Where there is no loss, none is another's.
+        # Not <=: a loss of NaN is no difference.
         return not abs(float(losses[-1]) - alone) > share_of_step(W) * (1 + abs(alone))
 
     def perturbed_losses(
@@ -517,7 +517,7 @@ class Network:
         step: float,
         memory: float = MEMORY,
     ) -> Iterator[Array]:
-        """Yield the losses with one element of a parameter moved, some at a time."""
+        """Yield the losses with one element of a parameter moved, several elements at a time."""
         place = self.params.places[key]
         return perturbed_losses(self.layers, self.last_layer, x, t, place, elements, step, memory)
 
@@ -533,11 +533,11 @@ class Network:
         SettingError
             If params has other keys than the network's.
         ShapeError, DTypeError
-            If one is no array of the shape of the network's own.
+            If one is not an array of the shape of the network's own.
         """
         own = self.params
         if not isinstance(params, Mapping) or params.keys() != own.keys():
-            raise SettingError(f"parameters {', '.join(own)} are needed, got {_listed(params)}")
+            raise SettingError(f"parameters {', '.join(own)} are needed, got {_keys_in(params)}")
         for key, value in params.items():
             namespace_of(value, where=f"params[{key!r}]")
             shape = own[key].shape
@@ -552,7 +552,7 @@ class Network:
         return network
 
     def for_inference(self) -> Self:
-        """Return a copy whose layers infer: what it does leaves nothing in this network."""
+        """Return a copy whose layers infer: its calls change nothing in this network."""
         copies: dict[int, Any] = {}
         network = self._copy(copies)
         network.infers = True
@@ -562,7 +562,7 @@ class Network:
         return network
 
     def without_arrays(self) -> Self:
-        """Return a network of the same structure that keeps no array alive: only to be bound."""
+        """Return a network of the same structure without its arrays, only for `bound_to`."""
         network = self._copy({})
         for layer in network.all_layers.values():
             for name, value in list(vars(layer).items()):
@@ -572,18 +572,18 @@ class Network:
         network.params.replace(shapes)
         return network
 
-    def _copy(self, known: dict[int, Any]) -> Self:
+    def _copy(self, copies: dict[int, Any]) -> Self:
         self._up_to_date()
         network = object.__new__(type(self))
         network.__dict__.update(self.__dict__)
-        network.layers = {name: layer.copied(known) for name, layer in self.layers.items()}
-        network.last_layer = self.last_layer.copied(known)
+        network.layers = {name: layer.copied(copies) for name, layer in self.layers.items()}
+        network.last_layer = self.last_layer.copied(copies)
         network._structure = None
         return network
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """Tell whether what two calls returned differs; NaN twice is the same."""
+    """Tell whether the results of two calls differ; NaN equals NaN."""
     if isinstance(one, tuple):
         return len(one) != len(other) or any(map(_differ, one, other))
     if getattr(one, "shape", None) != getattr(other, "shape", None):
@@ -605,5 +605,5 @@ def _require_numbers(y: Array, where: str) -> None:
         )
 
 
-def _listed(params: Any) -> str:
+def _keys_in(params: Any) -> str:
     return (", ".join(map(str, params)) or "none") if isinstance(params, Mapping) else repr(params)

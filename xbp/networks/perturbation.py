@@ -1,9 +1,8 @@
-"""Losses of many networks, each of which differs from one in a single element, by a few products.
+"""Losses of a network with one element moved, for many elements, by a few products.
 
-A difference quotient asks for the loss with one element moved, for each element of each parameter.
-Only the layer that owns the element sees that it has moved. What it gives then is so many more
-samples to the layers behind it, which treat each sample by itself: they take all of them as one
-large batch. No ``backward`` is involved.
+A difference quotient needs the loss with one element moved, for each element of each parameter.
+Only the layer that owns the element computes anew for each. Its outputs become one large batch for
+the layers behind it, which treat each sample by itself. No ``backward`` is involved.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ def perturbed_losses(
     step: float,
     memory: float,
 ) -> Iterator[Array]:
-    """Yield the losses with one element of a parameter moved by a step, some at a time.
+    """Yield the losses with one element of a parameter moved by a step, several at a time.
 
     Parameters
     ----------
@@ -44,7 +43,7 @@ def perturbed_losses(
     step
         How far each is moved.
     memory
-        How many bytes the stacked arrays may take, about; one element at least is moved.
+        About how many bytes the stacked arrays may take; at least one element is moved at a time.
 
     Yields
     ------
@@ -71,20 +70,20 @@ def perturbed_losses(
     size = xp.finfo(owner.params[key].dtype).bits / 8
     at_once = max(1, int(memory / (_ALIVE * (samples + 1) * widest * size)))
     for start in range(0, len(elements), at_once):
-        chosen = elements[start : start + at_once]
-        y = perturbed_outputs(owner, x, key, chosen, step)
-        count = len(chosen) * samples
+        group = elements[start : start + at_once]
+        y = perturbed_outputs(owner, x, key, group, step)
+        count = len(group) * samples
         y = xp.reshape(y, (count, *y.shape[2:]))
         y = run_forward(rest, y)
-        targets = xp.broadcast_to(t, (len(chosen), *t.shape))
+        targets = xp.broadcast_to(t, (len(group), *t.shape))
         losses = last_layer.losses_of_samples(y, xp.reshape(targets, (count, *t.shape[1:])))
-        yield xp.mean(xp.reshape(losses, (len(chosen), samples)), axis=1)
+        yield xp.mean(xp.reshape(losses, (len(group), samples)), axis=1)
 
 
 def perturbed_outputs(
     layer: Layer, x: Array, name: str, elements: Sequence[int], step: float
 ) -> Array:
-    """Return what a layer gives when one element of a parameter is moved, for each of some.
+    """Return a layer's outputs with one element of a parameter moved, for each of some elements.
 
     Parameters
     ----------
@@ -93,7 +92,7 @@ def perturbed_outputs(
     x
         The input, a batch.
     name
-        Of the parameter, ``"W"``.
+        The key of the parameter, ``"W"``.
     elements
         Which of its elements, counted along the last axis first.
     step
@@ -116,8 +115,8 @@ def _perturbed_products(
 ) -> Array:
     """Return the outputs of an affine layer by two products.
 
-    Each column of the output is an affine map of its own, by a column of W and an element of b. So
-    the columns that an element has moved stand side by side in one product.
+    Each column of the output depends on one column of W and one element of b only. So the columns
+    that change, one for each element, are the columns of one product.
     """
     xp, device = namespace_of(x), device_of(x)
     count, width = layer.W.shape

@@ -1,4 +1,4 @@
-"""Whether layers treat each sample by itself, as they say: a sample alone against its batch."""
+"""The check that a samplewise layer gives for a sample alone what it gives in a batch."""
 
 from collections.abc import Iterable
 from math import cbrt
@@ -11,14 +11,14 @@ from xbp.sources import place_of
 
 
 def require_samplewise(layers: Iterable[Layer], x: Array) -> None:
-    """Raise `SettingError` if a layer gives for a sample alone what it does not give in a batch.
+    """Raise `SettingError` if a layer's output for a sample alone differs from that in a batch.
 
     Parameters
     ----------
     layers
-        One behind the other; each says that it is `samplewise`.
+        In order; each says that it is `samplewise`.
     x
-        A sample, of which nothing can be told, or a batch.
+        A batch; one sample alone shows nothing.
     """
     pairs = [(layer, _strange_kinds(layer)) for layer in layers]
     if x.ndim == 1 or x.shape[0] == 1 or not any(strange for _, strange in pairs):
@@ -38,7 +38,7 @@ def require_samplewise(layers: Iterable[Layer], x: Array) -> None:
 
 
 def _strange_kinds(layer: Layer) -> list[type]:
-    """Return the classes, of a layer and those within it, that are somebody else's than xbp's."""
+    """Return the classes of a layer, and of those within it, that are not part of xbp."""
     kinds = [type(part) for part in walk({"": layer}).values()]
     return [kind for kind in kinds if not kind.__module__.startswith("xbp.")]
 
@@ -47,9 +47,9 @@ def _is_close(alone: Array, within: Array) -> bool:
     if alone.shape != within.shape:
         return False
     xp = namespace_of(alone)
-    # Where there is no number in both, there is nothing to compare.
+    # Only what is finite in both is compared.
     both = xp.isfinite(alone) & xp.isfinite(within)
     size = xp.where(both, xp.abs(within), 0.0)
     difference = xp.where(both, xp.abs(alone - within), 0.0)
-    # Products of another size are rounded otherwise.
+    # Products of another size are rounded differently.
     return float(xp.max(difference)) <= cbrt(epsilon_of(within)) * (1 + float(xp.max(size)))

@@ -1,4 +1,4 @@
-"""Gradient descent and its kin: how a parameter and its gradient become the next parameter."""
+"""Gradient descent and its variants: a step from a parameter and its gradient to the next one."""
 
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ class SGD(Optimizer):
     """
 
     def __repr__(self) -> str:
-        return self._shown("lr")
+        return self._repr_of("lr")
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
         """Step against the gradient."""
@@ -57,7 +57,7 @@ class Momentum(Optimizer):
         self.momentum = share("momentum", momentum)
 
     def __repr__(self) -> str:
-        return self._shown("lr", "momentum")
+        return self._repr_of("lr", "momentum")
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
         """Step by the velocity, which the gradient has changed."""
@@ -115,7 +115,7 @@ class Adam(Optimizer):
             raise SettingError(f"epsilon is at least {SMALLEST_FLOAT32:.2g}, not {epsilon!r}")
 
     def __repr__(self) -> str:
-        return self._shown("lr", "beta1", "beta2")
+        return self._repr_of("lr", "beta1", "beta2")
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
         """Step against the mean gradient, over the root of the mean square."""
@@ -123,6 +123,6 @@ class Adam(Optimizer):
         mean = self.beta1 * memory["mean"] + (1 - self.beta1) * dW
         mean_square = self.beta2 * memory["mean_square"] + (1 - self.beta2) * dW * dW
         memory.update(mean=mean, mean_square=mean_square)
-        # Means of few gradients are too near to 0: by as much as these factors.
+        # The means start at 0, and so are too small by these factors.
         unbias, unbias_square = 1 - self.beta1**n, 1 - self.beta2**n
         return W - lr / unbias * mean / (xp.sqrt(mean_square / unbias_square) + self.epsilon)

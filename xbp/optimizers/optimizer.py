@@ -1,4 +1,4 @@
-"""What optimizers have in common: settings, what they remember, and an update of all parameters."""
+"""The base of optimizers: settings, memory, and an update of all parameters."""
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,21 +12,21 @@ from xbp.namespace import Array, DType, cast_like, is_floating, namespace_of, re
 from xbp.registry import backend_of
 from xbp.settings import is_finite_number, positive_number
 
-# From the number of updates that were made to the learning rate of the next.
+# A function from the number of updates that were made to the learning rate of the next.
 Schedule: TypeAlias = Callable[[int], float]
 
-# The count of updates, and the rate of a schedule, are given to each: no update changes them.
+# The count of updates and the rate of a schedule: set between updates, not by them.
 _OF_UPDATES = ("_update_number", "_rate")
 
 # Of a function that is a step: self, W, dW, memory, lr.
 _STEP_ARGUMENTS = 5
 
-# Subclasses have attributes of their own, called ``step``, ``rate``, ``decay`` ...: what this class
-# needs of itself is looked up in the class, or has another name.
+# Subclasses may have attributes called ``step``, ``rate``, ``decay`` ...: so this module looks up
+# methods in the class, and the attributes of `Optimizer` have other names.
 
 
 def _counted(update: Callable[..., Any]) -> Any:
-    """Let an update count once when it is done, however many others it calls by ``super()``."""
+    """Wrap an update so that it counts once at its end, whichever it calls by ``super()``."""
 
     @wraps(update)
     def counted(self: Any, params: Any, grads: Any) -> Any:
@@ -43,13 +43,13 @@ def _counted(update: Callable[..., Any]) -> Any:
 class Optimizer:
     """Changes parameters so that the loss becomes smaller.
 
-    A subclass writes `step`: from a parameter, its gradient, what is remembered of it, and the
-    learning rate, to the new parameter. It names in `memory_names` what it remembers.
+    A subclass writes `step`: from a parameter, its gradient, its memory, and the learning rate, to
+    the new parameter. `memory_names` names the memory.
 
-    One that has to see all parameters at once writes `update` instead. If it also names in
-    `state_names` the attributes that `update` reads and changes, numbers and arrays and
-    dictionaries and lists of them, and does not branch on their values, then a training is saved
-    with them, and a library with a compiler compiles whole steps.
+    One that needs all parameters at once writes `update` instead. If it also names in
+    `state_names` the attributes that `update` reads and changes (numbers, arrays, and dictionaries
+    and lists of them), and does not branch on their values, then a training is saved with them,
+    and a library with a compiler compiles whole steps.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Optimizer:
         Learning rate: a positive number, or a schedule: a function from the number of updates that
         were made to the rate of the next. See `xbp.schedules`.
     decay
-        Weight decay: so much of each parameter is added to its gradient.
+        Weight decay: this share of each parameter is added to its gradient.
 
     Attributes
     ----------
@@ -66,9 +66,8 @@ class Optimizer:
         ``memory_names = ("velocity",)`` keeps them in ``self.velocity``, by the parameters' keys.
     state_names : tuple of str or None
         The attributes that `update` reads and changes; for one that writes `step`: ``lr`` and the
-        memory, unless the class says more. Each class says so for itself: what a base class
-        changes is not all that this class does. None: it is not known. Then each step is done as it
-        is written, and nothing is saved.
+        memory, unless the class names others. Not inherited, since a subclass may change more than
+        its base. None: not known; then steps are not compiled, and nothing is saved.
     update_number : int
         How many updates were made before: 0 in the first.
 
@@ -114,12 +113,12 @@ class Optimizer:
             raise SettingError(f"{cls.__name__}: step takes self, W, dW, memory and lr")
         cls.state_names = own.get("state_names", ("lr", *cls.memory_names) if is_stepwise else None)
 
-    def _shown(self, *names: str) -> str:
+    def _repr_of(self, *names: str) -> str:
         more = ["_decay"] if self._decay else []
-        shown = [f"{name.removeprefix('_')}={getattr(self, name)}" for name in (*names, *more)]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        settings = [f"{name.removeprefix('_')}={getattr(self, name)}" for name in (*names, *more)]
+        return f"{type(self).__name__}({', '.join(settings)})"
 
-    # What it remembers ---------------------------------------------------------------------------
+    # Memory --------------------------------------------------------------------------------------
 
     @property
     def update_number(self) -> Any:  # noqa: D102
@@ -142,28 +141,27 @@ class Optimizer:
         """What an update reads and changes, by name; None if it is not known.
 
         It is not known without `state_names`, or if another attribute is a list, an array, or
-        whatever else may change unseen. A schedule is no part of it.
+        anything else that may change in place. A schedule is not part of it.
         """
         if self.state_names is None or self.unseen:
             return None
         own, kind = vars(self), type(self)
         if missing := [n for n in self.state_names if n not in own and not hasattr(kind, n)]:
             raise SettingError(
-                f"{type(self).__name__}: state_names names {missing[0]!r}, and there is no such "
-                "attribute"
+                f"{kind.__name__}: state_names names {missing[0]!r}, and there is no such attribute"
             )
         schedule = schedule_of(self)
         names = [name for name in self.state_names if name != "lr" or schedule is None]
         state = {name: getattr(self, name) for name in names}
         for name, value in state.items():
-            if isdatadescriptor(getattr(type(self), name, None)):
+            if isdatadescriptor(getattr(kind, name, None)):
                 raise SettingError(
-                    f"{type(self).__name__}: state_names names {name!r}, a property: name the "
+                    f"{kind.__name__}: state_names names {name!r}, a property: name the "
                     "attributes that it reads"
                 )
-            if (found := _odd_container(value)) is not None:
+            if (odd := _odd_container(value)) is not None:
                 raise SettingError(
-                    f"{type(self).__name__}: self.{name} holds a {type(found).__name__}: what "
+                    f"{kind.__name__}: self.{name} holds a {type(odd).__name__}: what "
                     "state_names names is in plain dictionaries, lists and tuples"
                 )
         return state
@@ -171,12 +169,12 @@ class Optimizer:
     @property
     def unnamed(self) -> dict[str, Any]:
         """The attributes that `state_names` does not name."""
-        named = {*(self.state_names or ()), *_OF_UPDATES}
-        return {name: value for name, value in vars(self).items() if name not in named}
+        names = {*(self.state_names or ()), *_OF_UPDATES}
+        return {name: value for name, value in vars(self).items() if name not in names}
 
     @property
     def unseen(self) -> list[str]:
-        """Which of these may change without another taking their place."""
+        """The names of the `unnamed` attributes that may change in place."""
         return [name for name, value in self.unnamed.items() if not is_immutable(value)]
 
     def bound_to(self, state: Mapping[str, Any]) -> Self:
@@ -186,13 +184,13 @@ class Optimizer:
         return copy
 
     def remember(self, state: Mapping[str, Any]) -> None:
-        """Take over another state."""
+        """Take another state in place of this one."""
         vars(self).update(state)
 
     def prepare(self, params: Mapping[str, Array]) -> None:
-        """Make room for what is remembered of each parameter, where there is none yet.
+        """Create the memory of each parameter that has none yet: zeros.
 
-        It is kept in float32 at least: the square of a gradient in float16 is soon 0.
+        They are of float32 at least: in float16 the square of a small gradient is 0.
         """
         for name in self.memory_names:
             memory = vars(self).setdefault(name, {})
@@ -208,10 +206,10 @@ class Optimizer:
         Raises
         ------
         SettingError
-            If there is none.
+            If there is none, or a schedule gives one below 0.
         """
         if self._rate is not None and number is self._update_number:
-            return self._rate  # as it is planned: here the number may have no value
+            return self._rate  # as planned: the number may be traced, without a value
         schedule = schedule_of(self)
         if schedule is None:
             if not hasattr(self, "lr"):
@@ -228,21 +226,21 @@ class Optimizer:
         return float(rate)
 
     def plan_update(self, number: int, rate: float | None = None) -> None:
-        """Let the next `update` come after so many others, at the rate of a schedule."""
+        """Set the number of the next `update`, and its learning rate if a schedule gives one."""
         vars(self).update(_update_number=number, _rate=rate)
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
-        """Return a parameter after a step; what is given is not changed in place.
+        """Return a parameter after a step; arrays are not changed in place.
 
         Parameters
         ----------
         W, dW
             The parameter and its gradient, of one shape and one dtype: float32 at least.
         memory
-            What is remembered of the parameter, by the names in `memory_names`. What is put there
-            is remembered for the next step.
+            The memory of the parameter, by the names in `memory_names`. What is assigned to its
+            items is kept for the next step.
         lr
-            The learning rate, a number, or an array of one while a step is compiled.
+            The learning rate, a number, or a 0-d array while a step is compiled.
         """
         raise NotImplementedError(f"{type(self).__name__} has no update: write step, or update")
 
@@ -253,47 +251,47 @@ class Optimizer:
         Parameters
         ----------
         params
-            Arrays by key. Others take their places.
+            Arrays by key, to which new ones are assigned.
         grads
             Gradients by key; they are not changed.
 
         Raises
         ------
         SettingError, ShapeError, DTypeError, MixedBackendError
-            If a gradient does not fit its parameter, or the optimizer has learned with another
-            network. No parameter has changed then.
+            If a gradient does not fit its parameter, or the memory is of another network. Then no
+            parameter has changed.
         """
         step = _step_of(type(self))
         if step is Optimizer.step:
             step(self, None, None, {}, None)
         rate = Optimizer.rate_after(self, self._update_number)
-        gradients = self._fitting(params, grads)
+        gradients = self._gradients(params, grads)
         Optimizer.prepare(self, {key: params[key] for key in gradients})
-        with _unrecorded([*params.values(), *gradients.values()]):
-            changed = {
-                key: self._stepped(step, key, params[key], gradient, rate)
+        with _without_recording([*params.values(), *gradients.values()]):
+            results = {
+                key: self._result_of(step, key, params[key], gradient, rate)
                 for key, gradient in gradients.items()
             }
-        for key, (W, memory) in changed.items():
+        for key, (W, memory) in results.items():
             params[key] = W
             for name, value in memory.items():
                 getattr(self, name)[key] = value
 
-    def _stepped(
+    def _result_of(
         self, step: Callable[..., Any], key: str, W: Array, gradient: Array, rate: Any
     ) -> tuple[Array, dict[str, Array]]:
-        """Return a parameter after a step, and what is remembered of it then."""
+        """Return a parameter and its memory after a step."""
         memory = {name: getattr(self, name)[key] for name in self.memory_names}
-        kept, xp, dtype = dict(memory), namespace_of(W), _at_least_float32(W)
+        before, xp, dtype = dict(memory), namespace_of(W), _at_least_float32(W)
         wide, dW = (x if x.dtype == dtype else xp.astype(x, dtype) for x in (W, gradient))
         if self._decay:
             dW = dW + self._decay * wide
-        # A number that is compiled may be of a wider dtype.
+        # While a step is compiled, this is an array, perhaps of a wider dtype.
         lr = cast_like(rate, like=wide) if hasattr(rate, "dtype") else rate
         new = step(self, wide, dW, memory, lr)
         where = f"{type(self).__name__}.step"
-        if memory.keys() != kept.keys():
-            names = ", ".join(kept) or "nothing"
+        if memory.keys() != before.keys():
+            names = ", ".join(before) or "nothing"
             raise SettingError(
                 f"{where} remembers {', '.join(memory) or 'nothing'}, and memory_names names "
                 f"{names}"
@@ -307,11 +305,13 @@ class Optimizer:
                     f"{tuple(W.shape)}"
                 )
         return cast_like(new, like=W), {
-            name: cast_like(value, like=kept[name]) for name, value in memory.items()
+            name: cast_like(value, like=before[name]) for name, value in memory.items()
         }
 
-    def _fitting(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the gradients in the dtypes of their parameters, once all are seen to fit.
+    def _gradients(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Return the gradients in the dtypes of their parameters; raise unless all fit.
 
         So an update changes all parameters or none.
         """
@@ -320,7 +320,7 @@ class Optimizer:
             raise SettingError(
                 f"{kind}.update takes parameters and gradients by key, as dictionaries"
             )
-        fitting = {}
+        gradients = {}
         for key, gradient in grads.items():
             where = f"{kind}.update, the gradient of {key}"
             if key not in params:
@@ -334,13 +334,13 @@ class Optimizer:
                     f"{tuple(parameter.shape)}"
                 )
             for name in self.memory_names:
-                kept = vars(self).get(name, {}).get(key)
-                if kept is not None and not _is_memory_of(parameter, kept):
+                memory = vars(self).get(name, {}).get(key)
+                if memory is not None and not _is_memory_of(parameter, memory):
                     raise SettingError(
                         f"this {kind} remembers another network's {key}: make one for each network"
                     )
-            fitting[key] = cast_like(gradient, like=parameter)
-        return fitting
+            gradients[key] = cast_like(gradient, like=parameter)
+        return gradients
 
 
 def schedule_of(optimizer: Optimizer) -> Schedule | None:
@@ -350,25 +350,24 @@ def schedule_of(optimizer: Optimizer) -> Schedule | None:
 
 
 def _step_of(kind: type) -> Callable[..., Any]:
-    """Return the step of a class: a subclass may call something else so, beside its own update."""
+    """Return the step of a class, past other attributes that its subclasses call ``step``."""
     functions = (vars(base)["step"] for base in kind.__mro__ if "step" in vars(base))
-    found: Callable[..., Any] = next(filter(_is_step, functions))
-    return found
+    step: Callable[..., Any] = next(filter(_is_step, functions))
+    return step
 
 
 def _is_step(function: Any) -> bool:
     if not isfunction(function):
         return False
     code = function.__code__
-    takes_more = bool(code.co_flags & CO_VARARGS)
-    return code.co_argcount == _STEP_ARGUMENTS or takes_more
+    return code.co_argcount == _STEP_ARGUMENTS or bool(code.co_flags & CO_VARARGS)
 
 
-def _is_memory_of(parameter: Array, kept: Array) -> bool:
+def _is_memory_of(parameter: Array, memory: Array) -> bool:
     return (
-        namespace_of(kept) is namespace_of(parameter)
-        and kept.shape == parameter.shape
-        and kept.dtype == _at_least_float32(parameter)
+        namespace_of(memory) is namespace_of(parameter)
+        and memory.shape == parameter.shape
+        and memory.dtype == _at_least_float32(parameter)
     )
 
 
@@ -377,20 +376,20 @@ def _at_least_float32(like: Array) -> DType:
     return xp.result_type(like.dtype, xp.float32) if is_floating(like) else like.dtype
 
 
-def _unrecorded(arrays: Sequence[Array]) -> AbstractContextManager[Any]:
-    """Return what must surround an update, so that no library differentiates it by itself."""
+def _without_recording(arrays: Sequence[Array]) -> AbstractContextManager[Any]:
+    """Return a context in which no library records an update to differentiate it."""
     recorded = [x for x in arrays if getattr(x, "requires_grad", False)]
     return backend_of(recorded[0]).scope() if recorded else nullcontext()
 
 
 def _odd_container(value: Any) -> Any:
-    """Return what of nested dictionaries, lists and tuples is of another kind than these; or None.
+    """Return the first of nested containers that is a dict, list or tuple of a subclass, or None.
 
-    Whoever takes them apart would put a plain one in its place.
+    A copy of it would be a plain one.
     """
     if not isinstance(value, dict | list | tuple):
         return None
     if type(value) not in (dict, list, tuple):
         return value
     parts = value.values() if isinstance(value, dict) else value
-    return next((found for part in parts if (found := _odd_container(part)) is not None), None)
+    return next((odd for part in parts if (odd := _odd_container(part)) is not None), None)

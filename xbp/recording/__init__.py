@@ -3,7 +3,7 @@
 A pure function in terms of the array API standard makes the same calls each time that it is given
 arrays of the same shapes. So they are noted once, together with the memory that they read and
 write. A replay looks nothing up, checks nothing, and allocates nothing where the library can write
-into memory that is there; what it computes is the same.
+into existing memory; it computes the same.
 """
 
 from xbp.recording.nested import flatten

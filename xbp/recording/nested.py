@@ -7,20 +7,20 @@ Rebuild: TypeAlias = Callable[[Sequence[Any]], Any]
 
 
 def flatten(tree: Any) -> tuple[list[Any], Rebuild]:
-    """Return what is in nested dictionaries, lists and tuples, and what makes them of others."""
+    """Return the leaves of a tree, and a function that builds the same tree of other leaves."""
     leaves, _, rebuild = flattened(tree)
     return leaves, rebuild
 
 
 def flattened(tree: Any) -> tuple[list[Any], Hashable, Rebuild]:
-    """Return what `flatten` does and, between, what is equal for trees of one structure alone."""
+    """Return as `flatten`, with the structure in between: equal only for trees nested alike."""
     leaves: list[Any] = []
     structure = _structure_of(tree, leaves)
     return leaves, structure, lambda others: _rebuilt(structure, iter(others))
 
 
 def _structure_of(tree: Any, leaves: list[Any]) -> Any:
-    """Return kinds and names, in their order: ``(dict, ("W1", None), ("b1", None))``."""
+    """Append the leaves to a list; return the structure: ``(dict, ("W1", None), ("b1", None))``."""
     if isinstance(tree, dict):
         return (dict, *((key, _structure_of(part, leaves)) for key, part in tree.items()))
     if type(tree) in (list, tuple):

@@ -10,9 +10,9 @@ from xbp.recording.nested import flatten, flattened
 from xbp.recording.recording import Library, Recording, Result
 from xbp.recording.tracing import Traced, values
 
-# How many recordings of one function are kept: a training needs two, for the last mini-batch of an
-# epoch may be smaller.
-KEPT = 8
+# The most recordings of one function: a training needs two, for the last mini-batch of an epoch may
+# be smaller.
+MAX_RECORDINGS = 8
 
 
 class Recorded(Generic[Result]):
@@ -24,10 +24,10 @@ class Recorded(Generic[Result]):
         Takes arrays, numbers, and dictionaries, lists and tuples of them, and returns such. It
         calls only functions of the standard, and asks for no array's values.
     library
-        Whose arrays they are.
+        The library of the arrays.
     donate
-        The positions of the arguments that the function may keep: they are not to be read after
-        the call.
+        The positions of the arguments whose memory may be reused: they must not be read after the
+        call.
     """
 
     def __init__(
@@ -39,26 +39,26 @@ class Recorded(Generic[Result]):
         self.function = function
         self.library = library
         self.donate = donate
-        # The one that was used last comes first.
+        # The most recently used comes first.
         self.recordings: list[Recording[Result]] = []
-        # All that run use the same memory.
+        # The replays share memory.
         self._one_at_a_time = threading.RLock()
 
     def __call__(self, *args: Any) -> Result:
         """Return the function's result."""
-        return self._called(args)
+        return self._run(args)
 
-    def _called(self, args: Sequence[Any], varying: range = range(0)) -> Result:
-        """Return the result; if it is recorded now, these leaves are known to vary."""
+    def _run(self, args: Sequence[Any], varying: range = range(0)) -> Result:
+        """Return the result; a new recording takes the leaves of these numbers as varying."""
         leaves, structure, rebuild = flattened(args)
         if any(isinstance(leaf, Traced) for leaf in leaves):
             return self.function(*args)  # part of a larger recording
         with self._one_at_a_time:
-            for number, known in enumerate(self.recordings):
-                if known.takes(leaves, structure):
+            for number, recording in enumerate(self.recordings):
+                if recording.takes(leaves, structure):
                     self.recordings.insert(0, self.recordings.pop(number))
-                    known.replay({number: leaves[number] for number in known.varying})
-                    return known.result()
+                    recording.replay({number: leaves[number] for number in recording.varying})
+                    return recording.result()
             recording = Recording(
                 self.library,
                 self.function,
@@ -69,11 +69,11 @@ class Recorded(Generic[Result]):
                 set(chain.from_iterable(_leaf_numbers(args)[i] for i in self.donate)),
             )
             self.recordings.insert(0, recording)
-            del self.recordings[KEPT:]
+            del self.recordings[MAX_RECORDINGS:]
             return recording.result()
 
     def _varying(self, leaves: Sequence[Any], structure: Hashable) -> set[int]:
-        """Return which arrays and numbers are others than at the last call, if that was like it."""
+        """Return the numbers of the leaves that differ from a last call of this structure."""
         if not self.recordings or structure != self.recordings[0].structure:
             return set()
         last = self.recordings[0].inputs
@@ -88,7 +88,7 @@ class Recorded(Generic[Result]):
     def loop(
         self: "Recorded[tuple[Any, Array]]", state: Any, rows: Iterable[Any], *others: Any
     ) -> tuple[Any, list[Array]]:
-        """Call it for one row after the other, each time on the state that it returned before.
+        """Call the function for each row in turn, on the state that the call before returned.
 
         Returns
         -------
@@ -96,25 +96,26 @@ class Recorded(Generic[Result]):
             The last state, and the results of all rows.
         """
         results = []
-        settled: Recording[tuple[Any, Array]] | None = None
+        # The last recording, if only the rows differ from call to call.
+        last: Recording[tuple[Any, Array]] | None = None
         first = len(flatten(state)[0])
         for row in rows:
-            given = dict(enumerate(flatten(row)[0], first))
+            leaves = dict(enumerate(flatten(row)[0], first))
             with self._one_at_a_time:
-                if settled and settled.has(given):
-                    settled.replay({i: leaf for i, leaf in given.items() if i in settled.varying})
-                    result = settled.last_result()
+                if last and last.has(leaves):
+                    last.replay({i: leaf for i, leaf in leaves.items() if i in last.varying})
+                    result = last.last_result()
                 else:
-                    varying = range(first, first + len(given))
-                    state, result = self._called((state, row, *others), varying)
-                    known = self.recordings[0]
-                    settled = known if known.needs_only(varying) else None
+                    varying = range(first, first + len(leaves))
+                    state, result = self._run((state, row, *others), varying)
+                    recording = self.recordings[0]
+                    last = recording if recording.needs_only(varying) else None
             results.append(result)
         return state, results
 
 
 def _leaf_numbers(args: Sequence[Any]) -> list[range]:
-    """Return for each argument which of all leaves are its own."""
+    """Return, for each argument, the numbers of its leaves."""
     ends = list(accumulate(len(flatten(arg)[0]) for arg in args))
     return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 

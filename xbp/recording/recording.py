@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from math import inf
+from operator import is_
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from xbp.calls import innermost_call, noted_calls
@@ -28,7 +29,7 @@ from xbp.recording.tracing import (
 
 Result = TypeVar("Result")
 
-# From a function's arguments, and ``out``, to a call that leaves its result in out.
+# From a function's arguments and ``out`` to a call that writes the result into out.
 Writer: TypeAlias = Callable[..., Callable[[], object]]
 
 # From many calls to one that does the same.
@@ -36,7 +37,7 @@ Capture: TypeAlias = Callable[[Sequence[Callable[[], object]]], Callable[[], obj
 
 
 class Library(Protocol):
-    """What is asked of an array library: see `xbp.Backend`."""
+    """What a recording needs of an array library: see `xbp.Backend`."""
 
     @property
     def xp(self) -> Namespace: ...  # noqa: D102
@@ -56,20 +57,20 @@ class Recording(Generic[Result]):
     Parameters
     ----------
     library
-        Whose arrays they are.
+        The library of the arrays.
     function
-        The function. It is run once, on the arguments, to note its calls.
+        It is run once, on the arguments, to note its calls.
     leaves
-        The arrays, and whatever else, that the arguments hold.
+        The leaves of the arguments: arrays, numbers, and whatever else.
     structure
-        What these are nested in, and their names.
+        How they are nested, with the names in dictionaries.
     rebuild
-        Makes the arguments again, of other leaves.
+        Builds the arguments of other leaves.
     varying
-        Which of these differ from call to call: arrays are copied to a place of their own then,
-        and numbers are looked up.
+        The numbers of the leaves that differ from call to call: arrays are copied into memory of
+        the recording, and numbers are looked up.
     donated
-        Which are the function's to keep.
+        The numbers of the leaves whose memory may be reused.
     """
 
     def __init__(
@@ -102,73 +103,73 @@ class Recording(Generic[Result]):
                 _restore(places, before)
                 if isinstance(error, XbpError):
                     raise
-                # What fails untraced, too, has another reason: that error is raised here.
+                # If the function fails untraced as well, this call raises the real error.
                 function(*rebuild([self._copy(place) for place in places]))
                 raise untraceable(error, layer) from error
         self.outputs, self._rebuild_result = flatten(result)
-        # What is found at the same place by every replay.
-        given = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
-        self._lasting = set(given)
-        often = Counter(map(id, leaves))
-        self._is_apart = [often[id(leaf)] == 1 for leaf in leaves]
+        arguments = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
+        # Those whose memory is the same in every replay.
+        self._static = set(arguments)
+        counts = Counter(map(id, leaves))
+        self._is_apart = [counts[id(leaf)] == 1 for leaf in leaves]
         self._donated = donated
-        # What may be given back as it is.
+        # The arrays that are returned without a copy, by id.
         self._returnable = {
             id(place) for i, place in enumerate(places) if i in donated or i not in varying
         }
-        notes, self.outputs = self._rewritten(trace.notes, self.outputs, given)
-        calls = list(self._calls(notes, given))
-        # The first result, too, comes of the calls: two that are made one round otherwise, and no
-        # result should depend on whether it was the first.
+        notes, self.outputs = self._rewritten(trace.notes, self.outputs, arguments)
+        calls = list(self._calls(notes, arguments))
+        # The first result comes from the calls as well: a fused call rounds differently, and no
+        # result may depend on whether it was the first.
         _restore(places, before)
-        self.calls = [_tried(note, call) for note, call in calls]
+        self.calls = [_first_run(note, call) for note, call in calls]
         if library.capture and all(isinstance(call, partial) for call in self.calls):
-            # Each of them stays as it is from replay to replay.
+            # All arguments are bound: each call is the same in every replay.
             self.calls = [library.capture(self.calls)]
 
     # From the notes to calls ---------------------------------------------------------------------
 
     def _rewritten(
-        self, notes: Sequence[Note], outputs: list[Any], given: Set[Traced]
+        self, notes: Sequence[Note], outputs: list[Any], arguments: Set[Traced]
     ) -> tuple[list[Note], list[Any]]:
-        """Return notes that compute the same with less work, and what they leave it in."""
+        """Return notes that compute the same with less work, and the outputs they compute."""
         results = list(traced_among(outputs))
-        lasting = frozenset(results).union(*(x.owners for x in results))
-        notes = without_repeats(without_the_unread(notes, lasting), lasting)
+        live = frozenset(results).union(*(x.owners for x in results))
+        notes = without_repeats(without_the_unread(notes, live), live)
         places = self._places(notes)
-        notes = in_memory_of(notes, places, self.library.overwriting, lasting)
+        notes = in_memory_of(notes, places, self.library.overwriting, live)
         outputs = [places.get(x, x) if isinstance(x, Traced) else x for x in outputs]
         if self.library.fuse:
             owners = frozenset().union(*(x.owners for x in traced_among(outputs)))
-            notes = fused(notes, self.library.fuse, given | owners)
+            notes = fused(notes, self.library.fuse, arguments | owners)
         return notes, outputs
 
     def _places(self, notes: Sequence[Note]) -> dict[Traced, Traced]:
-        """Return for results the arguments, the function's to keep, in whose place they stand."""
-        made = {note.output for note in notes if not (note.in_place or note.is_view)}
+        """Return, for each result that replaces a donated argument, that argument."""
+        new_arrays = {note.output for note in notes if not (note.in_place or note.is_view)}
         results = list(traced_among(self.outputs))
-        often = Counter(owner for x in results for owner in x.owners)
+        counts = Counter(owner for x in results for owner in x.owners)
         places = {}
         for number in sorted(self._donated):
-            given = self.inputs[number]
+            argument = self.inputs[number]
             result = self.outputs[number] if number < len(self.outputs) else None
             if (
-                self._is_apart[number]  # no other argument is read there
-                and isinstance(given, Traced)
+                self._is_apart[number]  # no other argument is the same array
+                and isinstance(argument, Traced)
                 and isinstance(result, Traced)
-                and result in made
+                and result in new_arrays
                 and result.owners == {result}
-                and often[result] == 1
-                and not often[given]
-                and is_array(given.value)
+                and counts[result] == 1
+                and not counts[argument]
+                and is_array(argument.value)
                 and is_array(result.value)
-                and _kind(given.value) == _kind(result.value)
+                and _kind(argument.value) == _kind(result.value)
             ):
-                places[result] = given
+                places[result] = argument
         return places
 
     def _calls(
-        self, notes: Sequence[Note], given: set[Traced]
+        self, notes: Sequence[Note], arguments: set[Traced]
     ) -> Iterator[tuple[Note, Callable[[], object]]]:
         """Yield the calls of a replay, each on the memory that it reads and writes."""
         last_use = self._last_uses(notes)
@@ -178,20 +179,20 @@ class Recording(Generic[Result]):
                 owner
                 for x in note.inputs
                 for owner in x.owners
-                if last_use[owner] == i and owner in self._lasting - given
+                if last_use[owner] == i and owner in self._static - arguments
             }
-            if note.is_view and note.inputs[0] in self._lasting:
+            if note.is_view and note.inputs[0] in self._static:
                 note.output.value = note.function(note.inputs[0].value)
-                self._lasting.add(note.output)
+                self._static.add(note.output)
             elif note.name not in self.library.writers:
-                yield note, _plain(note, self._bound(note.function, note))
+                yield note, _plain(note, self._bind(note))
             else:
                 if not note.in_place:
-                    self._lasting.add(note.output)
+                    self._static.add(note.output)
                     if last_use[note.output] < inf:
-                        self._give_memory(note, dying, free)
+                        self._reuse_memory(note, dying, free)
                 write = partial(_writing, self.library.writers[note.name], note)
-                if self._lasting.issuperset([*note.inputs, note.output]):
+                if self._static.issuperset([*note.inputs, note.output]):
                     yield note, write()
                 else:
                     yield note, _later(write)
@@ -199,7 +200,7 @@ class Recording(Generic[Result]):
                 free[_kind(owner.value)].append(owner.value)
 
     def _last_uses(self, notes: Sequence[Note]) -> dict[Traced, float]:
-        """Return for each that owns memory the last note that may read it."""
+        """Return, for each owner of memory, the number of the last note that may read it."""
         last_use: dict[Traced, float] = {}
         for i, note in enumerate(notes):
             for x in (*note.inputs, note.output):
@@ -208,14 +209,14 @@ class Recording(Generic[Result]):
             last_use.update(dict.fromkeys(output.owners, inf))
         return last_use
 
-    def _give_memory(
+    def _reuse_memory(
         self, note: Note, dying: set[Traced], free: dict[tuple[Any, ...], list[Array]]
     ) -> None:
-        """Let a result use memory that nobody reads any more, if there is some; it is warm."""
+        """Let a result reuse memory that no later call reads, if any: it is in the cache."""
         kind = _kind(note.output.value)
         if note.name in self.library.overwriting:
             for owner in dying:
-                # Not where a view reads it in another order.
+                # Not if a view reads it in another order.
                 if _kind(owner.value) == kind and all(
                     x is owner for x in note.inputs if owner in x.owners
                 ):
@@ -225,11 +226,11 @@ class Recording(Generic[Result]):
         if free[kind]:
             note.output.value = free[kind].pop()
 
-    def _bound(self, function: Callable[..., Any], note: Note) -> Callable[[], Any]:
-        """Return a function's call on arguments of which some may be others in each replay."""
-        if self._lasting.issuperset(note.inputs):
-            return partial(function, *values(note.args), **values(note.kwargs))
-        return lambda: function(*values(note.args), **values(note.kwargs))
+    def _bind(self, note: Note) -> Callable[[], Any]:
+        """Return a note's call, which looks its arguments up in each replay if some vary."""
+        if self._static.issuperset(note.inputs):
+            return partial(note.function, *values(note.args), **values(note.kwargs))
+        return lambda: note.function(*values(note.args), **values(note.kwargs))
 
     def _copy(self, x: Any) -> Any:
         return self.library.xp.asarray(x, copy=True) if is_array(x) else x
@@ -241,8 +242,8 @@ class Recording(Generic[Result]):
         return structure == self.structure and all(map(self._fits, leaves, range(len(leaves))))
 
     def _fits(self, leaf: Any, number: int) -> bool:
-        given = self.inputs[number]
-        place = given.value if isinstance(given, Traced) else given
+        argument = self.inputs[number]
+        place = argument.value if isinstance(argument, Traced) else argument
         if leaf is place:
             return True
         if type(leaf) is not type(place):
@@ -256,54 +257,54 @@ class Recording(Generic[Result]):
         )
 
     def replay(self, arguments: Mapping[int, Any]) -> None:
-        """Make the calls again, on other arguments where they vary."""
-        others = {
-            # What the function may keep can be another's place, or a view of one: as where two
-            # arrays have changed places. It is read before any of them is written to.
+        """Run the calls again, on these values of the arguments that vary."""
+        changes = {
+            # The memory of a donated argument may be that of another, as when two arrays have been
+            # swapped. So all are read before any is written to.
             number: self._copy(leaf) if number in self._donated else leaf
             for number, leaf in arguments.items()
             if leaf is not self.inputs[number].value
         }
-        for number, leaf in others.items():
-            given = self.inputs[number]
-            if given in self._lasting:
-                given.value[...] = leaf
+        for number, leaf in changes.items():
+            argument = self.inputs[number]
+            if argument in self._static:
+                argument.value[...] = leaf
             else:
-                given.value = leaf
+                argument.value = leaf
         for call in self.calls:
             call()
 
     def result(self) -> Result:
-        """Return the function's result, that no later replay overwrites.
+        """Return the function's result, which no later replay overwrites.
 
-        What was an argument, and was changed in place, is given back as it is.
+        An argument that was changed in place is itself returned, without a copy.
         """
-        result: Result = self._rebuild_result([self._kept(output) for output in self.outputs])
+        result: Result = self._rebuild_result([self._value_of(output) for output in self.outputs])
         return result
 
     def last_result(self) -> Any:
-        """Return the last part of the result alone."""
-        return self._kept(self.outputs[-1])
+        """Return only the last part of the result."""
+        return self._value_of(self.outputs[-1])
 
-    def _kept(self, output: Any) -> Any:
+    def _value_of(self, output: Any) -> Any:
         if not isinstance(output, Traced):
             return output
         return output.value if id(output.value) in self._returnable else self._copy(output.value)
 
     def needs_only(self, numbers: range) -> bool:
-        """Tell whether these arguments alone differ from a replay to the next.
+        """Tell whether only these arguments differ from one replay to the next.
 
-        That is where those before them are changed in place and returned, and those behind stay.
+        That is so if those before are changed in place and returned, and those after stay.
         """
         first = numbers.start
         return (
             self.varying <= set(numbers)
             and len(self.outputs) == first + 1
-            and all(map(_is_same, self.inputs[:first], self.outputs[:first]))
+            and all(map(is_, self.inputs[:first], self.outputs[:first]))
         )
 
     def has(self, arguments: Mapping[int, Any]) -> bool:
-        """Tell whether these are what was recorded, but for what varies."""
+        """Tell whether these arguments are as recorded, except for those that vary."""
         return all(
             number in self.varying or (not is_array(leaf) and leaf == self.inputs[number])
             for number, leaf in arguments.items()
@@ -311,11 +312,11 @@ class Recording(Generic[Result]):
 
 
 def _require_apart(notes: Sequence[Note], inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
-    """Raise `TracingError` if an argument is changed in place that is another argument, too."""
-    changed = {owner for note in notes if note.in_place for owner in note.output.owners}
-    often = Counter(id(leaf) for leaf in leaves if is_array(leaf))
-    for given, leaf in zip(inputs, leaves, strict=True):
-        if isinstance(given, Traced) and given in changed and often[id(leaf)] > 1:
+    """Raise `TracingError` if an array is changed in place that is two of the arguments."""
+    targets = {owner for note in notes if note.in_place for owner in note.output.owners}
+    counts = Counter(id(leaf) for leaf in leaves if is_array(leaf))
+    for argument, leaf in zip(inputs, leaves, strict=True):
+        if isinstance(argument, Traced) and argument in targets and counts[id(leaf)] > 1:
             raise TracingError(
                 "two of what a step is given are one array, and it changes one of them in place: "
                 "begin with a copy, xp.asarray(x, copy=True)"
@@ -327,36 +328,32 @@ def _restore(places: Sequence[Any], before: Mapping[int, Array]) -> None:
         places[i][...] = values_before
 
 
-def _is_same(given: Any, output: Any) -> bool:
-    return output is given
-
-
 def _kind(x: Array) -> tuple[Any, ...]:
-    # Some functions write only into rows that lie one behind the other.
+    # Some functions write only into row-major arrays.
     return (x.shape, x.dtype, x.device, getattr(x, "strides", None))
 
 
 def _plain(note: Note, call: Callable[[], Any]) -> Callable[[], object]:
-    """Return a call whose result is another object in each replay."""
+    """Return a call that stores its result, a new object in each replay."""
     if note.in_place:
         return call
 
-    def call_and_keep() -> None:
+    def call_and_store() -> None:
         note.output.value = call()
 
-    return call_and_keep
+    return call_and_store
 
 
 def _writing(writer: Writer, note: Note) -> Callable[[], object]:
-    """Return a call that leaves its result in the memory of a note's output."""
+    """Return a call that writes its result into the memory of a note's output."""
     try:
         return writer(*values(note.args), **values(note.kwargs), out=note.output.value)
-    except TypeError:  # it does not know all options of the standard
+    except TypeError:  # the writer lacks an option of the standard
         return _copying(note)
 
 
 def _later(write: Callable[[], Callable[[], object]]) -> Callable[[], object]:
-    """Return a call on arrays of which some are others in each replay."""
+    """Return a call that looks its arrays up in each replay."""
 
     def call() -> object:
         return write()()
@@ -365,7 +362,7 @@ def _later(write: Callable[[], Callable[[], object]]) -> Callable[[], object]:
 
 
 def _copying(note: Note) -> Callable[[], object]:
-    """Return a call of the function itself, whose result is copied."""
+    """Return a call of the function itself that copies its result."""
 
     def call() -> None:
         note.output.value[...] = note.function(*values(note.args), **values(note.kwargs))
@@ -373,8 +370,8 @@ def _copying(note: Note) -> Callable[[], object]:
     return call
 
 
-def _tried(note: Note, call: Callable[[], object]) -> Callable[[], object]:
-    """Make a call, and return it; or another that does the same, where the library refuses it."""
+def _first_run(note: Note, call: Callable[[], object]) -> Callable[[], object]:
+    """Run a call and return it; if the library refuses it, one that copies its result."""
     try:
         call()
     except Exception:  # with an error of its own in each library

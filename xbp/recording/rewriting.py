@@ -1,7 +1,7 @@
 """A traced function made faster before it is replayed: fewer calls and less memory, same result.
 
-Notes say which memory a call reads and which it writes. So it can be told what nobody reads, and
-what nobody reads but the next call.
+Notes say which memory each call reads and writes. So it is known which results no call reads, and
+which only the next call reads.
 """
 
 from collections import Counter
@@ -11,40 +11,40 @@ from typing import Any, TypeAlias
 
 from xbp.recording.tracing import Note, Traced
 
-# What nobody reads --------------------------------------------------------------------------------
+# Results that are not read ------------------------------------------------------------------------
 
 
 def without_the_unread(notes: Sequence[Note], results: Set[Traced]) -> list[Note]:
-    """Return the notes without those whose outputs lead to no result, and change nothing."""
-    read = set(results)
-    kept = []
+    """Return the notes without those that change nothing in place and lead to no result."""
+    live = set(results)
+    backwards = []
     for note in reversed(notes):
-        if note.in_place or note.output in read:
-            kept.append(note)
-            read.update(note.inputs, *(x.owners for x in note.inputs))
-    return kept[::-1]
+        if note.in_place or note.output in live:
+            backwards.append(note)
+            live.update(note.inputs, *(x.owners for x in note.inputs))
+    return backwards[::-1]
 
 
-# What is computed twice --------------------------------------------------------------------------
+# Repeated computations ---------------------------------------------------------------------------
 
 
-def without_repeats(notes: Sequence[Note], lasting: Set[Traced]) -> list[Note]:
-    """Return the notes with each number computed once, and read wherever it is needed."""
-    done: list[Note] = []
+def without_repeats(notes: Sequence[Note], live: Set[Traced]) -> list[Note]:
+    """Return the notes with each number computed only once."""
+    calls: list[Note] = []
     numbers: dict[tuple[Any, ...], Traced] = {}
-    first: dict[Traced, Traced] = {}
+    originals: dict[Traced, Traced] = {}
     for note in notes:
-        for again in first.keys() & set(note.inputs):
-            note = _with(first[again], again, note)  # noqa: PLW2901
+        for repeat in originals.keys() & set(note.inputs):
+            note = _with(originals[repeat], repeat, note)  # noqa: PLW2901
         is_number = isinstance(note.output.value, int | float) and not note.kwargs
         key = (note.function, *map(_identity, note.args))
-        if is_number and note.output not in lasting and key in numbers:
-            first[note.output] = numbers[key]
+        if is_number and note.output not in live and key in numbers:
+            originals[note.output] = numbers[key]
             continue
         if is_number:
             numbers[key] = note.output
-        done.append(note)
-    return done
+        calls.append(note)
+    return calls
 
 
 def _identity(argument: Any) -> Any:
@@ -59,67 +59,67 @@ def in_memory_of(
     notes: Sequence[Note],
     places: Mapping[Traced, Traced],
     overwriting: Set[str],
-    lasting: Set[Traced],
+    live: Set[Traced],
 ) -> list[Note]:
-    """Return notes that leave results in the memory of arguments, which are read no more then.
+    """Return notes that compute results in the memory of arguments that are not read later.
 
     Parameters
     ----------
     notes
-        In the order of the function.
+        In the order of the calls.
     places
-        An argument of the same shape and dtype for each result.
+        For a result, an argument of the same shape and dtype.
     overwriting
         The functions whose output may be one of their inputs.
-    lasting
-        Whose memory is read when all is done.
+    live
+        Those whose memory is read after the last call.
     """
-    done = list(notes)
+    calls = list(notes)
     for result, place in places.items():
-        made = next(i for i, note in enumerate(done) if note.output is result)
-        later = done[made + 1 :]
+        index = next(i for i, note in enumerate(calls) if note.output is result)
+        later = calls[index + 1 :]
         is_read_later = any(place in note.touched for note in later)
-        # A view would go on to be one of memory that nothing is written to.
+        # A view would still show the old memory, which is no longer written to.
         has_views = any(
             result in x.owners and x is not result for note in later for x in _all(note)
         )
-        if is_read_later or has_views or not _can_write(done[made], place, overwriting):
-            done.append(Note("", _fill, (place, result), {}, place, in_place=True))
+        if is_read_later or has_views or not _can_write(calls[index], place, overwriting):
+            calls.append(Note("", _fill, (place, result), {}, place, in_place=True))
             continue
-        others, wanted = lasting - {result}, [made]
-        while wanted:
-            made = wanted.pop()
-            note = done[made]
-            done[made] = replace(note, output=place, in_place=True)
-            done[made + 1 :] = [_with(place, note.output, later) for later in done[made + 1 :]]
-            # What it reads, and nobody else, may be computed there, too.
+        others, queue = live - {result}, [index]
+        while queue:
+            index = queue.pop()
+            note = calls[index]
+            calls[index] = replace(note, output=place, in_place=True)
+            calls[index + 1 :] = [_with(place, note.output, later) for later in calls[index + 1 :]]
+            # An operand that no other call reads may be computed there as well.
             if place not in set(note.inputs):
-                wanted = _operands(done, made, place, overwriting, others)[:1]
-    return done
+                queue = _operands(calls, index, place, overwriting, others)[:1]
+    return calls
 
 
 def _operands(
-    notes: Sequence[Note], reader: int, place: Traced, overwriting: Set[str], lasting: Set[Traced]
+    notes: Sequence[Note], reader: int, place: Traced, overwriting: Set[str], live: Set[Traced]
 ) -> list[int]:
-    """Return which notes leave what one note alone reads, and could leave it in a place."""
-    found = []
+    """Return the numbers of the notes that only one note reads, and that could write to a place."""
+    numbers = []
     inputs = set(notes[reader].inputs)
     for i in reversed(range(reader)):
         x = notes[i].output
         if (
             x in inputs
-            and x not in lasting
+            and x not in live
             and _can_write(notes[i], place, overwriting)
             and not any(x in n.touched for j, n in enumerate(notes) if j not in (i, reader))
             and not any(place in n.touched for n in notes[i + 1 : reader])
         ):
-            found.append(i)
-    # One that reads what is there is as good as in place.
-    return sorted(found, key=lambda i: place not in set(notes[i].inputs))
+            numbers.append(i)
+    # First those that read the place: they become calls in place.
+    return sorted(numbers, key=lambda i: place not in set(notes[i].inputs))
 
 
 def _can_write(note: Note, place: Traced, overwriting: Set[str]) -> bool:
-    """Tell whether the output may be in a place: not where a view reads that in another order."""
+    """Tell whether a note may write to a place: it may read the place itself, but no view of it."""
     return (
         note.name in overwriting
         and not note.in_place
@@ -139,24 +139,24 @@ def _fill(place: Any, result: Any) -> None:
 
 
 def _with(other: Traced, traced: Traced, note: Note) -> Note:
-    """Return a note that reads, or changes, another array in the place of one."""
+    """Return a note with one traced array replaced by another."""
     if traced not in {note.output, *note.inputs}:
         return note
     return replace(
         note,
-        args=_exchanged(note.args, traced, other),
-        kwargs=_exchanged(note.kwargs, traced, other),
+        args=_substitute(note.args, traced, other),
+        kwargs=_substitute(note.kwargs, traced, other),
         output=other if note.output is traced else note.output,
     )
 
 
-def _exchanged(arguments: Any, traced: Traced, other: Traced) -> Any:
+def _substitute(arguments: Any, traced: Traced, other: Traced) -> Any:
     if arguments is traced:
         return other
     if type(arguments) in (list, tuple):
-        return type(arguments)(_exchanged(part, traced, other) for part in arguments)
+        return type(arguments)(_substitute(part, traced, other) for part in arguments)
     if isinstance(arguments, dict):
-        return {key: _exchanged(part, traced, other) for key, part in arguments.items()}
+        return {key: _substitute(part, traced, other) for key, part in arguments.items()}
     return arguments
 
 
@@ -166,48 +166,48 @@ def _exchanged(arguments: Any, traced: Traced, other: Traced) -> Any:
 Fuse: TypeAlias = Callable[[Note, Note], Note | None]
 
 
-def fused(notes: Sequence[Note], fuse: Fuse, lasting: Set[Traced]) -> list[Note]:
-    """Return the notes with one in place of two where a library can do both in one call.
+def fused(notes: Sequence[Note], fuse: Fuse, live: Set[Traced]) -> list[Note]:
+    """Return the notes with one for two wherever the library can do both in one call.
 
     Parameters
     ----------
     notes
         In the order of the calls.
     fuse
-        What the library can.
-    lasting
-        Whose memory is read when all is done.
+        Returns one note for two, where the library can.
+    live
+        Those whose memory is read after the last call.
     """
     # How often each memory is still to be read or changed.
-    uses = Counter(lasting)
+    uses = Counter(live)
     for note in notes:
         uses.update(note.touched)
-    done: list[Note] = []
+    calls: list[Note] = []
     for note in notes:
         uses.subtract(note.touched)
         last = note
-        while pair := _pair(done, last, fuse, uses):
+        while pair := _pair(calls, last, fuse, uses):
             first, last = pair
-            done.remove(first)
-        done.append(last)
-    return done
+            calls.remove(first)
+        calls.append(last)
+    return calls
 
 
 def _pair(
-    done: Sequence[Note], second: Note, fuse: Fuse, uses: Mapping[Traced, int]
+    calls: Sequence[Note], second: Note, fuse: Fuse, uses: Mapping[Traced, int]
 ) -> tuple[Note, Note] | None:
-    """Return a note that can be fused with the second, and both in one."""
+    """Return a note that can be fused with the second, and the fused note."""
     for between in second.inputs:
         if uses[between] and second.output is not between:
             continue
-        # A view of somebody else's memory touches that, and not itself.
-        first = next((note for note in reversed(done) if between in note.touched), None)
+        # A view touches the memory that it shows, and not itself.
+        first = next((note for note in reversed(calls) if between in note.touched), None)
         if not first or first.output is not between:
             continue
-        later = done[done.index(first) + 1 :]
-        changed = set().union(*(note.output.owners for note in later if note.in_place))
-        if changed.isdisjoint(first.touched) and (both := fuse(first, second)):
-            # It changes what was there before, unless the first has made it.
+        later = calls[calls.index(first) + 1 :]
+        targets = set().union(*(note.output.owners for note in later if note.in_place))
+        if targets.isdisjoint(first.touched) and (both := fuse(first, second)):
+            # What the first note creates, the fused one does not change in place.
             in_place = both.in_place and (both.output is not between or first.in_place)
             return first, replace(both, in_place=in_place)
     return None
@@ -222,7 +222,7 @@ Elementwise: TypeAlias = Callable[[Note], tuple[Callable[..., Any], tuple[Any, .
 
 
 def fuse_elementwise(first: Note, second: Note, elementwise: Elementwise) -> Note | None:
-    """Return a note named `FUSED`: its arguments are a function, and what that is called with.
+    """Return a note named `FUSED`, or None; its arguments are a function and what it takes.
 
     Parameters
     ----------
@@ -236,17 +236,17 @@ def fuse_elementwise(first: Note, second: Note, elementwise: Elementwise) -> Not
         (note.args[0], note.args[1:]) if note.name == FUSED else elementwise(note)
         for note in (first, second)
     )
-    # Of another shape it would be computed many times over.
+    # If the first result is broadcast, each of its elements would be computed many times.
     if not inner or not outer or between.shape != second.output.shape:
         return None
     compute_between, between_args = inner
     compute, args = outer
-    places = [arg is between for arg in args]
+    is_between = [arg is between for arg in args]
 
     def both(*values: Any) -> Any:
-        found = compute_between(*values[: len(between_args)])
+        inner_value = compute_between(*values[: len(between_args)])
         others = iter(values[len(between_args) :])
-        return compute(*(found if here else next(others) for here in places))
+        return compute(*(inner_value if here else next(others) for here in is_between))
 
     others = tuple(arg for arg in args if arg is not between)
     fused_args = (both, *between_args, *others)

@@ -1,4 +1,4 @@
-"""What a function does to its arrays: each call of their namespace, noted while it is made."""
+"""Tracing: each call that a function makes on its arrays is noted while it runs."""
 
 import operator
 from collections.abc import Callable, Iterator, Set
@@ -42,14 +42,14 @@ ELEMENTWISE = {
 
 
 class Traced:
-    """Stands for an array or a number while a function is traced: computes, and notes what it does.
+    """Stands for an array or a number while a function is traced: computes, and notes each call.
 
     Attributes
     ----------
     value
         The array or number itself.
     owners : frozenset of Traced
-        Those whose memory its value may share: itself, if its memory is its own.
+        Those whose memory its value may share: itself alone, if its memory is its own.
     """
 
     namespace: ClassVar["TracingNamespace"]
@@ -74,7 +74,7 @@ class Traced:
     __bool__ = __float__ = __int__ = __index__ = _no_value
 
     def __repr__(self) -> str:
-        # A text that the function looks up or compares would be another at the next call.
+        # A function that looks up or compares the text would get another at the next call.
         return self._no_value() if self.trace.is_running else f"<traced {self.value!r}>"
 
     def __copy__(self) -> Any:
@@ -115,11 +115,11 @@ def _add_operators() -> None:
     for sign, name in BINARY.items():
         setattr(Traced, f"__r{sign}__", reflected(name, getattr(operator, f"__{sign}__")))
         setattr(Traced, f"__i{sign}__", changing(name, getattr(operator, f"__i{sign}__")))
-    Traced.__hash__ = _hash  # type: ignore[assignment, method-assign]  # which went with __eq__
+    Traced.__hash__ = _hash  # type: ignore[assignment, method-assign]
 
 
 def _hash(traced: Any) -> int:
-    """Return a hash for the sets of a recording; to the function that is traced there is none.
+    """Return a hash for the sets of a recording; raise `TypeError` while the function is traced.
 
     It would look a number up in a dictionary or a set, and never find it.
     """
@@ -132,14 +132,14 @@ _add_operators()
 
 
 class TracingNamespace:
-    """The functions of an array namespace, which take traced arrays too, and note that they did.
+    """An array namespace whose functions also take traced arrays, and note their calls.
 
     Attributes
     ----------
     traces
         The array namespace.
     prefix
-        What stands before the names of its functions: ``linalg.``.
+        The prefix of its functions' names: ``linalg.``.
     """
 
     def __init__(self, xp: Namespace, prefix: str = "") -> None:
@@ -166,7 +166,7 @@ class TracingNamespace:
 
 @cache
 def traced_type(xp: Namespace) -> type[Traced]:
-    """Return the class of what is traced on a library: its namespace is looked up by type."""
+    """Return the class of a library's traced arrays: their namespace is looked up by type."""
     return type("Traced", (Traced,), {"namespace": TracingNamespace(xp)})
 
 
@@ -177,19 +177,19 @@ class Note:
     Attributes
     ----------
     name : str
-        Of the function in the standard, where its result is an array with memory of its own.
+        The function's name in the standard, if its result is an array with memory of its own.
     function
         What was called.
     args, kwargs
-        On what: traced arrays and numbers, and others as they are.
+        Its arguments: traced arrays and numbers, and others as they are.
     output : Traced
-        What came out, or what was changed in place.
+        The result, or the array that was changed in place.
     in_place : bool
-        Whether it was changed.
+        Whether output was changed in place.
     is_view : bool
-        Whether it looks at the memory of the input in another way.
+        Whether output is a view of the input.
     layer : str
-        Which method of a layer has called, ``"Affine1.forward"``; empty outside of layers.
+        The layer's method that made the call, ``"Affine1.forward"``; empty outside of layers.
     """
 
     name: str
@@ -208,7 +208,7 @@ class Note:
 
     @cached_property
     def touched(self) -> Set[Traced]:
-        """Those whose memory it reads or writes."""
+        """The owners of the memory that it reads or writes."""
         return frozenset().union(*(x.owners for x in (*self.inputs, self.output)))
 
 
@@ -220,18 +220,18 @@ class Trace:
     xp
         The array namespace.
     fresh
-        The names of the functions whose results never share memory with what they are given.
+        The names of the functions whose results never share memory with their arguments.
     """
 
     def __init__(self, xp: Namespace, fresh: frozenset[str]) -> None:
         self.xp = xp
         self.fresh = fresh
         self.notes: list[Note] = []
-        # Whether the function is still at work.
+        # Whether the function is still running.
         self.is_running = True
 
     def traced(self, value: Any, owners: frozenset[Traced] | None = None) -> Traced:
-        """Return what stands for a value; unless others own its memory, it does."""
+        """Return what stands for a value; it owns its memory, unless owners are given."""
         return traced_type(self.xp)(self, value, owners)
 
     def call(
@@ -239,7 +239,7 @@ class Trace:
     ) -> Any:
         """Call a function, and note it."""
         inputs = list(traced_among((args, kwargs)))
-        # Only of these it is known that they change nothing, and share memory with nothing.
+        # Only these are known to change nothing, and to share memory with nothing.
         is_fresh = name in self.fresh and name != "astype"
         arrays = [x.value for x in inputs if name and is_array(x.value)]
         before = [] if is_fresh else [self.xp.asarray(x, copy=True) for x in arrays]
@@ -252,41 +252,41 @@ class Trace:
         ):
             raise TypeError(f"{name} changes a Traced array in place: use what it returns instead")
         for traced in inputs:
-            # Of a number that says nothing: 5 % 7 is the same object as 5.
+            # Not for numbers: 5 % 7 is the same object as 5.
             if is_array(result) and result is traced.value:
                 return traced
         if name in self.fresh and hasattr(result, "dtype") and (arrays or is_array(result)):
             if not is_array(result):
                 result = self.xp.asarray(result)  # NumPy's scalars cannot be written to
-            return self._noted(Note(name, function, args, kwargs, self.traced(result)))
+            return self._add(Note(name, function, args, kwargs, self.traced(result)))
         owners: frozenset[Traced] = frozenset().union(*(x.owners for x in inputs))
-        whole = self._noted(Note("", function, args, kwargs, self.traced(result, owners)))
+        whole = self._add(Note("", function, args, kwargs, self.traced(result, owners)))
         if isinstance(result, tuple | list):
-            make = getattr(type(result), "_make", type(result))  # of one whose parts have names
+            make = getattr(type(result), "_make", type(result))  # a named tuple
             return make(
                 [self.call("", operator.getitem, (whole, i), {}) for i in range(len(result))]
             )
         return whole
 
     def _is_equal(self, x: Any, before: Any) -> bool:
-        # Not a number is not itself either.
+        # NaN is not equal to itself.
         return bool(self.xp.all((x == before) | ((x != x) & (before != before))))  # noqa: PLR0124
 
     def change(
         self, name: str, function: Callable[[Any, Any], Any], x: Traced, other: Any
     ) -> Traced:
-        """Change an array in place where the library does; else return another. Note which."""
+        """Apply an in-place operator, and note whether it changed x or returned another array."""
         result = function(x.value, values(other))
         if is_array(result) and result is x.value:
-            return self._noted(Note(name, function, (x, other), {}, x, in_place=True))
-        return self._noted(Note("", function, (x, other), {}, self.traced(result, x.owners)))
+            return self._add(Note(name, function, (x, other), {}, x, in_place=True))
+        return self._add(Note("", function, (x, other), {}, self.traced(result, x.owners)))
 
     def view(self, function: Callable[[Any], Any], x: Traced) -> Traced:
-        """Note what looks at the memory of an array in another way."""
+        """Return a view of an array, and note it."""
         view = self.traced(function(x.value), x.owners)
-        return self._noted(Note("", function, (x,), {}, view, is_view=True))
+        return self._add(Note("", function, (x,), {}, view, is_view=True))
 
-    def _noted(self, note: Note) -> Traced:
+    def _add(self, note: Note) -> Traced:
         self.notes.append(note)
         return note.output
 
@@ -299,10 +299,10 @@ def untraceable(error: Exception, layer: str = "") -> TracingError:
     error
         What was raised.
     layer
-        In which layer's method, ``"Affine1.forward"``; empty outside of layers.
+        The layer's method that raised it, ``"Affine1.forward"``; empty outside of layers.
     """
     frames = extract_tb(error.__traceback__)
-    # The innermost that is somebody else's than xbp's and the libraries'.
+    # The innermost outside of xbp and the libraries.
     own = [frame for frame in frames if _is_of_an_author(frame.filename)]
     frame = (own or list(frames))[-1]
     reason = str(error).partition("\n")[0]
@@ -333,13 +333,13 @@ def traced_among(arguments: Any) -> Iterator[Traced]:
 
 
 def noted(name: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function that is none of a namespace's, and note it if an argument is traced."""
+    """Call a function that is not in a namespace, and note it if an argument is traced."""
     traced = next(traced_among(args), None)
     return function(*args) if traced is None else traced.trace.call(name, function, args, {})
 
 
 def values(arguments: Any) -> Any:
-    """Return nested arguments with its value for each that is traced."""
+    """Return nested arguments with each traced one replaced by its value."""
     if isinstance(arguments, Traced):
         return arguments.value
     if type(arguments) in (list, tuple):

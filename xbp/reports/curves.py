@@ -21,7 +21,7 @@ def metrics_csv(history: History) -> str:
     text = StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["step", "loss", *_COLUMNS])
-    measured = {
+    metrics = {
         step: [
             "" if not figures or isnan(figures[i]) else figures[i]
             for figures in (getattr(history, name) for name in _COLUMNS)
@@ -29,7 +29,7 @@ def metrics_csv(history: History) -> str:
         for i, step in enumerate(history.evaluated)
     }
     for step, loss in enumerate(history.loss, start=1):
-        rows.writerow([step, loss, *measured.get(step, [""] * len(_COLUMNS))])
+        rows.writerow([step, loss, *metrics.get(step, [""] * len(_COLUMNS))])
     return text.getvalue()
 
 
@@ -113,19 +113,19 @@ def _draw_measured(history: History, panel: Any, **curves: list[float]) -> None:
         if figures:
             finite = [figure if isfinite(figure) else nan for figure in figures]
             panel.plot(history.evaluated, finite, marker="o", markersize=3, label=label)
-    panel.legend()
+    panel.legend(loc="upper right")
 
 
 _CURVES = {"loss": _draw_loss, "accuracy": _draw_accuracy, "r²": _draw_r2}
 _LOWEST_R2 = -0.5
 
 
-def draw_predictions(found: RegressionEvaluation, output: int) -> bytes:
+def draw_predictions(evaluation: RegressionEvaluation, output: int) -> bytes:
     """Return an SVG with a point for each sample: its target and the network's output.
 
     Parameters
     ----------
-    found
+    evaluation
         The evaluation. Of many samples, every k-th is shown.
     output
         The index of the output.
@@ -133,8 +133,8 @@ def draw_predictions(found: RegressionEvaluation, output: int) -> bytes:
     # Imported here, since it is slow.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    step = ceil(len(found.targets) / _POINTS)
-    targets, outputs = (rows[::step, output] for rows in (found.targets, found.outputs))
+    step = ceil(len(evaluation.targets) / _POINTS)
+    targets, outputs = (rows[::step, output] for rows in (evaluation.targets, evaluation.outputs))
     figure = Figure(figsize=(4.5, 3.2), layout="constrained", facecolor="none")
     panel = figure.subplots()
     panel.scatter(targets, np.where(np.isfinite(outputs), outputs, nan), s=9, alpha=0.6)
@@ -157,8 +157,8 @@ def loss_in_terminal(history: History, width: int) -> str:
     figure.set_x_limits(min_=0, max_=max(len(history.loss), 1))
     figure.set_y_limits(min_=0.0, max_=float(max(losses[finite], default=1)) or 1.0)
     figure.plot(steps[finite].tolist(), losses[finite].tolist())
-    shown: str = figure.show()
-    return shown
+    text: str = figure.show()
+    return text
 
 
 # The width, in characters, that plotille adds to that of the curve.

@@ -79,10 +79,10 @@ def evaluate(network: Network, x: Any, t: Any) -> Evaluation:
         network.last_layer.check_targets(targets, classes)
         labels = as_host_labels(backend.to_numpy(targets))
         predicted, probabilities, certainties = [], [], []
-        for start, scores, found in outputs_of(network, samples):
+        for start, scores, host_scores in outputs_of(network, samples):
             rows = backend.to_numpy(softmax(scores))
             each = np.arange(len(rows))
-            predicted.append(found.argmax(axis=1))
+            predicted.append(host_scores.argmax(axis=1))
             certainties.append(rows[each, predicted[-1]])
             probabilities.append(rows[each, labels[start : start + len(rows)]])
     return Evaluation(
@@ -109,9 +109,9 @@ class RegressionEvaluation:
 
     def r2(self) -> HostArray:
         """Return r² of each output, ``(M,)``; NaN where all targets are equal."""
-        found = Determination()
-        found.add(self.outputs, self.targets)
-        return found.by_output()
+        determination = Determination()
+        determination.add(self.outputs, self.targets)
+        return determination.by_output()
 
     def mean_squared_error(self) -> HostArray:
         """Return the mean over the samples of each output's squared error, ``(M,)``."""
@@ -164,9 +164,9 @@ def evaluate_regression(network: Network, x: Any, t: Any) -> RegressionEvaluatio
         samples, targets, outputs = _checked("evaluate_regression", network, x, t)
         as_targets(targets[:1, ...], outputs, "evaluate_regression")  # raises where they do not fit
         network.last_layer.check_targets(targets, outputs.shape[-1])
-        found = np.concatenate([rows for _, _, rows in outputs_of(network, samples)])
+        predictions = np.concatenate([rows for _, _, rows in outputs_of(network, samples)])
         expected = network.backend.to_numpy(targets)
-    return RegressionEvaluation(expected.astype(np.float64), found.astype(np.float64))
+    return RegressionEvaluation(expected.astype(np.float64), predictions.astype(np.float64))
 
 
 def _checked(where: str, network: Network, x: Any, t: Any) -> tuple[Array, Array, Array]:

@@ -113,7 +113,7 @@ class Report:
 
         self._check()
         network, history, backend = self.network, self.history, self.network.backend
-        found = _evaluation(network, self.x, self.t)
+        evaluation = _evaluation(network, self.x, self.t)
         _check_image_shape(self.image_shape, network.as_samples(self.x))
         with backend.scope():
             samples, targets = network.as_samples(self.x), backend.asarray(self.t)
@@ -135,9 +135,9 @@ class Report:
             loss=loss_as_text(history.loss[-1]),
             figures=history.last_figures(),
             samples=samples.shape[0],
-            found=found,
+            found=evaluation,
             classifies=network.last_layer.classifies,
-            **_details(network, samples, found, self.image_shape),
+            **_details(network, samples, evaluation, self.image_shape),
             weights=_weights(network, self.image_shape),
             check=check,
             graph=graph,
@@ -173,23 +173,23 @@ def _evaluation(network: Network, x: Any, t: Any) -> Evaluation | RegressionEval
 def _details(
     network: Network,
     samples: Array,
-    found: Evaluation | RegressionEvaluation | str,
+    evaluation: Evaluation | RegressionEvaluation | str,
     image_shape: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Return what the page shows of the evaluation, by the template's names."""
-    if isinstance(found, Evaluation):
+    if isinstance(evaluation, Evaluation):
         return {
-            "confusion": _confusion(found),
-            "mistakes": _mistakes(network, samples, found, image_shape),
+            "confusion": _confusion(evaluation),
+            "mistakes": _mistakes(network, samples, evaluation, image_shape),
         }
-    if isinstance(found, RegressionEvaluation):
+    if isinstance(evaluation, RegressionEvaluation):
         return {
-            "by_output": _by_output(found),
+            "by_output": _by_output(evaluation),
             "predictions": [
-                svg_uri(draw_predictions(found, output))
-                for output in range(min(found.outputs.shape[1], _PREDICTIONS))
+                svg_uri(draw_predictions(evaluation, output))
+                for output in range(min(evaluation.outputs.shape[1], _PREDICTIONS))
             ],
-            "errors": _errors(network, samples, found, image_shape),
+            "errors": _errors(network, samples, evaluation, image_shape),
         }
     return {}
 
@@ -211,37 +211,38 @@ def _graph_uri(network: Network, x: Array, t: Array) -> tuple[str, str]:
     return svg_uri(svg.encode()), ""
 
 
-def _confusion(found: Evaluation) -> list[list[list[float]]] | None:
+def _confusion(evaluation: Evaluation) -> list[list[list[float]]] | None:
     """Return the counts, each with its share of the row; None if there are too many classes."""
-    if found.classes > _CLASSES:
+    if evaluation.classes > _CLASSES:
         return None
-    counts = found.confusion()
+    counts = evaluation.confusion()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cells: list[list[list[float]]] = np.stack([counts, shares], axis=-1).tolist()
     return cells
 
 
 def _mistakes(
-    network: Network, samples: Array, found: Evaluation, image_shape: tuple[int, int] | None
+    network: Network, samples: Array, evaluation: Evaluation, image_shape: tuple[int, int] | None
 ) -> list[dict[str, Any]]:
     """Return the worst mistakes, each with its sample's picture if samples are images."""
     return [
         {
             "number": number,
-            "label": int(found.labels[number]),
-            "predicted": int(found.predicted[number]),
-            "probability": float(found.probabilities[number]),
-            "certainty": float(found.certainties[number]),
+            "label": int(evaluation.labels[number]),
+            "predicted": int(evaluation.predicted[number]),
+            "probability": float(evaluation.probabilities[number]),
+            "certainty": float(evaluation.certainties[number]),
             "image": _image(network, samples, number, image_shape),
         }
-        for number in found.worst(_MISTAKES)
+        for number in evaluation.worst(_MISTAKES)
     ]
 
 
-def _by_output(found: RegressionEvaluation) -> list[dict[str, Any]]:
+def _by_output(evaluation: RegressionEvaluation) -> list[dict[str, Any]]:
     """Return the figures of each output, or of the first outputs if there are many."""
-    r2 = [None if isnan(value) else value for value in found.r2()]
-    figures = zip(r2, found.mean_squared_error(), found.mean_absolute_error(), strict=True)
+    r2 = [None if isnan(value) else value for value in evaluation.r2()]
+    squared, absolute = evaluation.mean_squared_error(), evaluation.mean_absolute_error()
+    figures = zip(r2, squared, absolute, strict=True)
     names = ("r2", "squared", "absolute")
     return [dict(zip(names, row, strict=True)) for row in islice(figures, _OUTPUTS)]
 
@@ -249,7 +250,7 @@ def _by_output(found: RegressionEvaluation) -> list[dict[str, Any]]:
 def _errors(
     network: Network,
     samples: Array,
-    found: RegressionEvaluation,
+    evaluation: RegressionEvaluation,
     image_shape: tuple[int, int] | None,
 ) -> list[dict[str, Any]]:
     """Return the largest errors, each with its sample's picture if samples are images."""
@@ -257,11 +258,11 @@ def _errors(
         {
             "number": number,
             "output": output,
-            "target": found.targets[number, output],
-            "given": found.outputs[number, output],
+            "target": evaluation.targets[number, output],
+            "given": evaluation.outputs[number, output],
             "image": _image(network, samples, number, image_shape),
         }
-        for number, output in found.worst(_MISTAKES)
+        for number, output in evaluation.worst(_MISTAKES)
     ]
 
 

@@ -67,7 +67,7 @@ def assert_gradients(
         if isinstance(layer, Signature)
         else Signature(layer, inputs or {"x": ("N", "D")}, output, params or {})
     )
-    chosen = get_backend(backend)
+    backend = get_backend(backend)
 
     @settings(
         parent=settings.default,
@@ -80,7 +80,7 @@ def assert_gradients(
     )
     @given(layer_cases(signature, largest=largest))
     def every_property_holds(case: LayerCase) -> None:
-        prove(case, chosen)
+        prove(case, backend)
 
     every_property_holds()
 

@@ -111,12 +111,12 @@ class NetworkCase:
         """Return the case with each number changed by a relative distance, up or down at random."""
         chance = np.random.default_rng(seed)
 
-        def moved(value: HostArray) -> HostArray:
+        def nudge(value: HostArray) -> HostArray:
             return np.asarray(value * (1 + distance * chance.choice([-1, 1], value.shape)))
 
-        weights = tuple((moved(W), moved(b)) for W, b in self.weights)
-        t = self.t if self.t.dtype.kind == "i" else moved(self.t)
-        return replace(self, weights=weights, x=moved(self.x), t=t)
+        weights = tuple((nudge(W), nudge(b)) for W, b in self.weights)
+        t = self.t if self.t.dtype.kind == "i" else nudge(self.t)
+        return replace(self, weights=weights, x=nudge(self.x), t=t)
 
 
 def shown(arrays: Mapping[str, HostArray]) -> str:

@@ -182,9 +182,9 @@ class BackendConformance:
             assert there.owns(x)
             assert there.device_name(x) == device
             _has_dtype(x, there.default_float)
-            moved = there.asarray(backend.asarray([1.0, 2.0], "float32"))
-            assert there.owns(moved)
-            back = backend.asarray(moved)
+            copy = there.asarray(backend.asarray([1.0, 2.0], "float32"))
+            assert there.owns(copy)
+            back = backend.asarray(copy)
             assert backend.owns(back)
             np.testing.assert_array_equal(backend.to_numpy(back), [1, 2])
 
@@ -231,10 +231,10 @@ class BackendConformance:
         for name, call in FUNCTIONS.items():
             index = [1, 0, 1]
             with backend.scope():
-                found = call(xp, backend.asarray(values), backend.asarray(index))
+                array = call(xp, backend.asarray(values), backend.asarray(index))
             expected = call(host.xp, values, np.asarray(index))
-            assert backend.owns(found), f"{name} leaves the device"
-            result = backend.to_numpy(found)
+            assert backend.owns(array), f"{name} leaves the device"
+            result = backend.to_numpy(array)
             alike = (result.dtype, result.shape) == (expected.dtype, expected.shape)
             good = alike and np.allclose(result, expected, rtol=1e-6, atol=0)
             assert good, f"{name} of\n{values}\ngives {result!r}\nexpected {expected!r}"

@@ -5,7 +5,7 @@ Each takes a `LayerTrial`, and raises `AssertionError`, with the case in its mes
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -48,9 +48,9 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
     The tolerance follows from the step and the dtype. A derivative at a kink is not judged. If the
     device has float64, float32 is skipped here: `float32_agrees_with_float64` tests it.
     """
-    found = Differences()
+    result = Differences()
     if trial.dtype == "float32" and trial.backend.has_float64:
-        return found
+        return result
     unit = trial.unit_of_differences
     output, noise = trial.output, unit * trial.magnitude
     for name, claims in trial.jacobian.items():
@@ -70,14 +70,14 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
                     float(noise[j]),
                     unit,
                 )
-                found.compared += 1
-                found.kinks += comparison.kink
+                result.compared += 1
+                result.kinks += comparison.kink
                 if not (comparison.right or comparison.kink):
                     where = tuple(int(k) for k in np.unravel_index(j, output.shape))
-                    found.wrong.append((name, where, index, comparison))
-    if found.wrong:
-        raise _wrong_derivative(trial, found)
-    return found
+                    result.wrong.append((name, where, index, comparison))
+    if result.wrong:
+        raise _wrong_derivative(trial, result)
+    return result
 
 
 def _item(outputs: Callable[[float], HostArray], j: int, step: float) -> float:
@@ -88,33 +88,33 @@ def _outputs_along(
     trial: LayerTrial, name: str, index: tuple[int, ...]
 ) -> Callable[[float], HostArray]:
     """Return a function from a step, added to one element, to the flat outputs."""
-    known: dict[float, HostArray] = {0.0: trial.output.reshape(-1)}
 
+    @cache
     def outputs(step: float) -> HostArray:
-        if step not in known:
-            moved = trial.case.arrays[name].copy()
-            moved[index] += step
-            with np.errstate(all="ignore"):  # a large step may reach a pole
-                known[step] = trial.forward({name: moved}).reshape(-1)
-        return known[step]
+        if step == 0:
+            return trial.output.reshape(-1)
+        value = trial.case.arrays[name].copy()
+        value[index] += step
+        with np.errstate(all="ignore"):  # a large step may reach a pole
+            return trial.forward({name: value}).reshape(-1)
 
     return outputs
 
 
-def _wrong_derivative(trial: LayerTrial, found: Differences) -> AssertionError:
+def _wrong_derivative(trial: LayerTrial, result: Differences) -> AssertionError:
     name, where, index, worst = max(
-        found.wrong, key=lambda wrong: wrong[-1].difference / max(wrong[-1].error, 1e-300)
+        result.wrong, key=lambda wrong: wrong[-1].difference / max(wrong[-1].error, 1e-300)
     )
     row = int(np.ravel_multi_index(where, trial.output.shape)) if where else 0
     # Arrays in any case: a parameter may be a single number.
     backward = np.asarray(trial.jacobian[name][row])
     differences = np.array(backward)
-    for wrong_name, at, element, comparison in found.wrong:
+    for wrong_name, at, element, comparison in result.wrong:
         if (wrong_name, at) == (name, where):
             differences[element] = comparison.numerical
     which = f"of output{_at(where)} by"
     return trial.fail(
-        f"backward is wrong in {len(found.wrong)} of {found.compared} derivatives, "
+        f"backward is wrong in {len(result.wrong)} of {result.compared} derivatives, "
         "as unit vectors for dout show\n"
         f"the furthest off is that {which} {name}{_at(index)}:\n"
         f"  backward says {worst.claimed!r}\n"
@@ -139,11 +139,11 @@ def backward_is_linear(trial: LayerTrial) -> None:
     """``backward`` of dout is the sum over the unit vectors of ``backward``, weighted with dout."""
     dout = trial.case.dout
     trial.forward()
-    for name, found in trial.backward(dout).items():
+    for name, gradient in trial.backward(dout).items():
         _require_close(
             trial,
             f"backward is not linear in dout: the derivative with respect to {name}",
-            found,
+            gradient,
             chained(dout, trial.jacobian[name]),
             trial.rounding(name),
             partial(trial.cancellation, name),
@@ -158,11 +158,11 @@ def parameters_alone_get_the_same_gradients(trial: LayerTrial) -> None:
     trial.forward()
     whole = trial.backward(dout)
     trial.backward(2 * dout + 1)  # so that gradients that are not overwritten differ
-    for name, found in trial.backward_params(dout).items():
+    for name, gradient in trial.backward_params(dout).items():
         _require_close(
             trial,
             f"backward_params and backward differ: the derivative with respect to {name}",
-            found,
+            gradient,
             whole[name],
             trial.rounding(name),
             partial(trial.cancellation, name),
@@ -188,7 +188,7 @@ def samples_are_independent(trial: LayerTrial) -> None:
         np.mean(outputs, axis=0) if mean else np.concatenate(outputs),
         trial.unit * trial.magnitude.reshape(trial.output.shape),
     )
-    for name, found in batch.items():
+    for name, batch_gradient in batch.items():
         parts = [gradient[name] for gradient in gradients]
         if name in signature.batched:
             expected = np.concatenate(parts) / (count if mean else 1)
@@ -200,7 +200,7 @@ def samples_are_independent(trial: LayerTrial) -> None:
             trial,
             "the gradients of a batch are not those of its samples: the derivative with respect "
             f"to {name}",
-            found,
+            batch_gradient,
             expected,
             np.asarray(sum(one.rounding(name) for one in those)),
             partial(_cancellation_of_all, those, name),
@@ -219,21 +219,21 @@ def a_permuted_batch_is_permuted_throughout(trial: LayerTrial) -> None:
     order = [*range(1, count), 0]
     other = trial.again(trial.case.samples(order))
     signature = trial.case.signature
-    output, moved = trial.forward(), other.forward()
-    gradients, moved_gradients = trial.backward(trial.case.dout), other.backward(other.case.dout)
+    output, other_output = trial.forward(), other.forward()
+    gradients, other_gradients = trial.backward(trial.case.dout), other.backward(other.case.dout)
     _require_close(
         trial,
         "a permuted batch changes the outputs",
-        moved,
+        other_output,
         output if signature.takes_the_mean else output[order],
-        other.unit * other.magnitude.reshape(moved.shape),
+        other.unit * other.magnitude.reshape(other_output.shape),
     )
-    for name, found in moved_gradients.items():
+    for name, gradient in other_gradients.items():
         expected = gradients[name]
         _require_close(
             trial,
             f"a permuted batch changes the derivative with respect to {name}",
-            found,
+            gradient,
             expected[order] if name in signature.batched else expected,
             other.rounding(name),
             partial(other.cancellation, name),
@@ -242,11 +242,11 @@ def a_permuted_batch_is_permuted_throughout(trial: LayerTrial) -> None:
 
 def inputs_stay_as_they_are(trial: LayerTrial) -> None:
     """Neither ``forward`` nor ``backward`` changes an array that it was given."""
-    given = {**trial.arrays, "dout": trial.put("dout", trial.case.dout)}
-    before = {name: trial.host(array, name).copy() for name, array in given.items()}
+    arrays = {**trial.arrays, "dout": trial.put("dout", trial.case.dout)}
+    before = {name: trial.host(array, name).copy() for name, array in arrays.items()}
     trial.forward()
-    trial.backward_on_device(given["dout"])
-    for name, array in given.items():
+    trial.backward_on_device(arrays["dout"])
+    for name, array in arrays.items():
         after = trial.host(array, name)
         if not np.array_equal(after, before[name], equal_nan=True):
             raise trial.fail(
@@ -299,13 +299,13 @@ def float32_agrees_with_float64(trial: LayerTrial) -> None:
         narrow.unit * trial.magnitude.reshape(output.shape),
         partial(trial.output_cancellation, narrow.unit),
     )
-    for name, found in gradients.items():
+    for name, gradient in gradients.items():
         rows = trial.jacobian[name]
         _require_close(
             trial,
             f"float32 and float64 differ in the derivative with respect to {name}, which in "
             "float32",
-            found,
+            gradient,
             chained(dout, rows),
             chained(abs(dout), narrow.unit * (1 + abs(rows))),
             partial(trial.cancellation, name, narrow.unit),
@@ -315,25 +315,25 @@ def float32_agrees_with_float64(trial: LayerTrial) -> None:
 def _require_close(
     trial: LayerTrial,
     complaint: str,
-    found: HostArray,
+    actual: HostArray,
     expected: HostArray,
     bound: HostArray,
     cancellation: Callable[[], HostArray] | None = None,
 ) -> None:
-    if found.shape != expected.shape:
-        raise trial.fail(f"{complaint} has shape {found.shape}, not {expected.shape}")
+    if actual.shape != expected.shape:
+        raise trial.fail(f"{complaint} has shape {actual.shape}, not {expected.shape}")
     # Not `abs(...) > bound`, which is false for NaN.
-    apart = ~(abs(found - expected) <= bound)
+    apart = ~(abs(actual - expected) <= bound)
     if apart.any() and cancellation is not None:
         # Only now, since it is slow and seldom needed.
         bound = bound + cancellation()
-        apart = ~(abs(found - expected) <= bound)
+        apart = ~(abs(actual - expected) <= bound)
     if apart.any():
         worst = tuple(int(k) for k in np.unravel_index(np.argmax(apart), apart.shape))
         raise trial.fail(
-            f"{complaint} is {float(found[worst])!r}{_within(worst)}, expected "
+            f"{complaint} is {float(actual[worst])!r}{_within(worst)}, expected "
             f"{float(expected[worst])!r}, give or take {bound[worst]:.1e}:",
-            found=found,
+            found=actual,
             expected=expected,
         )
 

@@ -129,7 +129,7 @@ class Signature:
 
     def __str__(self) -> str:
         shapes = {**self.inputs, **self.params}
-        return f"{self.name}({', '.join(f'{k}: {_shown(v)}' for k, v in shapes.items())})"
+        return f"{self.name}({', '.join(f'{k}: {_text(v)}' for k, v in shapes.items())})"
 
     @property
     def differentiable(self) -> list[str]:
@@ -189,7 +189,7 @@ def size_of(size: Size, sizes: Mapping[str, int]) -> int:
     return int(size) if not isinstance(size, str) else prod(sizes[name] for name in size.split("*"))
 
 
-def _shown(kind: Input) -> str:
+def _text(kind: Input) -> str:
     if isinstance(kind, Labels):
         return " ".join(["labels", *map(str, kind.shape)])
     if isinstance(kind, OneHot):

@@ -62,23 +62,23 @@ def arrays(
 
 @st.composite
 def layer_cases(draw: st.DrawFn, signature: Signature, *, largest: float = LARGEST) -> LayerCase:
-    """Draw the inputs, parameters and dout of a layer as NumPy arrays; named sizes are 1 to 3."""
+    """Draw the inputs, parameters and dout of a layer as NumPy values; named sizes are 1 to 3."""
     sizes = {name: draw(st.integers(1, LARGEST_SIZE)) for name in signature.size_names()}
-    drawn = {}
+    values = {}
     for name in (*signature.inputs, *signature.params):
         kind = signature.inputs.get(name)
         shape = sizes_of(signature.shape_of(name), sizes)
         if isinstance(kind, Labels):
-            drawn[name] = draw(_labels(shape, size_of(kind.classes, sizes)))
+            values[name] = draw(_labels(shape, size_of(kind.classes, sizes)))
         elif isinstance(kind, OneHot):
             labels = draw(_labels(shape[:-1], shape[-1]))
-            drawn[name] = np.eye(shape[-1])[labels]
+            values[name] = np.eye(shape[-1])[labels]
         elif isinstance(kind, Nonzero):
-            drawn[name] = _away_from_zero(draw(host_arrays(shape, largest=largest)))
+            values[name] = _away_from_zero(draw(host_arrays(shape, largest=largest)))
         else:
-            drawn[name] = draw(host_arrays(shape, largest=largest))
+            values[name] = draw(host_arrays(shape, largest=largest))
     dout = draw(host_arrays(sizes_of(signature.output_shape, sizes), largest=largest))
-    return LayerCase(signature, drawn, dout)
+    return LayerCase(signature, values, dout)
 
 
 def _away_from_zero(values: HostArray) -> HostArray:

@@ -47,7 +47,7 @@ class LayerTrial:
         self.made: Layer = self._attempt("making the layer", case.signature.make, **params)
         self.layer = self.made
         self.inputs = [self.arrays[name] for name in case.signature.inputs]
-        self._moved: dict[float, list[LayerTrial]] = {}
+        self._neighbours_by_unit: dict[float, list[LayerTrial]] = {}
 
     def __repr__(self) -> str:
         return f"{self.title} {self.dtype}\n{self.case}"
@@ -56,15 +56,15 @@ class LayerTrial:
     def title(self) -> str:
         """The layer's name and the backend, for messages."""
         # What makes the layer may be a function without a name of its own.
-        made = getattr(self, "layer", None)
-        name = self.case.signature.name if made is None else type(made).__name__
+        layer = getattr(self, "layer", None)
+        name = self.case.signature.name if layer is None else type(layer).__name__
         return f"{name} on {self.backend.name}:{self.backend.device}"
 
     def fail(self, complaint: str, **details: HostArray) -> AssertionError:
         """Return the error with the layer, the complaint, the details and the case in it."""
-        details_shown = f"{shown(details)}\n" if details else ""
+        details_text = f"{shown(details)}\n" if details else ""
         return AssertionError(
-            f"{self.title}, {self.dtype}: {complaint}\n{details_shown}"
+            f"{self.title}, {self.dtype}: {complaint}\n{details_text}"
             f"the smallest case found:\n{self.case}"
         )
 
@@ -86,10 +86,10 @@ class LayerTrial:
             # Each call starts from the state that the layer was made with.
             self.layer = self.made.bound_to({})
         output = self._attempt("forward", self.layer.forward, *self.inputs)
-        shape, needed = tuple(getattr(output, "shape", ())), self.case.dout.shape
-        if shape != needed:
+        shape, expected = tuple(getattr(output, "shape", ())), self.case.dout.shape
+        if shape != expected:
             raise self.fail(
-                f"the output has shape {shape}, not {needed} as the signature says, "
+                f"the output has shape {shape}, not {expected} as the signature says, "
                 f"{self.case.signature}"
             )
         return output
@@ -104,14 +104,14 @@ class LayerTrial:
     def backward_on_device(self, dout: Array) -> dict[str, Array]:
         """Return the derivatives as the layer returns them, by the name of the array."""
         names = self.case.signature.differentiable
-        found = self._attempt("backward", self.layer.backward, dout)
-        found = list(found) if isinstance(found, tuple | list) else [found]
-        if len(found) != len(names):
+        gradients = self._attempt("backward", self.layer.backward, dout)
+        gradients = list(gradients) if isinstance(gradients, tuple | list) else [gradients]
+        if len(gradients) != len(names):
             raise self.fail(
-                f"backward returned {len(found)} derivatives: one is needed for each of "
+                f"backward returned {len(gradients)} derivatives: one is needed for each of "
                 f"{', '.join(names)}"
             )
-        return {**dict(zip(names, found, strict=True)), **self._gradients_left()}
+        return {**dict(zip(names, gradients, strict=True)), **self._gradients_left()}
 
     def backward_params(self, dout: HostArray) -> dict[str, HostArray]:
         """Return on the host the gradients that ``backward_params`` leaves in the layer."""
@@ -119,14 +119,14 @@ class LayerTrial:
         return {name: self.host(value, name) for name, value in self._gradients_left().items()}
 
     def _gradients_left(self) -> dict[str, Array]:
-        found: dict[str, Array] = self._attempt("grads", lambda: dict(self.layer.grads))
+        gradients: dict[str, Array] = self._attempt("grads", lambda: dict(self.layer.grads))
         params = self.case.signature.params
-        if params.keys() ^ found.keys():
+        if params.keys() ^ gradients.keys():
             raise self.fail(
                 f"the signature's parameters are {', '.join(params) or 'none'}, those in the "
-                f"layer's param_names are {', '.join(found) or 'none'}"
+                f"layer's param_names are {', '.join(gradients) or 'none'}"
             )
-        return found
+        return gradients
 
     def host(self, value: Array, what: str) -> HostArray:
         """Return an array of the backend as a NumPy array of float64."""
@@ -208,18 +208,18 @@ class LayerTrial:
     def cancellation(self, name: str, unit: float | None = None) -> HostArray:
         """Return how far a derivative moves when each number of the case moves by ``unit``."""
         rows = self.jacobian[name]
-        moved = [abs(other.jacobian[name] - rows) for other in self._moved_by(unit or self.unit)]
-        return 2 * chained(abs(self.case.dout), np.max(moved, axis=0))
+        changes = [abs(near.jacobian[name] - rows) for near in self._neighbours(unit or self.unit)]
+        return 2 * chained(abs(self.case.dout), np.max(changes, axis=0))
 
     def output_cancellation(self, unit: float) -> HostArray:
         """Return how far each output moves when each number of the case moves by ``unit``."""
-        moved = [abs(other.output - self.output) for other in self._moved_by(unit)]
-        return 2 * np.asarray(np.max(moved, axis=0))
+        changes = [abs(near.output - self.output) for near in self._neighbours(unit)]
+        return 2 * np.asarray(np.max(changes, axis=0))
 
-    def _moved_by(self, unit: float) -> list["LayerTrial"]:
-        if unit not in self._moved:
-            self._moved[unit] = [self.nudged(unit, seed) for seed in range(2)]
-        return self._moved[unit]
+    def _neighbours(self, unit: float) -> list["LayerTrial"]:
+        if unit not in self._neighbours_by_unit:
+            self._neighbours_by_unit[unit] = [self.nudged(unit, seed) for seed in range(2)]
+        return self._neighbours_by_unit[unit]
 
     # Trials of other cases -----------------------------------------------------------------------
 

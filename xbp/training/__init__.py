@@ -1,4 +1,4 @@
-"""Training: mini-batches, their gradients, updates, and what keeps a long one safe."""
+"""Training: mini-batches, gradients, updates, and checkpoints."""
 
 from xbp.training.checkpoint import Checkpoint
 from xbp.training.checkpoints import Checkpoints

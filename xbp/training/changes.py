@@ -1,4 +1,4 @@
-"""Changes of gradients: what is done to all of them, between backpropagation and the update."""
+"""Changes of all gradients between backpropagation and the update."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class ClipNorm:
     Parameters
     ----------
     limit
-        Of the root of the sum of the squares of all elements of all gradients.
+        The largest norm: the root of the sum of the squares of all elements of all gradients.
 
     Raises
     ------

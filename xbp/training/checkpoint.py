@@ -1,4 +1,4 @@
-"""A checkpoint: a training as it was after a step, with all that it needs to go on."""
+"""A checkpoint: a training as it was after a step, with all that is needed to resume it."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class OtherFormatError(CheckpointError):
-    """A checkpoint is whole, but of a version of xbp that writes them otherwise."""
+    """A checkpoint is whole, but written by a version of xbp with another format."""
 
 
 @dataclass(frozen=True)
@@ -57,47 +57,47 @@ class Checkpoint:
         """
         arrays = dense(self.arrays)
         state = json.dumps({"format": FORMAT, **self.state})
-        found = _Digest(state)
+        digest = _Digest(state)
         for name, array in sorted(arrays.items()):
-            found.add(name, str(array.dtype), array.shape, [as_bytes(array).data])
-        return to_bytes(arrays, {"state": state, "sha256": found.hexdigest()})
+            digest.add(name, str(array.dtype), array.shape, [as_bytes(array).data])
+        return to_bytes(arrays, {"state": state, "sha256": digest.hexdigest()})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """Return what `to_bytes` made a file of; see `from_file`."""
+        """Return the checkpoint in what `to_bytes` returned; see `from_file`."""
         return cls.from_file(BytesIO(content))
 
     @classmethod
     def from_file(cls, file: BinaryIO) -> Self:
-        """Return what is in an open file that `to_bytes` made.
+        """Return the checkpoint in an open file that `to_bytes` made.
 
-        No array is kept before all are seen to be those that were written.
+        All arrays are verified before any is kept in memory.
 
         Raises
         ------
         OtherFormatError
             If another version of xbp made it.
         CheckpointError
-            If it is none, or a bit of it has changed.
+            If it is no checkpoint, or a bit of it has changed.
         OSError, MemoryError
             If it cannot be read now.
         """
-        with _what_is_wrong():
-            content, state = _verified(file)
+        with _checkpoint_errors():
+            content, state = _read(file)
             return cls(state, content.read())
 
 
 def state_in(file: BinaryIO) -> Mapping[str, Any]:
-    """Return the state alone of a checkpoint in an open file, verified as all of it.
+    """Return only the state of a checkpoint in an open file, after all of it is verified.
 
-    This takes no memory for the arrays. It raises what `Checkpoint.from_file` does.
+    This takes no memory for the arrays. It raises what `Checkpoint.from_file` raises.
     """
-    with _what_is_wrong():
-        return _verified(file)[1]
+    with _checkpoint_errors():
+        return _read(file)[1]
 
 
 @contextmanager
-def _what_is_wrong() -> Iterator[None]:
+def _checkpoint_errors() -> Iterator[None]:
     try:
         yield
     except (CheckpointError, OSError, MemoryError):
@@ -106,17 +106,17 @@ def _what_is_wrong() -> Iterator[None]:
         raise CheckpointError(f"it is no checkpoint of xbp ({error})") from error
 
 
-def _verified(file: BinaryIO) -> tuple[TensorFile, dict[str, Any]]:
-    """Return the arrays' file and the state of a checkpoint whose every bit is as it was."""
+def _read(file: BinaryIO) -> tuple[TensorFile, dict[str, Any]]:
+    """Return the file of a checkpoint's arrays, and its state, after every bit is verified."""
     try:
         content = TensorFile(file)
     except CheckpointError as error:
         raise CheckpointError(f"it is no checkpoint of xbp ({error})") from error
-    text, digest = (content.metadata[name] for name in ("state", "sha256"))
-    found = _Digest(text)
+    text, checksum = (content.metadata[name] for name in ("state", "sha256"))
+    digest = _Digest(text)
     for name, tensor in content.tensors.items():
-        found.add(name, tensor.dtype, tensor.shape, content.chunks(name))
-    if digest != found.hexdigest():
+        digest.add(name, tensor.dtype, tensor.shape, content.chunks(name))
+    if checksum != digest.hexdigest():
         raise CheckpointError("its checksum is that of other content")
     state = json.loads(text)
     if state["format"] != FORMAT:
@@ -130,19 +130,19 @@ def _verified(file: BinaryIO) -> tuple[TensorFile, dict[str, Any]]:
 
 
 class _Digest:
-    """A checksum of a state and of arrays, by the order of their names."""
+    """A checksum of a state and of arrays, in the order of their names."""
 
     def __init__(self, state: str) -> None:
-        self._found = hashlib.sha256(state.encode())
-        self.hexdigest = self._found.hexdigest
+        self._hash = hashlib.sha256(state.encode())
+        self.hexdigest = self._hash.hexdigest
 
     def add(
         self, name: str, dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes | memoryview]
     ) -> None:
-        """Go on with an array."""
-        self._found.update(f"{name} {dtype} {shape}".encode())
+        """Add an array."""
+        self._hash.update(f"{name} {dtype} {shape}".encode())
         for chunk in chunks:
-            self._found.update(chunk)
+            self._hash.update(chunk)
 
 
 # From a training to a checkpoint, and back -------------------------------------------------------
@@ -156,14 +156,14 @@ def pack(
     Parameters
     ----------
     network, optimizer
-        Whose arrays are brought to the host.
+        Their arrays are copied to the host.
     history
-        What was seen, by name; ``loss`` becomes an array.
+        The lists of a `History`, by name; ``loss`` becomes an array.
     position
         What else is to be restored: JSON must be able to hold it.
     """
     to_numpy = network.backend.to_numpy
-    memory = _named({"optimizer": optimizer.state or {}})
+    memory = _by_path({"optimizer": optimizer.state or {}})
     arrays = {f"params.{key}": to_numpy(W) for key, W in network.params.items()}
     arrays |= {f"state.{key}": to_numpy(value) for key, value in network.state.items()}
     arrays |= {name: to_numpy(value) for name, value in memory.items() if is_array(value)}
@@ -184,15 +184,15 @@ def pack(
 
 
 def numbers_of(optimizer: Optimizer) -> dict[str, Any]:
-    """Return what an optimizer remembers beside arrays, by the way to it: ``optimizer.lr``.
+    """Return what an optimizer remembers beside arrays, by path: ``optimizer.lr``.
 
     Raises
     ------
     SettingError
-        If JSON cannot hold it, or the way to two things is the same.
+        If JSON cannot hold it, or two things have the same path.
     """
-    found = _named({"optimizer": optimizer.state or {}})
-    numbers = {name: value for name, value in found.items() if not is_array(value)}
+    memory = _by_path({"optimizer": optimizer.state or {}})
+    numbers = {name: value for name, value in memory.items() if not is_array(value)}
     return dict(as_json(f"what {optimizer!r} remembers beside arrays", numbers))
 
 
@@ -208,7 +208,7 @@ def unpack(
     network, optimizer
         Of the same shapes and kind.
     position
-        What must be as it was, by name.
+        What must be equal to what was saved, by name.
 
     Raises
     ------
@@ -238,7 +238,7 @@ def unpack(
     for name, array in checkpoint.arrays.items():
         host = np.asarray(numbers[name], dtype=array.dtype) if name in numbers else array
         values[name] = network.backend.asarray(host)
-    memory = _filled("optimizer", optimizer.state or {}, values)
+    memory = _fill("optimizer", optimizer.state or {}, values)
     # From here on nothing can fail.
     network.params.update({key: values[f"params.{key}"] for key in network.params})
     network.state.update({key: values[f"state.{key}"] for key in network.state})
@@ -247,14 +247,14 @@ def unpack(
 
 @dataclass(frozen=True)
 class Memory:
-    """What a training is resumed by: what is saved of it has to fit how it begins.
+    """What must match for a training to be resumed: its arrays and numbers.
 
     Attributes
     ----------
     arrays : dict of str to str
-        Shape and dtype of parameters, state and what the optimizer remembers, by the way to it.
+        Shape and dtype of parameters, state and what the optimizer remembers, by path.
     numbers : dict of str to object
-        The optimizer's numbers and texts, arrays without dimensions among them.
+        The optimizer's numbers and texts, 0-d arrays included, by path.
     """
 
     arrays: Mapping[str, str]
@@ -262,12 +262,12 @@ class Memory:
 
     @classmethod
     def of(cls, network: Network, optimizer: Optimizer) -> Self:
-        """Return that of a training as it is now. This waits for the device."""
+        """Return the memory of a training as it is now. This waits for the device."""
         return cls.saved_in(pack(network, optimizer, {"loss": []}, {}))
 
     @classmethod
     def saved_in(cls, checkpoint: Checkpoint) -> Self:
-        """Return that of the training in a checkpoint."""
+        """Return the memory of the training in a checkpoint."""
         arrays = {name: array for name, array in checkpoint.arrays.items() if name != "loss"}
         scalars = {
             name: array.item()
@@ -283,7 +283,7 @@ class Memory:
         )
 
     def misfit(self, later: Self) -> tuple[str, Any, Any] | None:
-        """Return what of a later one does not fit: its name, what it is here, and there."""
+        """Return the first misfit of a later memory: its name, and the values here and there."""
         for here, there, fits in (
             (self.arrays, later.arrays, eq),
             (self.numbers, later.numbers, _is_like),
@@ -295,12 +295,12 @@ class Memory:
 
 
 def history_in(checkpoint: Checkpoint, *, classifies: bool, has_test: bool) -> History:
-    """Return the history in a checkpoint, if it can be one: anybody may have written it.
+    """Return the history in a checkpoint, checked, since anybody may have written the file.
 
     Raises
     ------
     CheckpointError
-        If it is none of so many steps, or of a training with other measurements.
+        If it is not a history of so many steps, or is of a training with other measurements.
     """
     losses = checkpoint.arrays["loss"]
     if losses.dtype != np.float64 or losses.ndim != 1 or not np.isfinite(losses).all():
@@ -318,8 +318,8 @@ def history_in(checkpoint: Checkpoint, *, classifies: bool, has_test: bool) -> H
         raise CheckpointError("it does not say whether it was interrupted")
     for name in MEASURED:
         kind, _, figure = name.partition("_")
-        wanted = figure == "loss" or classifies == (figure == "accuracy")
-        expected = len(steps) if wanted and (has_test or kind == "train") else 0
+        is_measured = figure == "loss" or classifies == (figure == "accuracy")
+        expected = len(steps) if is_measured and (has_test or kind == "train") else 0
         if name not in saved:
             # An older version of xbp did not measure it.
             setattr(history, name, [nan] * expected)
@@ -331,12 +331,12 @@ def history_in(checkpoint: Checkpoint, *, classifies: bool, has_test: bool) -> H
                 "training had some, and only then"
             )
         if not all(map(_CAN_BE[figure], figures)):
-            raise CheckpointError(f"its {name} is no list of {_CALLED[figure]}")
+            raise CheckpointError(f"its {name} is no list of {_NOUNS[figure]}")
     return history
 
 
-# What the figures of a history are called, and what can be one: a loss and r² need not be finite.
-_CALLED = {"loss": "losses", "accuracy": "shares", "r2": "numbers up to 1"}
+# What a history's figures are called, and what they may be: a loss and r² need not be finite.
+_NOUNS = {"loss": "losses", "accuracy": "shares", "r2": "numbers up to 1"}
 _CAN_BE: dict[str, Callable[[Any], bool]] = {
     "loss": lambda value: isinstance(value, float),
     "accuracy": lambda value: is_finite_number(value) and 0 <= value <= 1,
@@ -345,35 +345,35 @@ _CAN_BE: dict[str, Callable[[Any], bool]] = {
 
 
 def _numbers(
-    given: Mapping[str, Any] | None,
+    initial: Mapping[str, Any] | None,
     saved: Mapping[str, Any],
     here: Mapping[str, Any],
     optimizer: str,
 ) -> dict[str, Any]:
-    """Return the numbers that an optimizer goes on with.
+    """Return the numbers with which an optimizer is resumed.
 
-    What the training had changed goes on from there. What it had not is a setting, and may be
-    another now. Both at once make no sense.
+    A number that the saved training had changed is restored. Any other is a setting, and may have a
+    new value now. Both at once are an error.
     """
-    if given is None:  # written before what was given was written down
-        given = {name: value for name, value in saved.items() if isinstance(value, float)}
+    if initial is None:  # an older version did not save them
+        initial = {name: value for name, value in saved.items() if isinstance(value, float)}
     numbers = {}
     for name, now in here.items():
-        changed = given.get(name, now) != saved[name]
-        if changed and now not in (saved[name], given.get(name, now)):
+        has_changed = initial.get(name, now) != saved[name]
+        if has_changed and now not in (saved[name], initial.get(name, now)):
             raise CheckpointError(
-                f"the training that was saved began with {name} {given[name]} and had changed it "
+                f"the training that was saved began with {name} {initial[name]} and had changed it "
                 f"to {saved[name]}, this one has {now}, in {optimizer}: begin with the same"
             )
-        numbers[name] = saved[name] if changed else now
+        numbers[name] = saved[name] if has_changed else now
     return numbers
 
 
 def _is_like(saved: Any, here: Any) -> bool:
-    """Tell whether a value in a file can stand for one here: anybody may have written it."""
+    """Tell whether a saved value can replace one here: anybody may have written the file."""
     if is_number(here):
         return is_number(saved) and (isfinite(saved) or not isfinite(here))
-    if here is None:  # as what is not known before the first step
+    if here is None:  # not known before the first step
         return saved is None or isinstance(saved, bool | int | float | str)
     return type(saved) is type(here)
 
@@ -386,7 +386,7 @@ def _parts(value: Any) -> Iterator[tuple[Any, Any]] | None:
 
 
 def _flat(path: str, values: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what is in nested dictionaries and lists, named by the way to it: ``params.W1``."""
+    """Yield the leaves of nested dictionaries and lists by path: ``params.W1``."""
     for name, value in _parts(values) or ():
         if _parts(value) is None:
             yield f"{path}{name}", value
@@ -394,23 +394,23 @@ def _flat(path: str, values: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{path}{name}.", value)
 
 
-def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `_flat` yields, by name."""
-    found: dict[str, Any] = {}
+def _by_path(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `_flat` yields, by path; raise `SettingError` if two paths are equal."""
+    leaves: dict[str, Any] = {}
     for name, value in _flat("", values):
-        if name in found:
+        if name in leaves:
             raise SettingError(
                 f"two things that are to be saved are both called {name}: name the items of a "
                 "dictionary by text without dots"
             )
-        found[name] = value
-    return found
+        leaves[name] = value
+    return leaves
 
 
-def _filled(path: str, like: Any, values: Mapping[str, Any]) -> Any:
-    """Return nested dictionaries and lists like others, with values named by the way to them."""
+def _fill(path: str, like: Any, values: Mapping[str, Any]) -> Any:
+    """Return nested dictionaries and lists like others, with values by path."""
     parts = _parts(like)
     if parts is None:
         return values[path]
-    filled = {name: _filled(f"{path}.{name}", value, values) for name, value in parts}
-    return filled if isinstance(like, Mapping) else type(like)(filled.values())
+    items = {name: _fill(f"{path}.{name}", value, values) for name, value in parts}
+    return items if isinstance(like, Mapping) else type(like)(items.values())

@@ -1,4 +1,4 @@
-"""The folder of a training's checkpoints: the last few of them stay."""
+"""The folder of a training's checkpoints, which holds the last few."""
 
 import re
 import time
@@ -27,27 +27,27 @@ class Checkpoints:
     Parameters
     ----------
     folder
-        For one training. It is made if it is not there.
+        For one training. It is created if it does not exist.
     every_steps, every_minutes
-        After so many steps, or a few more where a library takes several at once, or so many
-        minutes, whichever comes first. None of both is a minute.
+        Save after so many steps, or a few more where a library runs several at once, or so many
+        minutes, whichever comes first. Without either, after each minute.
         At Ctrl-C and at the end a training is saved in any case.
     keep
-        How many of the last ones stay.
+        How many of the last ones to keep.
     resume
-        Whether to go on from the last one that is whole, if there is one.
+        Whether to resume from the last one that is whole, if there is one.
     overwrite
         Whether to remove the checkpoints of another training, as soon as this one has its first.
         Without this and `resume`, a folder that holds some is refused.
     settings
-        What else to write down, for whoever goes on: JSON must be able to hold it.
+        What else to save for whoever resumes: JSON must be able to hold it.
 
     Raises
     ------
     SettingError
-        If one of the numbers is not positive, or settings are none that JSON can hold.
+        If one of the numbers is not positive, or JSON cannot hold the settings.
     DataError
-        If folder cannot be one's name.
+        If folder cannot be the name of one.
 
     Examples
     --------
@@ -87,28 +87,28 @@ class Checkpoints:
         self.overwrite = true_or_false("Checkpoints: overwrite", overwrite)
         self.settings = as_json("Checkpoints: settings", settings or {})
         self._lock: Any = None
-        self._is_told = False
+        self._has_warned = False
         self._training = 1
         self._last_step = 0
         self._last_time = time.monotonic()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep other trainings out of the folder for the ``with`` block; one may be in another.
+        """Keep other trainings out of the folder for the ``with`` block, which can be nested.
 
         Raises
         ------
         CheckpointError
-            If one is there already.
+            If another training uses the folder.
         DataError
             If the folder cannot be written to.
         """
-        # Few who import xbp need it.
+        # Imported here, since few programs need it.
         import filelock  # noqa: PLC0415
 
         prepare_folder(self.folder)
         if self._lock is None:
-            # Whoever may write to the folder may see whether it is in use.
+            # Whoever may write to the folder may lock it.
             self._lock = filelock.FileLock(self.folder / _LOCK, mode=0o666)
         lock = self._lock
         try:
@@ -124,14 +124,14 @@ class Checkpoints:
                 "another folder"
             ) from error
         except (OSError, NotImplementedError) as error:
-            if not self._is_told:
+            if not self._has_warned:
                 warnings.warn(
                     f"{self.folder} is on a file system without locks ({error}): see yourself that "
                     "no other training uses it",
                     RuntimeWarning,
                     stacklevel=3,
                 )
-            self._is_told = True
+            self._has_warned = True
         try:
             yield
         finally:
@@ -140,7 +140,7 @@ class Checkpoints:
                 self._lock = None
 
     def start(self) -> Checkpoint | None:
-        """Return what to go on from; None for a new training.
+        """Return the checkpoint to resume from; None for a new training.
 
         Raises
         ------
@@ -150,8 +150,7 @@ class Checkpoints:
             If it holds checkpoints, and neither `resume` nor `overwrite` is on, or as `latest`.
         """
         recover(prepare_folder(self.folder))
-        found = self._paths()
-        if found and not self.resume and not self.overwrite:
+        if self._paths() and not self.resume and not self.overwrite:
             raise CheckpointError(
                 f"{self.folder} holds checkpoints of another training: go on with it "
                 "(resume=True), or choose another folder"
@@ -178,14 +177,14 @@ class Checkpoints:
         return self._latest(Checkpoint.from_file)
 
     def latest_state(self) -> Mapping[str, Any] | None:
-        """Return the state alone of what `latest` returns; this takes no memory for its arrays."""
+        """Return only the state of what `latest` returns; this takes no memory for its arrays."""
         return self._latest(state_in)
 
     def _latest(self, read: Callable[[BinaryIO], _Read]) -> _Read | None:
         newest = self._newest_training()
-        # Those of a training that another took the place of are none to go on with.
-        last = [path for number, _, path in self._paths() if number == newest]
-        for index, path in reversed(list(enumerate(last))):
+        # Checkpoints of a training that another has replaced are not resumed.
+        paths = [path for number, _, path in self._paths() if number == newest]
+        for index, path in reversed(list(enumerate(paths))):
             try:
                 with open_regular(path) as file:
                     return read(file)
@@ -203,7 +202,7 @@ class Checkpoints:
                     RuntimeWarning,
                     stacklevel=3,
                 )
-        # Also when that was found out earlier: nobody should begin anew without knowing.
+        # Also if an earlier call set them aside: no training should start again unnoticed.
         if newest:
             raise CheckpointError(
                 f"{self.folder}: all checkpoints are damaged: start again in another folder"
@@ -218,7 +217,7 @@ class Checkpoints:
         )
 
     def try_out(self, checkpoint: Checkpoint) -> None:
-        """See that a checkpoint can be made, and that there is room for it.
+        """Check that a checkpoint can be made, and that there is room for it.
 
         Raises
         ------
@@ -230,10 +229,10 @@ class Checkpoints:
         try_out(self.folder, checkpoint.to_bytes())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, whole or not at all, and forget the oldest.
+        """Write a checkpoint, whole or not at all, and remove the oldest.
 
         If it cannot be written, there is a warning, the earlier ones stay, and the training goes
-        on: it will be tried again. If an old one cannot be removed, there is a warning, too.
+        on: saving is tried again later. If an old one cannot be removed, there is a warning, too.
         """
         self._last_step, self._last_time = checkpoint.step, time.monotonic()
         training = f"{self._training:04}-" if self._training > 1 else ""
@@ -244,12 +243,12 @@ class Checkpoints:
             warnings.warn(f"no checkpoint: {error}", RuntimeWarning, stacklevel=2)
             return
         try:
-            found = self._paths()
+            entries = self._paths()
         except DataError as error:
             warnings.warn(f"old checkpoints stay: {error}", RuntimeWarning, stacklevel=2)
             return
-        ours = [path for number, _, path in found if number == self._training]
-        for old in [path for _, _, path in found if path not in ours[-self.keep :]]:
+        ours = [path for number, _, path in entries if number == self._training]
+        for old in [path for _, _, path in entries if path not in ours[-self.keep :]]:
             try:
                 old.unlink(missing_ok=True)
             except OSError as error:
@@ -261,14 +260,14 @@ class Checkpoints:
                 )
 
     def _paths(self) -> list[tuple[int, int, Path]]:
-        """Return the checkpoints by training and step, and these numbers."""
-        return [found for found in self._named() if found[2].suffix != _DAMAGED]
+        """Return training number, step and path of each undamaged checkpoint, in this order."""
+        return [entry for entry in self._entries() if entry[2].suffix != _DAMAGED]
 
     def _newest_training(self) -> int:
         """Return the number of the last training that had a checkpoint, a damaged one too, or 0."""
-        return max((number for number, _, _ in self._named()), default=0)
+        return max((number for number, _, _ in self._entries()), default=0)
 
-    def _named(self) -> list[tuple[int, int, Path]]:
+    def _entries(self) -> list[tuple[int, int, Path]]:
         try:
             return sorted(
                 (int(name[1] or 1), int(name[2]), path)
@@ -284,7 +283,7 @@ class Checkpoints:
 
 
 def _set_aside(path: Path) -> str:
-    """Rename a damaged file, and tell so; it may lie where nothing can be written."""
+    """Rename a damaged file, if the folder can be written to; return what was done."""
     aside = path.with_name(f"{path.name}{_DAMAGED}")
     try:
         path.replace(aside)

@@ -1,4 +1,4 @@
-"""All that a value holds, however nested: whether two are alike, or whether one has changed."""
+"""All that a value holds, however nested: to compare two values, or to find a change."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,49 +17,49 @@ from xbp.precision import widest_float
 from xbp.recording import Traced
 from xbp.tensors import HostArray
 
-# What can be compared as it is.
+# Types whose values can be compared with ==.
 COMPARABLE = (
     *(bool, int, float, complex, str, bytes, frozenset, type(None)),
     *(type, ModuleType, BuiltinFunctionType, CodeType, Enum),
 )
 
-# What it holds is looked at elsewhere.
+# Types whose contents are compared elsewhere.
 _WHOLE = (Traced, Backend, Network, Optimizer)
 
 
-# The way to a part: names of attributes, keys, and numbers.
+# The path to a part: names of attributes, keys, and indices.
 Path: TypeAlias = tuple[Any, ...]
 
 
 def contents(value: Any) -> dict[Path, Any]:
-    """Return what a value holds by the way to it, each object once.
+    """Return what a value holds by path, each object once.
 
-    Containers and other objects stand there as their kind. Of layers that are within it parameters,
-    gradients and state are left out: a step changes them.
+    A container or other object is represented by its type. The parameters, gradients and state of
+    layers within it are left out: a step changes them.
 
     Returns
     -------
     dict
-        Numbers, texts, arrays, kinds, and what cannot be looked into.
+        Numbers, texts, arrays, types, and what cannot be taken apart.
     """
-    found: dict[Path, Any] = {}
-    waiting: list[tuple[Path, Any]] = [((), value)]
-    known: dict[int, Any] = {}
-    while waiting:
-        path, value = waiting.pop()
+    items: dict[Path, Any] = {}
+    stack: list[tuple[Path, Any]] = [((), value)]
+    objects: dict[int, Any] = {}
+    while stack:
+        path, value = stack.pop()
         if isinstance(value, COMPARABLE + _WHOLE) or is_array(value):
-            found[path] = value
-        elif id(value) not in known:
-            # Kept, so that nothing else is found at its place in memory.
-            known[id(value)] = value
+            items[path] = value
+        elif id(value) not in objects:
+            # This reference keeps the id from being used again.
+            objects[id(value)] = value
             try:
                 parts = _parts(value)
-            except Exception:  # a lock, a file, a generator: nobody can look into it
-                found[path] = value
+            except Exception:  # a lock, a file, a generator: it cannot be taken apart
+                items[path] = value
             else:
-                found[path] = type(value)
-                waiting += [((*path, name), part) for name, part in reversed(parts.items())]
-    return found
+                items[path] = type(value)
+                stack += [((*path, name), part) for name, part in reversed(parts.items())]
+    return items
 
 
 def _parts(value: Any) -> dict[Any, Any]:
@@ -84,11 +84,11 @@ def _cells(value: FunctionType) -> list[Any]:
 
 
 def _reduced(value: Any) -> list[Any]:
-    """Return what Python takes an object apart into, to copy it."""
+    """Return the parts into which Python takes an object apart to copy it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what will not be copied so by a later Python
+        warnings.simplefilter("ignore")  # about types that a later Python will not copy so
         reduced: Any = value.__reduce_ex__(4)
-    if isinstance(reduced, str):  # found again by its name
+    if isinstance(reduced, str):  # Python looks it up by its name
         return [reduced]
     # Elements, and pairs of key and value, come as iterators.
     return [list(part) if isinstance(part, Iterator) else part for part in reduced]

@@ -11,44 +11,44 @@ from xbp.optimizers import Optimizer
 from xbp.training.contents import contents
 
 
-def copied(tree: Any, known: dict[int, Any] | None = None) -> Any:
+def copied(tree: Any, memo: dict[int, Any] | None = None) -> Any:
     """Return a copy of arrays, of what they are nested in, and of what else can be copied.
 
-    What stands in a tree twice does so in the copy; known are the copies by the identity of each.
+    What occurs twice in a tree is copied once; memo holds the copies by the id of the original.
     """
-    known = {} if known is None else known
-    if id(tree) not in known:
-        known[id(tree)] = _copied(tree, known)
-    return known[id(tree)]
+    memo = {} if memo is None else memo
+    if id(tree) not in memo:
+        memo[id(tree)] = _copied(tree, memo)
+    return memo[id(tree)]
 
 
-def _copied(tree: Any, known: dict[int, Any]) -> Any:
+def _copied(tree: Any, memo: dict[int, Any]) -> Any:
     if type(tree) in (dict, list, tuple):
-        return _copied_container(tree, known)
+        return _copied_container(tree, memo)
     if is_array(tree):
         return namespace_of(tree).asarray(tree, copy=True)
     if isinstance(tree, Network):
-        return tree  # what is learned of it goes back by itself
+        return tree  # what it learns is restored separately
     if isinstance(tree, Optimizer):
-        return tree.bound_to(copied(vars(tree), known))
+        return tree.bound_to(copied(vars(tree), memo))
     if isinstance(tree, Layer):
-        layer = known[id(tree)] = tree.bound_to({})
-        vars(layer).update(copied(vars(tree), known))
+        layer = memo[id(tree)] = tree.bound_to({})
+        vars(layer).update(copied(vars(tree), memo))
         return layer
-    # Not every library's arrays know how they are copied.
-    arrays = {id(part): copied(part, known) for part in contents(tree).values() if is_array(part)}
-    with suppress(Exception):  # an iterator, a lock: nobody can tell how it was
-        tree = deepcopy(tree, {**known, **arrays})
+    # Not every library's arrays support deepcopy.
+    arrays = {id(part): copied(part, memo) for part in contents(tree).values() if is_array(part)}
+    with suppress(Exception):  # an iterator, a lock: it cannot be copied
+        tree = deepcopy(tree, {**memo, **arrays})
     return tree
 
 
-def _copied_container(tree: Any, known: dict[int, Any]) -> Any:
+def _copied_container(tree: Any, memo: dict[int, Any]) -> Any:
     """Return a copy of a container, which may hold itself."""
     if type(tree) is tuple:
-        return tuple(copied(part, known) for part in tree)
-    copy = known[id(tree)] = type(tree)()
+        return tuple(copied(part, memo) for part in tree)
+    copy = memo[id(tree)] = type(tree)()
     if type(tree) is list:
-        copy += [copied(part, known) for part in tree]
+        copy += [copied(part, memo) for part in tree]
     else:
-        copy.update({name: copied(part, known) for name, part in tree.items()})
+        copy.update({name: copied(part, memo) for name, part in tree.items()})
     return copy

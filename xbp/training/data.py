@@ -1,4 +1,4 @@
-"""The door for data: what enters is moved to the device, and is fit to be learned from."""
+"""Data for a training: moved to the device, and checked to be fit to be learned from."""
 
 import warnings
 from math import inf, prod
@@ -11,17 +11,17 @@ from xbp.layers import SoftmaxWithLoss
 from xbp.namespace import Array, dtype_name, is_floating, kind_of, namespace_of
 from xbp.networks import Network
 
-# How many numbers are looked at in one piece.
+# How many numbers are checked at once.
 _CHECKED_AT_ONCE = 2**22
 
 
 def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Array]:
-    """Return data on the network's device, once they are fit to be learned from.
+    """Return data on the network's device, checked to be fit to be learned from.
 
     Parameters
     ----------
     network
-        Which is to learn from them.
+        The network that is to learn from them.
     kind
         What they are called in a message, ``"training"``.
     x, t
@@ -30,7 +30,7 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
     Raises
     ------
     DataError, ShapeError, DTypeError
-        If they are not; see `Trainer.fit`.
+        If they are not fit; see `Trainer.fit`.
     """
     backend = network.backend
     if isinstance(x, tuple) and (
@@ -54,7 +54,7 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
             raise DataError("as many targets as samples are needed")
         if x.shape[0] == 0:
             raise DataError("there are no samples")
-        # One sample through a copy of the network tells all that shapes and dtypes can tell.
+        # One sample through a copy of the network shows whether shapes and dtypes fit.
         trial = network.bound_to(network.params)
         outputs = trial.predict(x[:1, ...])
         t = as_rows(network, t, outputs)
@@ -85,16 +85,16 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
 
 
 def as_rows(network: Network, t: Array, outputs: Array) -> Array:
-    """Return targets in rows, as the outputs are: of a regression ``(N,)`` becomes ``(N, 1)``.
+    """Return targets in rows like the outputs: for a regression ``(N,)`` becomes ``(N, 1)``.
 
     Parameters
     ----------
     network
-        Which is to learn from them.
+        The network that is to learn from them.
     t
         Targets of N samples.
     outputs
-        What the network gives for some samples, ``(..., M)``.
+        The network's outputs for some samples, ``(..., M)``.
     """
     if network.last_layer.classifies or t.ndim != 1 or outputs.shape[-1:] != (1,):
         return t
@@ -102,7 +102,7 @@ def as_rows(network: Network, t: Array, outputs: Array) -> Array:
 
 
 def _check_fits(backend: Backend, t: Array) -> None:
-    """Raise `DataError` for a target without a sign that would become another number with one."""
+    """Raise `DataError` for an unsigned target that the default integer cannot hold."""
     xp = namespace_of(t)
     if kind_of(t) != "integral" or xp.iinfo(t.dtype).min < 0:
         return

@@ -1,4 +1,4 @@
-"""A training that goes astray: noticed when its losses are read, and traced back."""
+"""A training that diverges: detected when its losses are read, and traced back."""
 
 from math import isfinite
 from typing import Any
@@ -11,18 +11,18 @@ from xbp.training.learner import Learner
 
 
 class Watch:
-    """Keeps losses on the device until somebody asks, and what is needed if one is not finite.
+    """Keeps losses on the device until they are read, and what is needed if one is not finite.
 
     Parameters
     ----------
     learner
-        Of which a snapshot is kept each time that the losses are read and good.
+        A snapshot of it is taken each time that the losses are read and finite.
     x, t
         All samples and targets.
     step
         How many steps were done before.
     snapshot
-        Of the learner, as it was then.
+        The learner's, taken after these steps.
     """
 
     def __init__(
@@ -30,26 +30,26 @@ class Watch:
     ) -> None:
         self.learner, self.x, self.t = learner, x, t
         self._step = step
-        self._since: list[tuple[Array, Array | None]] = []
-        self._good = snapshot
+        self._recent: list[tuple[Array, Array | None]] = []
+        self._snapshot = snapshot
 
     def note(self, batches: Array, losses: Array) -> None:
-        """Take note of steps: the samples of each, by number, and its loss."""
-        self._since.append((batches, losses))
+        """Note steps: the numbers of the samples of each, and its loss."""
+        self._recent.append((batches, losses))
 
     def losses(self) -> list[float]:
-        """Return the losses since the last call, in one trip to the host.
+        """Return the losses since the last call, in one transfer to the host.
 
         Raises
         ------
         DivergenceError
             If one is NaN or infinite.
         """
-        if not self._since:
+        if not self._recent:
             return []
         xp = namespace_of(self.x)
         losses: list[float] = self.learner.network.backend.to_numpy(
-            xp.concat([losses for _, losses in self._since])
+            xp.concat([losses for _, losses in self._recent])
         ).tolist()
         for number, loss in enumerate(losses, start=1):
             if not isfinite(loss):
@@ -62,26 +62,26 @@ class Watch:
                 f"after step {last:,} {where} holds NaN or infinity", len(losses)
             )
         self._step += len(losses)
-        self._since.clear()
+        self._recent.clear()
         self.learner.settle()
-        self._good = self.learner.snapshot()
+        self._snapshot = self.learner.snapshot()
         return losses
 
     def go_back(self) -> None:
-        """Let all be as it was when the losses were last read and good."""
-        self.learner.go_back(self._good)
+        """Restore the state in which the losses were last read and finite."""
+        self.learner.go_back(self._snapshot)
 
     def explained(self, error: DivergenceError, batches: Array) -> DivergenceError:
-        """Return an error that says more than that of a learner which looks at everything."""
-        self._since.append((batches, None))
-        count = sum(batches.shape[0] for batches, _ in self._since)
+        """Return a fuller error than one of a learner that checks all values."""
+        self._recent.append((batches, None))
+        count = sum(batches.shape[0] for batches, _ in self._recent)
         return self._divergence(str(error), count)
 
     def _divergence(self, story: str, number: int) -> DivergenceError:
         self.go_back()
-        # To do steps again, it must be known what they change.
-        if self.learner.optimizer.state is not None and (found := self._first_not_finite(number)):
-            step, where = self._step + found[0], found[1]
+        # Steps can be repeated only if it is known what they change.
+        if self.learner.optimizer.state is not None and (origin := self._first_not_finite(number)):
+            step, where = self._step + origin[0], origin[1]
             story += f": in step {step:,}, {where} gave NaN or infinity first"
         story += f". The network is now as it was after step {self._step:,}"
         sizes = f"the largest number is {_largest(self.x):g}"
@@ -93,12 +93,12 @@ class Watch:
         )
 
     def _first_not_finite(self, count: int) -> tuple[int, str] | None:
-        """Do the steps again, with a look at all that they compute."""
-        good = {name: self._good[name] for name in ("params", "state", "memory")}
-        learner = self.learner.bound_to(copied(good))
+        """Repeat the steps; return the first that gives NaN or infinity, and where."""
+        state = {name: self._snapshot[name] for name in ("params", "state", "memory")}
+        learner = self.learner.bound_to(copied(state))
         learner.prepare()
         rows = learner.network.backend.rows
-        numbers = (batches[i, ...] for batches, _ in self._since for i in range(batches.shape[0]))
+        numbers = (batches[i, ...] for batches, _ in self._recent for i in range(batches.shape[0]))
         for number, batch in zip(range(1, count + 1), numbers, strict=False):
             x, t = rows(self.x, batch), rows(self.t, batch)
             if where := first_not_finite(learner.network, x, t):

@@ -1,4 +1,4 @@
-"""Where NaN or infinity first appear in a network: for a training that has gone astray."""
+"""Where NaN or infinity first appear in a network: for a training that diverges."""
 
 from collections.abc import Iterator
 from typing import Any

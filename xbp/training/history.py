@@ -1,4 +1,4 @@
-"""What is seen while training, and by whom."""
+"""What is measured during a training, and the interface of what watches it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from xbp.namespace import Array
 
 @dataclass(repr=False)
 class History:
-    """What was seen while training.
+    """What was measured during a training.
 
     Attributes
     ----------
@@ -25,11 +25,11 @@ class History:
     interrupted : bool
         Whether Ctrl-C ended the training before its last step.
     test_loss : list of float
-        The mean loss on the test data. NaN where it was not measured: in what a checkpoint holds
-        that is older than this list.
+        The mean loss on the test data. NaN where it was not measured: in what was restored from a
+        checkpoint older than this list.
     train_r2, test_r2 : list of float
         Of a regression: r², the coefficient of determination, the mean over the outputs. 1 is
-        perfect, 0 is as good as the mean of the targets. NaN where it makes no sense: for a single
+        perfect, 0 is as good as the mean of the targets. NaN where it is undefined: for a single
         sample, and where an output's targets are all equal.
     """
 
@@ -62,7 +62,7 @@ def loss_as_text(loss: float) -> str:
 
 
 def r2_as_text(r2: float) -> str:
-    """Return r², at most 1, with four digits: how bad it is has no bound."""
+    """Return r², at most 1, with four digits: it has no lower bound."""
     return f"{r2:z.4f}" if r2 > -_SHORT[1] else f"{r2:.3e}"
 
 
@@ -80,10 +80,10 @@ MEASURED: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 class Progress(Protocol):
-    """Somebody who watches the training."""
+    """An object that watches a training."""
 
     def step(self, step: int, loss: Array) -> None:
-        """Take note of a step, or of several. The loss is still on the device: to read it waits."""
+        """Note a step, or several. The loss is still on the device: reading it waits."""
 
     def evaluated(self, step: int, history: History) -> None:
-        """Take note of measurements; the losses up to here are on the host."""
+        """Note measurements; the losses up to here are on the host."""

@@ -9,26 +9,26 @@ from typing import Any
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question that is asked after each step.
+    """Yield a function that tells whether Ctrl-C was pressed, to be called after each step.
 
     So no step is cut in two. A second Ctrl-C interrupts at once.
     """
-    asked = threading.Event()
+    event = threading.Event()
 
     def remember(signum: int, frame: Any) -> None:
-        asked.set()
+        event.set()
         signal.signal(signal.SIGINT, previous)
 
     previous = signal.getsignal(signal.SIGINT)
-    # Signals can be handled in the main thread alone, and somebody else's handler stays.
-    ours = (
+    # Only the main thread can handle signals, and another handler stays.
+    is_ours = (
         threading.current_thread() is threading.main_thread()
         and previous is signal.default_int_handler
     )
-    if ours:
+    if is_ours:
         signal.signal(signal.SIGINT, remember)
     try:
-        yield asked.is_set
+        yield event.is_set
     finally:
-        if ours:
+        if is_ours:
             signal.signal(signal.SIGINT, previous)

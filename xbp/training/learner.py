@@ -34,17 +34,17 @@ from xbp.training.parts import (
 
 
 class Learner:
-    """A network and an optimizer, that learn from one mini-batch after the other.
+    """A network and an optimizer that learn from one mini-batch after the other.
 
     Parameters
     ----------
     network, optimizer
-        Which learns, and how.
+        The network that learns, and how it is updated.
     changes
         What is done to the gradients before the update, in this order: see
         `xbp.training.changes`.
     check_finite
-        Whether to look at all that a step computes, and to raise `DivergenceError`.
+        Whether to check all that a step computes, and to raise `DivergenceError`.
 
     Attributes
     ----------
@@ -71,12 +71,12 @@ class Learner:
         self._owners: list[Layer] = []
         self._traceable = not check_finite
 
-    def _look_at_memory(self) -> None:
+    def _check_memory(self) -> None:
         network, optimizer = self.network, self.optimizer
         take_numbers_of_python(optimizer)
         # In containers of their own: an update may write into those of the optimizer.
-        known, rebuild = flatten(optimizer.state or {})
-        self._numbers = rebuild(known)
+        leaves, rebuild = flatten(optimizer.state or {})
+        self._numbers = rebuild(leaves)
         for name, value in self._numbers.items():
             for leaf in flatten(value)[0]:
                 if is_array(leaf) and not network.backend.owns(leaf):
@@ -85,8 +85,7 @@ class Learner:
                         f"{network.backend!r}: move it there with backend.asarray(...), or make a "
                         "number of it with float(...)"
                     )
-        # Text, or nothing at all, can be remembered, but is no part of what is computed.
-        leaves = flatten(self._numbers)[0]
+        # Text and None can be remembered, but are no part of a computation.
         self._traceable = not self.check_finite and all(map(can_be_traced, leaves))
 
     @property
@@ -104,15 +103,15 @@ class Learner:
         self.optimizer.remember(state["memory"])
 
     def bound_to(self, state: dict[str, Any]) -> Self:
-        """Return a learner of the same structure with another state, which only learns."""
+        """Return a learner of the same structure with another state, which checks nothing."""
         bound = copy(self)
         bound.check_finite = False
         bound.network = self.network.bound_to(state["params"], state["state"])
         bound.optimizer = self.optimizer.bound_to(state["memory"])
-        # What a part writes into what it holds is not left in what the learner's holds.
-        known = {id(layer): layer for layer in bound.network.all_layers.values()}
+        # Copies, so that what a part writes into its attributes does not reach this learner.
+        memo = {id(layer): layer for layer in bound.network.all_layers.values()}
         for part in strange_parts(bound.network).values():
-            vars(part).update(copied(attributes_of(part), dict(known)))
+            vars(part).update(copied(attributes_of(part), dict(memo)))
         return bound
 
     def snapshot(self) -> dict[str, Any]:
@@ -127,7 +126,7 @@ class Learner:
         return {"layers": dict(network.layers), "owners": owners}
 
     def go_back(self, snapshot: dict[str, Any]) -> None:
-        """Let all be as it was when a snapshot was taken, in layers that have gone since, too."""
+        """Restore a snapshot, also in layers that have been removed since."""
         layers = self.network.layers
         layers.clear()
         layers.update(snapshot["layers"])
@@ -137,14 +136,14 @@ class Learner:
         put_back(self.optimizer, snapshot["memory"])
 
     def own_arrays(self) -> None:
-        """Let the parameters of each new layer be arrays of their own.
+        """Copy the parameters of each new layer, in row-major order.
 
-        Steps change them in place, and they may be another network's, too, or read-only. They get
-        one order of memory, for a product of matrices in another is rounded otherwise.
+        Steps change them in place, and the originals may be shared with another network, or
+        read-only. In another order a matrix product would be rounded differently.
         """
         backend = self.network.backend
         for layer in self.network.all_layers.values():
-            if not any(layer is known for known in self._owners):
+            if not any(layer is owner for owner in self._owners):
                 self._owners.append(layer)
                 for name in layer.param_names:
                     W = getattr(layer, name)
@@ -153,11 +152,11 @@ class Learner:
     def prepare(self) -> None:
         """Let the optimizer make room for what it remembers of each parameter."""
         self.optimizer.prepare(self.network.params)
-        self._look_at_memory()
+        self._check_memory()
 
     @property
     def is_strange(self) -> bool:
-        """Whether the update is somebody else's than xbp's."""
+        """Whether the update is not xbp's own."""
         kind = type(self.optimizer)
         is_ours = kind.__module__.startswith("xbp.optimizers.")
         return not is_ours or any(
@@ -175,9 +174,9 @@ class Learner:
         return trial
 
     def constants(self) -> list[Any] | None:
-        """Return what a trace has for good, so that another of it asks for another trace.
+        """Return the constants of a trace: if one changes, the step must be traced again.
 
-        Those are the layers themselves, and what layers and optimizer hold beside what a step
+        These are the layers themselves, and what layers and optimizer hold beside what a step
         changes. None if steps are not traced.
         """
         take_numbers_of_python(self.optimizer)
@@ -185,26 +184,26 @@ class Learner:
             return None
         network = self.network
         strange = strange_parts(network)
-        known = list(network.all_layers.values())
+        layers = list(network.all_layers.values())
         return [
             self.optimizer.unnamed,
             schedule_of(self.optimizer) is None,
-            *map(_Itself, known),
-            *(settings_of(part) for part in known if all(part is not s for s in strange.values())),
-            *(self._held_by(name, part) for name, part in strange.items()),
+            *map(_Itself, layers),
+            *(settings_of(part) for part in layers if all(part is not s for s in strange.values())),
+            *(self._values_of(name, part) for name, part in strange.items()),
         ]
 
-    def _held_by(self, name: str, part: Part) -> list[Any]:
-        """Return what can be compared of what a part holds, but for what each pass leaves anew."""
-        left, backend = self.left_by_passes.get(name, set()), self.network.backend
-        held = contents(attributes_of(part)).items()
-        return [(path, comparable(value, backend)) for path, value in held if path not in left]
+    def _values_of(self, name: str, part: Part) -> list[Any]:
+        """Return the comparable values of a part by path, except for those that a pass sets."""
+        results, backend = self.left_by_passes.get(name, set()), self.network.backend
+        items = contents(attributes_of(part)).items()
+        return [(path, comparable(value, backend)) for path, value in items if path not in results]
 
     @property
     def structure(self) -> Hashable:
-        """What a trace has for good, of what is xbp's own: with that it is another learner's, too.
+        """The constants of a trace by value: learners with equal ones share compiled code.
 
-        None if a part is somebody else's, of which nobody can say all that it computes.
+        None if a part is not xbp's own, since what it computes is unknown.
         """
         network, optimizer = self.network, type(self.optimizer)
         if self.is_strange or strange_parts(network):
@@ -240,19 +239,19 @@ class Learner:
         return bare
 
     def settle(self) -> None:
-        """Let what was a Python number be one again: a compiled step makes arrays of numbers.
+        """Turn what was a Python number back into one: a compiled step makes arrays of numbers.
 
         This waits for the device.
         """
         if (memory := self.optimizer.state) is not None:
-            settled = with_python_numbers(memory, self._numbers, self.network.backend.asarray)
-            self.optimizer.remember(settled)
+            memory = with_python_numbers(memory, self._numbers, self.network.backend.asarray)
+            self.optimizer.remember(memory)
 
     def loop(self) -> Callable[[Array, Array, Array], Array]:
         """Return a function that learns from one mini-batch after the other.
 
-        Called with the samples of each, by their numbers, ``(count, size)``, and with all samples
-        and targets, it returns the losses, ``(count,)``.
+        Called with the numbers of each one's samples, ``(count, size)``, and with all samples and
+        targets, it returns the losses, ``(count,)``.
         """
         optimizer, run = self.optimizer, self.network.backend.loop(self)
 
@@ -265,9 +264,9 @@ class Learner:
         return learn
 
     def step(self, row: Array | tuple[Any, ...], x: Array, t: Array) -> Array:
-        """Learn from the samples of a batch, given by their numbers, and return the loss.
+        """Learn from a batch, given by the numbers of its samples, and return the loss.
 
-        Beside these numbers may stand what is planned for the update.
+        A row is these numbers, or a tuple of them and the arguments of `Optimizer.plan_update`.
         """
         batch, *plan = row if isinstance(row, tuple) else (row,)
         if plan:
@@ -298,16 +297,16 @@ class Learner:
 
 
 def _plans(optimizer: Optimizer, numbers: range) -> tuple[list[Any], ...]:
-    """Return what updates are told: how many came before each, and the rates of a schedule."""
+    """Return the plan of updates: how many came before each, and the rates of a schedule."""
     if schedule_of(optimizer):
-        # An update of one's own may mean something else by lr, and ask for no rate.
+        # A user's update may mean something else by lr, and need no rate.
         with suppress(*([] if optimizer.is_stepwise else [Exception])):
             return [*numbers], [Optimizer.rate_after(optimizer, number) for number in numbers]
     return ([*numbers],)
 
 
 class _Itself:
-    """Is equal to nothing but what holds the same object: that may compare by value."""
+    """Compares an object by identity, even if the object compares by value."""
 
     def __init__(self, thing: object) -> None:
         self.thing = thing

@@ -42,7 +42,7 @@ def measure(network: Network, x: Array, t: Array, *, with_loss: bool) -> Measure
     Parameters
     ----------
     network
-        Nothing of it changes.
+        It is not changed.
     x, t
         Samples and targets, as `xbp.training.data.checked_data` returns them.
     with_loss
@@ -55,12 +55,12 @@ def measure(network: Network, x: Array, t: Array, *, with_loss: bool) -> Measure
     """
     copy = network.for_inference()
     last_layer = copy.last_layer
-    # A loss of the network's own may add to that of its outputs, as weight decay does.
+    # A network's own loss may add to that of its outputs, as weight decay does.
     is_own = getattr(copy.loss, "__func__", None) is not Network.loss
     loss = hits = 0.0
     determination = Determination()
-    for start, outputs, found in outputs_of(network, x):
-        count = len(found)
+    for start, outputs, values in outputs_of(network, x):
+        count = len(values)
         targets = t[start : start + count, ...]
         if with_loss and is_own:
             loss += float(copy.loss(x[start : start + count, ...], targets)) * count
@@ -68,9 +68,9 @@ def measure(network: Network, x: Array, t: Array, *, with_loss: bool) -> Measure
             loss += float(last_layer.forward(outputs, targets)) * count
         expected = network.backend.to_numpy(targets)
         if last_layer.classifies:
-            hits += np.count_nonzero(found.argmax(axis=1) == as_host_labels(expected))
-        elif found.shape == expected.shape:
-            determination.add(found, expected)
+            hits += np.count_nonzero(values.argmax(axis=1) == as_host_labels(expected))
+        elif values.shape == expected.shape:
+            determination.add(values, expected)
     total = x.shape[0]
     return Measurement(
         loss / total if with_loss else nan,
@@ -87,8 +87,8 @@ def outputs_of(network: Network, x: Array) -> Iterator[tuple[int, Array, HostArr
     start : int
         The number of the first sample.
     outputs : Array
-        Where the network lives.
-    found : ndarray of float
+        On the network's device.
+    values : ndarray of float
         The same on the host.
 
     Raises
@@ -98,12 +98,12 @@ def outputs_of(network: Network, x: Array) -> Iterator[tuple[int, Array, HostArr
     """
     for start in range(0, x.shape[0], _BATCH):
         outputs = network.predict(x[start : min(start + _BATCH, x.shape[0]), ...])
-        found = network.backend.to_numpy(outputs)
-        rows = found.reshape(len(found), -1)
+        values = network.backend.to_numpy(outputs)
+        rows = values.reshape(len(values), -1)
         undefined = np.isnan(rows).any(axis=1)
         if network.last_layer.classifies:
-            # One that is infinite, or the largest of classes none of which can be, is NaN in the
-            # loss, and as a probability.
+            # If the highest score is infinite, or all are minus infinity, loss and probabilities
+            # are NaN.
             undefined |= np.isinf(rows.max(axis=1))
         if undefined.any():
             first = int(undefined.argmax())
@@ -112,7 +112,7 @@ def outputs_of(network: Network, x: Array) -> Iterator[tuple[int, Array, HostArr
                 f"the network's output for x[{start + first}] is {what}: look at this sample, at "
                 "the size of the data, and at the parameters"
             )
-        yield start, outputs, found
+        yield start, outputs, values
 
 
 def as_host_labels(targets: HostArray) -> HostArray:
@@ -123,8 +123,9 @@ def as_host_labels(targets: HostArray) -> HostArray:
 class Determination:
     """The coefficient of determination, r², of outputs that come some samples at a time.
 
-    For each output it is 1 less the sum of squared errors over that of the targets' distances from
-    their mean: 1 is perfect, 0 is as good as the mean. Where all targets are equal there is none.
+    For each output it is 1 minus the sum of squared errors over the sum of squared distances of the
+    targets from their mean: 1 is perfect, 0 is as good as the mean. Where all targets are equal
+    there is none.
     """
 
     def __init__(self) -> None:
@@ -136,20 +137,20 @@ class Determination:
         self._highest: Any = -np.inf
 
     def add(self, outputs: HostArray, targets: HostArray) -> None:
-        """Take note of outputs and targets ``(N, M)``."""
+        """Add outputs and targets ``(N, M)``."""
         outputs, targets = outputs.astype(np.float64), targets.astype(np.float64)
         count, mean = len(targets), targets.mean(axis=0)
         total = self._count + count
         with np.errstate(over="ignore", invalid="ignore"):
             self._errors = self._errors + np.square(outputs - targets).sum(axis=0)
-            # Two means apart, as Chan, Golub and LeVeque (1983) add up a variance.
-            apart = mean - self._mean
+            # The update of a variance by Chan, Golub and LeVeque (1983).
+            shift = mean - self._mean
             self._distances = (
                 self._distances
                 + np.square(targets - mean).sum(axis=0)
-                + apart * apart * (self._count * count / total)
+                + shift * shift * (self._count * count / total)
             )
-            self._mean = self._mean + apart * (count / total)
+            self._mean = self._mean + shift * (count / total)
         self._count = total
         self._lowest = np.minimum(self._lowest, targets.min(axis=0))
         self._highest = np.maximum(self._highest, targets.max(axis=0))
@@ -157,9 +158,9 @@ class Determination:
     def by_output(self) -> HostArray:
         """Return r² of each output, ``(M,)``; NaN where all targets are equal."""
         # A mean is rounded, so equal targets may be at some distance from it.
-        varied = np.where(self._lowest < self._highest, self._distances, np.nan)
+        distances = np.where(self._lowest < self._highest, self._distances, np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.atleast_1d(1 - self._errors / varied)
+            return np.atleast_1d(1 - self._errors / distances)
 
     def mean(self) -> float:
         """Return the mean over the outputs; NaN where one has none, and before the first `add`."""

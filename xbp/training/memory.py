@@ -1,4 +1,4 @@
-"""What an optimizer remembers: Python's numbers between the steps, arrays in compiled ones."""
+"""What an optimizer remembers: Python numbers between the steps, arrays in compiled ones."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,12 +9,12 @@ from xbp.optimizers import Optimizer
 from xbp.recording import flatten
 from xbp.sources import places_of
 
-# An integer from which on a library may have no room for it.
+# From here on, an integer may be too large for a library.
 _LARGE = 2**31
 
 
 def put_back(optimizer: Optimizer, memory: Mapping[str, Any]) -> None:
-    """Let an optimizer have these attributes alone; one that it wraps stays the object it is."""
+    """Set all attributes of an optimizer; an optimizer that it wraps stays the same object."""
     now = vars(optimizer).copy()
     vars(optimizer).clear()
     for name, value in memory.items():
@@ -27,29 +27,29 @@ def put_back(optimizer: Optimizer, memory: Mapping[str, Any]) -> None:
 
 
 def take_numbers_of_python(optimizer: Optimizer) -> None:
-    """Let NumPy's numbers be Python's: no library but NumPy computes with those."""
+    """Make Python numbers of NumPy's scalars: no other library computes with those."""
     for name, value in (optimizer.state or {}).items():
         leaves, rebuild = flatten(value)
-        is_numpys = [type(leaf).__module__ == "numpy" and not is_array(leaf) for leaf in leaves]
-        if any(is_numpys):
-            pairs = zip(leaves, is_numpys, strict=True)
-            optimizer.remember({name: rebuild([x.item() if found else x for x, found in pairs])})
+        are_scalars = [type(leaf).__module__ == "numpy" and not is_array(leaf) for leaf in leaves]
+        if any(are_scalars):
+            pairs = zip(leaves, are_scalars, strict=True)
+            numbers = [leaf.item() if is_scalar else leaf for leaf, is_scalar in pairs]
+            optimizer.remember({name: rebuild(numbers)})
 
 
 def can_be_traced(leaf: Any) -> bool:
-    """Tell whether it is an array, or a number that each library has room for."""
+    """Tell whether it is an array, or a number that fits into every library."""
     if isinstance(leaf, int):
         return abs(leaf) < _LARGE
     return is_array(leaf) or isinstance(leaf, float)
 
 
 def with_python_numbers(value: Any, before: Any, asarray: Callable[[Any], Array]) -> Any:
-    """Return what is remembered with a number in each place where there was one before."""
+    """Return a memory with a number wherever there was one before."""
     if isinstance(value, Mapping):
-        known = before if isinstance(before, Mapping) else {}
+        old = before if isinstance(before, Mapping) else {}
         return {
-            name: with_python_numbers(part, known.get(name), asarray)
-            for name, part in value.items()
+            name: with_python_numbers(part, old.get(name), asarray) for name, part in value.items()
         }
     if isinstance(value, list | tuple):
         others = before if isinstance(before, list | tuple) else ()
@@ -60,19 +60,19 @@ def with_python_numbers(value: Any, before: Any, asarray: Callable[[Any], Array]
     if not hasattr(value, "dtype") or (is_array(value) and (value.ndim or before is None)):
         return value
     if before is not None and bool(value == before):
-        return before  # one that has not changed has not lost digits either
-    return value.item() if not is_array(value) else _PYTHONS.get(kind_of(value), float)(value)
+        return before  # if it has not changed, keep all its digits
+    return value.item() if not is_array(value) else _PYTHON_TYPES.get(kind_of(value), float)(value)
 
 
-# The numbers of Python, by the kind of a dtype.
-_PYTHONS: dict[str, Callable[[Any], Any]] = {"bool": bool, "integral": int}
+# Python's types of numbers, by the kind of a dtype.
+_PYTHON_TYPES: dict[str, Callable[[Any], Any]] = {"bool": bool, "integral": int}
 
 
 def require_same(before: Mapping[str, Any], optimizer: Optimizer) -> None:
-    """Raise `TracingError` if an optimizer that says what it changes has changed something else."""
+    """Raise `TracingError` if an update has changed what state_names does not name."""
     after = optimizer.unnamed
     for name in [*before, *after]:
-        if not (name in before and name in after and _is_kept(before[name], after[name])):
+        if not (name in before and name in after and _is_unchanged(before[name], after[name])):
             method = "step" if optimizer.is_stepwise else "update"
             raise TracingError(
                 f"{places_of([optimizer])}: {type(optimizer).__name__}.{method} changes "
@@ -81,5 +81,5 @@ def require_same(before: Mapping[str, Any], optimizer: Optimizer) -> None:
             )
 
 
-def _is_kept(before: Any, after: Any) -> bool:
+def _is_unchanged(before: Any, after: Any) -> bool:
     return after is before or bool(not hasattr(after, "dtype") and after == before)

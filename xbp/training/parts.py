@@ -1,4 +1,4 @@
-"""The parts of a network: whose they are, and what they hold beside parameters and state."""
+"""The parts of a network: which are xbp's own, and what they hold beside parameters and state."""
 
 from hashlib import blake2b
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ Part: TypeAlias = Layer | Network
 
 
 def strange_parts(network: Network) -> dict[str, Part]:
-    """Return what of a network is somebody else's than xbp's: layers, the loss, the network."""
+    """Return the parts that are not xbp's own, by name: layers, the loss, the network."""
     parts: dict[str, Part] = {**network.all_layers, type(network).__name__: network}
     return {name: part for name, part in parts.items() if _is_strange(part)}
 
@@ -38,16 +38,15 @@ _OF_ANY_LAYER = ("_call",)
 
 
 def methods_of(kind: type) -> tuple[Any, ...]:
-    """Return the functions of a class and its bases: somebody may have put others there."""
+    """Return the functions of a class and its bases: they may have been replaced."""
     return tuple(value for base in kind.__mro__ for value in vars(base).values() if callable(value))
 
 
 def settings_of(layer: Layer) -> list[tuple[str, type, Any]]:
     """Return what a layer of xbp's own holds beside arrays, other layers, and what a pass leaves.
 
-    An array without dimensions is a number.
-
-    What a pass leaves is None in the class; NumPy makes a number of an array without dimensions.
+    What a pass leaves is None in the class. A 0-d array counts as a number, since NumPy makes one
+    of it.
     """
     return [
         (name, type(value), value)
@@ -58,7 +57,7 @@ def settings_of(layer: Layer) -> list[tuple[str, type, Any]]:
 
 
 def comparable(value: Any, backend: Backend) -> tuple[Any, ...]:
-    """Return what is equal for equal values; of what cannot be compared, the value itself."""
+    """Return a key, equal for equal values; for what cannot be compared, by identity."""
     if isinstance(value, COMPARABLE):
         return type(value), value
     if is_array(value):

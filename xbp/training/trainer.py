@@ -33,12 +33,12 @@ from xbp.training.learner import Learner
 from xbp.training.measurement import measure
 from xbp.training.trial import try_out
 
-# How many times the first loss the last one is when a training has surely gone astray.
+# A training has surely diverged if its last loss is so many times the first.
 _FAR = 1_000
 
 
 class Trainer:
-    """Trains a network by stochastic gradient descent or its kin.
+    """Trains a network by stochastic gradient descent or a variant.
 
     Parameters
     ----------
@@ -49,16 +49,16 @@ class Trainer:
     batch_size
         Samples in a mini-batch; the last one of an epoch may be smaller.
     seed
-        Of the order of the samples. The same seed gives the same mini-batches on every backend.
+        Seed of the order of the samples. The same one gives the same mini-batches on every backend.
     check_finite
-        Whether to look at all that a step computes, and to stop before an update with NaN or
-        infinity. This is slow, and for debugging: without it the losses are looked at once an
-        epoch, and what led to one that is not finite is done again, with a look at everything.
+        Whether to check all that a step computes, and to stop before an update with NaN or
+        infinity. This is slow, and for debugging: without it the losses are checked once an epoch,
+        and the steps that led to one that is not finite are repeated, with all checks.
 
     Raises
     ------
     SettingError
-        If network or optimizer is none, batch_size is not a positive integer, or seed is no seed.
+        If network, optimizer or seed is not one, or batch_size is not a positive integer.
     """
 
     def __init__(
@@ -114,13 +114,13 @@ class Trainer:
         x_test, t_test
             Data to measure the network on as well, at the end of each epoch and of the training.
         clip_norm
-            The largest norm of all gradients together: longer ones are made shorter, all by one
-            factor. None leaves them.
+            The largest norm of all gradients together: beyond it, all are scaled down by one
+            factor. None sets no limit.
         progress
             Is told of each step and of each measurement: an object with the methods of
             `xbp.training.Progress`.
         checkpoints
-            Where and how often to save the training, and whether to go on with one that was saved:
+            Where and how often to save the training, and whether to resume one that was saved:
             steps and epochs then count from its beginning, and the history holds all of it.
 
         Raises
@@ -138,18 +138,17 @@ class Trainer:
         MixedBackendError
             If the optimizer holds an array of another backend.
         TracingError
-            If a layer or the optimizer cannot do what it says of itself.
+            If a layer or the optimizer wrongly says that it can be traced.
         DivergenceError
             If a loss is NaN or infinite, or if after an epoch the network gives NaN for training
             data, or scores of which the highest is infinite.
         UndefinedOutputError
-            If after an epoch it does for test data.
+            If after an epoch it gives such values for test data.
 
         Notes
         -----
-        Whatever is raised, by `progress` or a second Ctrl-C, too: network and optimizer are as
-        they were after the last epoch, or checkpoint, that was good; as they were before `fit`, if
-        there was none.
+        Whatever is raised, also by `progress` or a second Ctrl-C: network and optimizer are
+        restored to the last good epoch or checkpoint, or to before `fit`, if there was none.
         """
         if (steps is None) == (epochs is None):
             raise SettingError("say how long to train: either steps or epochs")
@@ -200,7 +199,7 @@ class Trainer:
             try_out(learner, x, t)
             history, step = History(), 0
             if checkpoints:
-                history, step = self._resumed(checkpoints, x.shape[0], steps, test is not None)
+                history, step = self._resume(checkpoints, x.shape[0], steps, test is not None)
             watch = Watch(learner, x, t, step, learner.snapshot() if step else before)
             go_back = watch.go_back
             self._learn(watch, history, step, steps, test, progress, checkpoints)
@@ -238,31 +237,31 @@ class Trainer:
                 step += batches.shape[0]
                 if progress:
                     progress.step(step, losses[-1])
-                stopping = step < steps and interrupted()
-                planned = step == steps or step % per_epoch == 0
-                if planned:
+                stops = step < steps and interrupted()
+                is_measured = step == steps or step % per_epoch == 0
+                if is_measured:
                     history.loss += watch.losses()
                     self._evaluate(history, step, (x, t), test, progress)
-                if checkpoints and (step == steps or stopping or checkpoints.is_due(step)):
+                if checkpoints and (step == steps or stops or checkpoints.is_due(step)):
                     history.loss += watch.losses()
                     checkpoints.save(self._checkpoint(checkpoints, history, step, x.shape[0]))
-                if stopping:
+                if stops:
                     history.interrupted = True
-                    if not planned:
-                        # Not part of what is saved: the training that goes on did not do it.
+                    if not is_measured:
+                        # Not part of what is saved: a resumed training does not measure here.
                         history.loss += watch.losses()
                         self._evaluate(history, step, (x, t), test, progress)
                     break
 
-    def _batches(self, count: int, done: int, steps: int, backend: Backend) -> Iterator[Array]:
-        """Yield the samples of the mini-batches, as numbers on the device, a batch in each row.
+    def _batches(self, count: int, offset: int, steps: int, backend: Backend) -> Iterator[Array]:
+        """Yield the mini-batches after the first offset steps, in blocks ``(rows, batch size)``.
 
-        A block of rows is as long as the backend's loops, and ends with the epoch: what is left
-        over there is a smaller batch in a block of its own. Steps that were done before are left
-        out; they are of the last epoch alone.
+        A block holds the numbers of samples, on the device. It is as long as the backend's loops,
+        and ends with the epoch: the remainder is a smaller batch in a block of its own. The first
+        epoch drawn is that of the last step before.
         """
         per_epoch = ceil(count / self.batch_size)
-        step = max(done - 1, 0) // per_epoch * per_epoch
+        step = max(offset - 1, 0) // per_epoch * per_epoch
         while step < steps:
             self._at_epoch = random_state(self._random)
             order = backend.asarray(self._random.permutation(count))
@@ -272,7 +271,7 @@ class Trainer:
             for block in (rows, order[whole:][None, :]):
                 for start in range(0, block.shape[0] if block.shape[1] else 0, backend.loop_length):
                     stop = min(start + backend.loop_length, block.shape[0])
-                    first, last = max(start, start + done - step), min(stop, start + steps - step)
+                    first, last = max(start, start + offset - step), min(stop, start + steps - step)
                     step += stop - start
                     if first < last:
                         yield block[first:last, :]
@@ -299,7 +298,7 @@ class Trainer:
         return checkpoint
 
     def _require_memory(self, learner: Learner) -> None:
-        """See that what the optimizer remembers is known, and can be gone on with."""
+        """Check that what the optimizer remembers is known, and can be resumed."""
         if self.optimizer.state is None:
             unseen = [f"self.{name}" for name in self.optimizer.unseen]
             raise SettingError(
@@ -321,9 +320,9 @@ class Trainer:
             )
 
     def _position(self, count: int) -> dict[str, Any]:
-        """Return what must be the same when a training goes on."""
+        """Return what must be the same when a training is resumed."""
         network = self.network
-        # The shapes of parameters are compared apart, and say more.
+        # The shapes of parameters are compared elsewhere, with a clearer message.
         layers = [
             type(layer).__name__ if layer.param_names else repr(layer)
             for layer in network.all_layers.values()
@@ -332,17 +331,17 @@ class Trainer:
         position["clip_norm"] = self._changes[0].limit if self._changes else None
         position["decay"] = self.optimizer._decay or None
         if (schedule := schedule_of(self.optimizer)) is not None:
-            # A function is known by its name, not by its place in memory.
+            # A function is identified by its name, not by its address.
             position["schedule"] = re.sub(" at 0x[0-9a-f]+", "", repr(schedule))
         return position
 
-    def _resumed(
+    def _resume(
         self, checkpoints: Checkpoints, count: int, steps: int, has_test: bool
     ) -> tuple[History, int]:
-        """Return what was seen, and how many steps were done, before a training was stopped."""
+        """Restore the saved training, if any; return its history and number of steps."""
         last = checkpoints.start()
         if last is None:
-            # What cannot be saved is found out now, rather than when there is something to lose.
+            # Fail now if it cannot be saved, rather than when there is something to lose.
             self._at_epoch = random_state(self._random)
             checkpoints.try_out(self._checkpoint(checkpoints, History(), 0, count))
             return History(), 0
@@ -361,7 +360,7 @@ class Trainer:
             )
             unpack(last, self.network, self.optimizer, self._position(count))
             return history, last.step
-        except Exception as error:  # whatever somebody else may have written there
+        except Exception as error:  # whatever a foreign file leads to
             restore_random_state(self._random, before)
             if isinstance(error, XbpError):
                 raise

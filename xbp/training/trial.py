@@ -1,7 +1,7 @@
-"""Somebody's own layers, loss and optimizer, tried out on some samples before they are traced.
+"""Layers, losses and optimizers that are not xbp's, tried out on some samples before tracing.
 
-A trace has for good what its single run has seen. So what is traced must do the same each time,
-remember nothing that it does not name, and do as it is traced what it does as it is written.
+A trace repeats what it saw in a single run. So what is traced must do the same each time, remember
+nothing that it does not name, and do the same traced as untraced.
 """
 
 import random
@@ -25,17 +25,17 @@ from xbp.training.learner import Learner
 from xbp.training.parts import attributes_of, strange_parts
 
 SAMPLES = 8
-STEPS = 5  # a replay is made from the third on
+STEPS = 5  # replayed from the third on
 
 
 def try_out(learner: Learner, x: Array, t: Array) -> None:
-    """See on the first samples that what is somebody's own may be traced: it waits for the device.
+    """Check on the first samples that parts not xbp's own may be traced. This waits for the device.
 
     Raises
     ------
     TracingError
-        If two equal passes through a layer or two equal updates differ, or if steps that are traced
-        learn something else than steps that are done as they are written.
+        If two equal passes through a layer or two equal updates differ, or if traced steps learn
+        something else than untraced ones.
     """
     if learner.state is None or not (strange_parts(learner.network) or learner.is_strange):
         return
@@ -59,7 +59,7 @@ def try_out(learner: Learner, x: Array, t: Array) -> None:
 
 
 def _strange(learner: Learner) -> dict[str, object]:
-    """Return what is somebody else's than xbp's, by name."""
+    """Return the parts that are not xbp's own, by name."""
     optimizer = learner.optimizer
     more = {type(optimizer).__name__: optimizer} if learner.is_strange else {}
     return {**strange_parts(learner.network), **more}
@@ -70,12 +70,12 @@ def _names(learner: Learner) -> str:
 
 
 def _error(parts: Mapping[str, object], message: str) -> TracingError:
-    """Return an error that says where the parts that it may be of are written."""
+    """Return an error that says where the parts that may have caused it are written."""
     return TracingError(f"{places_of(parts.values())}: {message}")
 
 
-def _apart(learner: Learner) -> Learner:
-    """Return a copy which changes nothing of the learner's, nor of its layers'."""
+def _copy_of(learner: Learner) -> Learner:
+    """Return a copy that changes neither the learner nor its layers."""
     return learner.bound_to(copied(learner.state))
 
 
@@ -83,8 +83,8 @@ def _apart(learner: Learner) -> Learner:
 
 
 def _require_steady_layers(learner: Learner, x: Array, t: Array) -> None:
-    """See that what went through the network before changes nothing for what comes after."""
-    if name := _apart(learner).network.unsteady_layer(x, t):
+    """Check that a pass does not depend on the passes before it."""
+    if name := _copy_of(learner).network.unsteady_layer(x, t):
         raise _error(
             {name: learner.network.all_layers[name]},
             f"two equal calls of {name}.forward differ, so it cannot be traced: say "
@@ -92,10 +92,10 @@ def _require_steady_layers(learner: Learner, x: Array, t: Array) -> None:
         )
     backend, count = learner.network.backend, x.shape[0]
     batches = slice((count + 1) // 2), slice(count // 2, count)
-    each_alone = [_after(_apart(learner).network, x, t, [batch]) for batch in batches]
+    each_alone = [_after(_copy_of(learner).network, x, t, [batch]) for batch in batches]
     for first, second in ((0, 0), (0, 1), (1, 0)):
         alone = each_alone[second]
-        behind = _after(_apart(learner).network, x, t, [batches[first], batches[second]])
+        behind = _after(_copy_of(learner).network, x, t, [batches[first], batches[second]])
         for name, (attributes, others) in _pairs(alone.parts, behind.parts).items():
             for attribute, (one, other) in _pairs(attributes, others).items():
                 if not _is_same(one, other, backend):
@@ -116,7 +116,7 @@ def _require_steady_layers(learner: Learner, x: Array, t: Array) -> None:
 
 
 def _left_by_passes(learner: Learner, one: "_After", other: "_After") -> dict[str, set[Path]]:
-    """Return where a pass leaves something new, or something else after another batch."""
+    """Return the paths to what a pass adds, or sets to another value for another batch."""
     return {
         name: _differing_paths(one.parts[name], other.parts[name], learner.network.backend)
         | (contents(one.parts[name]).keys() - contents(attributes_of(part)).keys())
@@ -135,7 +135,7 @@ def _differing_paths(one: Any, other: Any, backend: Backend) -> set[Path]:
 
 
 class _After(NamedTuple):
-    """What some passes have left."""
+    """The results of some passes."""
 
     loss: Array
     gradient: dict[str, Array]
@@ -167,7 +167,7 @@ def _require_steady_update(learner: Learner) -> None:
 
 
 def _is_same(one: Any, other: Any, backend: Backend) -> bool:
-    """Tell whether two values are equal, as far as that can be told; NaN is itself."""
+    """Tell whether two values are equal, as far as that can be told; NaN equals NaN."""
     if one is other:
         return True
     parts, others = contents(one), contents(other)
@@ -182,12 +182,12 @@ def _is_same_part(one: Any, other: Any, backend: Backend) -> bool:
     if is_array(one):
         unit = epsilon_of(one) if backend.owns(one) and is_floating(one) else 0.0
         return _is_same_array(on_host(one, backend), on_host(other, backend), unit)
-    # Of the rest no two can be compared.
+    # Other values cannot be compared.
     return not isinstance(one, COMPARABLE) or bool(one == other or one != one)  # noqa: PLR0124
 
 
 def _is_same_array(one: HostArray, other: HostArray, unit: float) -> bool:
-    """Tell whether two arrays are equal, but for how products of matrices are rounded."""
+    """Tell whether two arrays are equal up to the rounding of matrix products."""
     if one.dtype.kind != "f" or one.shape != other.shape:
         return np.array_equal(one, other)
     is_odd = ~np.isfinite(one)
@@ -202,9 +202,8 @@ def _is_same_array(one: HostArray, other: HostArray, unit: float) -> bool:
 
 
 def _require_same_when_traced(learner: Learner, x: Array, t: Array) -> None:
-    # Twice, from parameters that are a little apart: where one is about to go over a kink, rounding
-    # can lead to another gradient.
-    if (_differing(learner, x, t, 0.0)) and (where := _differing(learner, x, t, 1e-3)):
+    # Twice, from slightly different parameters: next to a kink, rounding can change the gradient.
+    if _difference(learner, x, t, 0.0) and (where := _difference(learner, x, t, 1e-3)):
         raise _error(
             _strange(learner),
             f"steps that are traced lead to another {where} than steps that are done as they are "
@@ -214,39 +213,40 @@ def _require_same_when_traced(learner: Learner, x: Array, t: Array) -> None:
         )
 
 
-def _differing(learner: Learner, x: Array, t: Array, apart: float) -> str | None:
-    """Return what traced steps leave otherwise than others, by more than rounding can do."""
+def _difference(learner: Learner, x: Array, t: Array, distance: float) -> str | None:
+    """Return what traced steps change otherwise than untraced ones, beyond rounding."""
     backend = learner.network.backend
     count = x.shape[0]
     size = max(1, count - count // 3)
     # Other samples in each step.
     rows = backend.asarray([[(2 * i + j) % count for j in range(size)] for i in range(STEPS)])
-    start, plain, moved, traced = (_apart(learner) for _ in range(4))
+    start, plain, nearby, traced = (_copy_of(learner) for _ in range(4))
     floating = [W for W in start.network.params.values() if is_floating(W)]
     unit = max(map(epsilon_of, floating), default=epsilon_of(x) if is_floating(x) else 0.0)
-    for one, by in ((start, apart), (plain, apart), (moved, apart + 8 * unit), (traced, apart)):
-        _move(one, by)
+    for one in (start, plain, traced):
+        _move(one, distance)
+    _move(nearby, distance + 8 * unit)
     traced.loop()(rows, x, t)
-    for one in (plain, moved):
+    for one in (plain, nearby):
         for i in range(STEPS):
             one.step(rows[i, ...], x, t)
-    for one in (traced, plain, moved):
+    for one in (traced, plain, nearby):
         one.settle()
     names = list(_paths(plain.state))
-    states = [flatten(one.state)[0] for one in (start, plain, moved, traced)]
+    states = [flatten(one.state)[0] for one in (start, plain, nearby, traced)]
     if not len(states[1]) == len(states[2]) == len(states[3]):
         return "memory of the optimizer"
-    if len(states[0]) != len(names):  # what was made in the first step had no value before
+    if len(states[0]) != len(names):  # what the first step creates had no value before
         states[0] = states[1]
-    for name, before, value, value_moved, value_traced in zip(names, *states, strict=True):
+    for name, before, value, value_nearby, value_traced in zip(names, *states, strict=True):
         if _is_integral(value):
-            # Signs of what is 0 but for rounding are as rounding will have it.
-            is_certain = _is_same(value, value_moved, backend)
+            # The sign of what is 0 up to rounding depends on the rounding.
+            is_certain = _is_same(value, value_nearby, backend)
             if is_certain and not _is_same(value, value_traced, backend):
                 return str(name)
             continue
         size, change, rounding, difference = (
-            _norm(value, other, backend) for other in (0, before, value_moved, value_traced)
+            _norm(value, other, backend) for other in (0, before, value_nearby, value_traced)
         )
         bound = 100 * unit * size + 30 * rounding + 1e-4 * change
         if isfinite(bound) and not difference <= bound:
@@ -255,7 +255,7 @@ def _differing(learner: Learner, x: Array, t: Array, apart: float) -> str | None
 
 
 def _move(learner: Learner, by: float) -> None:
-    """Make each parameter larger or smaller by a part of it, or of 1."""
+    """Change each parameter by a share of itself, or of 1 where it is 0."""
     params = learner.network.params
     for key, W in params.items():
         if by and is_floating(W):
@@ -284,7 +284,7 @@ def _is_integral(value: Any) -> bool:
 
 
 def _paths(tree: Any, path: str = "") -> Iterator[str]:
-    """Yield the way to each leaf: ``params.W1``, ``memory.velocity.W1``."""
+    """Yield the path to each leaf: ``params.W1``, ``memory.velocity.W1``."""
     if not isinstance(tree, dict) and type(tree) not in (list, tuple):
         yield path
         return
