@@ -56,6 +56,22 @@ def test_settings_left_out_are_the_usual_ones() -> None:
     assert Adam().epsilon == 1e-8
 
 
+def test_somebodys_own_is_shown_with_its_settings() -> None:
+    class Own(Optimizer):
+        memory_names = ("velocity",)
+
+        def __init__(self, lr: Any, rho: float = 0.5) -> None:
+            super().__init__(lr, decay=0.25)
+            self.rho = rho
+
+        def step(self, W: Any, dW: Any, memory: Any, lr: Any) -> Any:
+            return W - lr * dW
+
+    own = Own(0.1)
+    own.update({"W": arr([1.0], widest)}, {"W": arr([1.0], widest)})
+    assert repr(own) == "Own(lr=0.1, rho=0.5, decay=0.25)"
+
+
 @ALL
 def test_a_quadratic_bowl_is_descended(make: Any) -> None:
     optimizer: Optimizer = make()

@@ -120,10 +120,18 @@ def test_uniform_numbers_are_the_bits(dtype: str, shape: tuple[int, ...]) -> Non
     if dtype == "float32":
         expected = (unsigned(random_words(key(), shape)) >> 8) * 2.0**-24
     else:
-        words = unsigned(random_words(key(), (*(shape or (1,)), 2))).astype(np.uint64)
-        high, low = words[..., 0] >> np.uint64(5), words[..., 1] >> np.uint64(6)
-        expected = ((high * 2**26 + low) * 2.0**-53).reshape(shape)
+        rows, size = (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+        words = unsigned(random_words(key(), (rows, 2 * size))).astype(np.uint64)
+        high, low = words[:, :size], words[:, size:]
+        expected = (((high << np.uint64(21)) + (low >> np.uint64(11))) * 2.0**-53).reshape(shape)
     np.testing.assert_array_equal(found, expected)
+
+
+@needs_float64
+def test_float64_has_the_numbers_of_float32_with_more_digits() -> None:
+    narrow, wide = (host(uniform(key(), (50, 7), backend.dtype(f"float{n}"))) for n in (32, 64))
+    np.testing.assert_array_equal(np.floor(wide * 2**24) * 2.0**-24, narrow)
+    assert len(np.unique(wide * 2**24 % 1)) == wide.size
 
 
 def test_uniform_numbers_are_of_floating_point() -> None:

@@ -202,6 +202,24 @@ def test_what_is_no_rate_is_an_error_that_says_when(rate: Any) -> None:
     assert optimizer.update_number == 5
 
 
+def test_a_schedule_that_fails_is_an_error_that_says_when() -> None:
+    def of_two(number: int, count: int) -> float:
+        return 0.1
+
+    def late(number: int) -> float:
+        return [0.1, 0.1, 0.1][number]
+
+    for schedule, message in (
+        (of_two, r"SGD: after 0 updates the schedule .*of_two.* fails with TypeError: .*count"),
+        (
+            late,
+            r"SGD: after 3 updates the schedule .*late.* fails with IndexError: .* it takes the",
+        ),
+    ):
+        with pytest.raises(SettingError, match=message):
+            fit(SGD(schedule), 5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", [SGD, Adam])
 def test_a_training_that_is_stopped_goes_on_at_the_rate_of_its_step(
     kind: Any, tmp_path: Path

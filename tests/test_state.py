@@ -11,6 +11,7 @@ from support import arr, backend, dtype_of, host, other, precise, widest
 
 import xbp
 from xbp.errors import (
+    CallOrderError,
     CheckpointError,
     DTypeError,
     MixedBackendError,
@@ -604,6 +605,77 @@ def test_a_copy_that_infers_may_be_asked_by_many_threads() -> None:
         }
     for key, value in arrays_of(server).items():
         np.testing.assert_array_equal(value, before[key])
+
+
+def test_a_copy_that_infers_has_no_gradient() -> None:
+    network = network_of(Centred(), Noise())
+    x, t = arr(X, widest), arr(T)
+    network.gradient(x[:7, ...], t[:7])  # what it left is that of another batch
+    copy = network.for_inference()
+    copy.loss(x, t)
+    params = dict(copy.params)
+    for ask in (
+        lambda: copy.gradient(x, t),
+        copy.backward,
+        lambda: copy.loss_and_gradient(params, x, t),
+        lambda: xbp.gradient_check(copy, x, t),
+        lambda: xbp.Trainer(copy, xbp.SGD(0.1), seed=0).fit(x, t, steps=1),
+    ):
+        with pytest.raises(CallOrderError, match="a copy for inference keeps nothing for backward"):
+            ask()
+    layer = network.layers["Affine1"].for_inference()
+    y = layer.forward(x)
+    with pytest.raises(CallOrderError, match="Affine1: a copy for inference"):
+        layer.backward(y)
+    assert host(network.gradient(x, t)["b1"]).shape == host(network.params["b1"]).shape
+
+
+def test_a_derivative_of_0_is_not_called_another_each_time() -> None:
+    """What a bias adds is taken away again, so that only roundings are left of its derivative."""
+
+    class Whole(Layer):
+        traceable = True
+
+        def forward(self, x: Array) -> Array:
+            return x - namespace_of(x).mean(x, axis=0)
+
+        def backward(self, dout: Array) -> Array:
+            return dout - namespace_of(dout).mean(dout, axis=0)
+
+    xp = backend.xp
+    for seed in range(5):
+        bricks = xbp.Network.fully_connected([4, 6, 3], dtype=widest, seed=seed).layers
+        layers = [bricks["Affine1"], Whole(), xbp.layers.Sigmoid(), bricks["Affine2"]]
+        network = xbp.Network(layers, SoftmaxWithLoss())
+        x, t = arr(X, widest), arr(T)
+        report = xbp.gradient_check(network, x, t)
+        assert not report.not_deterministic, seed
+        assert float(xp.max(xp.abs(network.gradient(x, t)["b1"]))) < precise(1e-15, 1e-6)
+
+
+def test_a_training_goes_on_with_the_same_settings_of_layers(tmp_path: Path) -> None:
+    class Counting(Layer):
+        def __init__(self, calls: int = 0) -> None:
+            self.calls = calls
+
+        def forward(self, x: Array) -> Array:
+            self.calls += 1
+            return x
+
+        def backward(self, dout: Array) -> Array:
+            return dout
+
+    def fit(momentum: Any, steps: int, *, resume: bool) -> None:
+        network = network_of(Centred(momentum=momentum), Counting())
+        network.predict(arr(X, widest))
+        checkpoints = Checkpoints(tmp_path, resume=resume)
+        xbp.Trainer(network, xbp.SGD(0.1), seed=0).fit(X, T, steps=steps, checkpoints=checkpoints)
+
+    fit(0.9, 2, resume=False)
+    fit(np.float64(0.9), 3, resume=True)
+    message = r"had layers .*'momentum': 0\.9.*, this one has .*'momentum': 0\.5.*: go on with the"
+    with pytest.raises(CheckpointError, match=message):
+        fit(0.5, 4, resume=True)
 
 
 def test_what_infers_is_said_by_each_class() -> None:

@@ -54,13 +54,17 @@ def not_deterministic(
 def _other_gradient(
     gradient: Mapping[str, Array], other: Mapping[str, Array], unit: float
 ) -> str | None:
-    """Return the key of the first gradient that differs from another by more than rounding."""
+    """Return the key of the first gradient that differs from another by more than rounding.
+
+    One that is 0 is rounded as the terms that cancel in it, which are of the size of the others.
+    """
+    largest = max((_largest(finite(value)) for value in gradient.values()), default=0.0)
     for key, value in gradient.items():
         xp = namespace_of(value)
         # NaN and infinities have no difference: they are compared by their places.
         once, again = finite(value), finite(other[key])
         is_same = bool(xp.all(xp.isfinite(value) == xp.isfinite(other[key])))
-        if not is_same or _largest(once - again) > unit * _largest(once):
+        if not is_same or _largest(once - again) > unit * largest:
             return key
     return None
 

@@ -126,7 +126,8 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: DType, first: Array | int
     key, shape, first
         As in `random_words`.
     dtype
-        The namespace's float32, for multiples of 2⁻²⁴, or float64, for multiples of 2⁻⁵³.
+        The namespace's float32, for multiples of 2⁻²⁴, or float64, for multiples of 2⁻⁵³: the same
+        numbers with more digits.
 
     Raises
     ------
@@ -139,10 +140,12 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: DType, first: Array | int
         return xp.astype((words >> 8) & 0xFFFFFF, dtype) * 2.0**-24
     if dtype_name(dtype) != "float64":
         raise DTypeError(f"uniform: the dtype is float32 or float64, not {dtype_name(dtype)}")
-    words = random_words(key, (*(shape or (1,)), 2), first)
-    high, low = (words[..., 0] >> 5) & 0x7FFFFFF, (words[..., 1] >> 6) & 0x3FFFFFF
-    numbers = (xp.astype(high, dtype) * 2.0**26 + xp.astype(low, dtype)) * 2.0**-53
-    return numbers if shape else xp.reshape(numbers, ())
+    count, size = (shape[0], prod(shape[1:])) if shape else (1, 1)
+    words = random_words(key, (count, 2 * size), first)
+    high, more = words[:, :size], words[:, size:]
+    low = ((high & 0xFF) << 21) | ((more >> 11) & 0x1FFFFF)
+    numbers = xp.astype((high >> 8) & 0xFFFFFF, dtype) * 2.0**-24 + xp.astype(low, dtype) * 2.0**-53
+    return xp.reshape(numbers, shape)
 
 
 def uniform_like(x: Array, key: Array) -> tuple[Array, Array]:

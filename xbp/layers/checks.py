@@ -101,8 +101,13 @@ class Checked:
         Raises
         ------
         CallOrderError
-            If there was none.
+            If there was none, or if this is a copy for inference.
         """
+        if self.infers:
+            raise CallOrderError(
+                f"{self.name}: a copy for inference keeps nothing for backward: ask the layer or "
+                "the network that it is a copy of"
+            )
         if self._call is None:
             raise CallOrderError(
                 f"{self.name}: backward was called before forward: call forward first, it keeps "

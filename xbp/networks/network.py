@@ -394,6 +394,7 @@ class Network:
         Raises
         ------
         CallOrderError
+            Before `loss`, and in a copy for inference.
         """
         structure = self._up_to_date()
         forget_gradients(structure.params)  # a layer that is not run now leaves none

@@ -113,6 +113,10 @@ class Optimizer:
             raise SettingError(f"{cls.__name__}: step takes self, W, dW, memory and lr")
         cls.state_names = own.get("state_names", ("lr", *cls.memory_names) if is_stepwise else None)
 
+    def __repr__(self) -> str:
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return self._repr_of(*(name for name, value in public.items() if _is_setting(value)))
+
     def _repr_of(self, *names: str) -> str:
         more = ["_decay"] if self._decay else []
         settings = [f"{name.removeprefix('_')}={getattr(self, name)}" for name in (*names, *more)]
@@ -206,7 +210,7 @@ class Optimizer:
         Raises
         ------
         SettingError
-            If there is none, or a schedule gives one below 0.
+            If there is none, or a schedule fails or gives one below 0.
         """
         if self._rate is not None and number is self._update_number:
             return self._rate  # as planned: the number may be traced, without a value
@@ -217,7 +221,13 @@ class Optimizer:
                     f"{type(self).__name__} has no lr: let __init__ call super().__init__(lr)"
                 )
             return self.lr
-        rate = schedule(number)
+        try:
+            rate = schedule(number)
+        except Exception as error:
+            raise SettingError(
+                f"{type(self).__name__}: after {number:,} updates the schedule {schedule!r} fails "
+                f"with {type(error).__name__}: {error}: it takes the number of updates"
+            ) from error
         if not (is_finite_number(rate) and rate >= 0):
             raise SettingError(
                 f"{type(self).__name__}: after {number:,} updates the schedule {schedule!r} gives "
@@ -347,6 +357,10 @@ def schedule_of(optimizer: Optimizer) -> Schedule | None:
     """Return the learning rate of an optimizer, if that is a function; else None."""
     lr = vars(optimizer).get("lr")
     return lr if callable(lr) else None
+
+
+def _is_setting(value: Any) -> bool:
+    return callable(value) or isinstance(value, bool | int | float | str)
 
 
 def _step_of(kind: type) -> Callable[..., Any]:

@@ -1,11 +1,12 @@
 """The parts of a network: which are xbp's own, and what they hold beside parameters and state."""
 
 from hashlib import blake2b
+from inspect import signature
 from typing import Any, TypeAlias
 
 from xbp.backend import Backend
 from xbp.layers import Layer
-from xbp.namespace import is_array
+from xbp.namespace import is_array, is_number, python_number
 from xbp.networks import Network
 from xbp.training.contents import COMPARABLE, on_host
 
@@ -54,6 +55,34 @@ def settings_of(layer: Layer) -> list[tuple[str, type, Any]]:
         if not ((is_array(value) and value.ndim) or isinstance(value, Layer | dict))
         and getattr(type(layer), name, layer) is not None
     ]
+
+
+def description_of(layer: Layer) -> str:
+    """Return the kind of a layer and its settings: the arguments of its class that it stored.
+
+    What a pass leaves is none of them.
+    """
+    kind = type(layer)
+    text = kind.__name__ if layer.param_names else repr(layer)
+    if kind.__repr__ is not Layer.__repr__:
+        return text
+    attributes = vars(layer)
+    arguments = {
+        name: attributes.get(name, attributes.get(f"_{name}"))
+        for name in signature(kind).parameters
+        if name not in (*layer.param_names, *layer.state_names)
+    }
+    settings = {name: _plain(value) for name, value in arguments.items() if _is_plain(value)}
+    return f"{text} {settings}" if settings else text
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str) or is_number(value)
+
+
+def _plain(value: Any) -> Any:
+    # NumPy's number is shown otherwise than Python's.
+    return value if isinstance(value, str | bool) else python_number(value)
 
 
 def comparable(value: Any, backend: Backend) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from xbp.training.history import History, Progress
 from xbp.training.interruption import interruptible
 from xbp.training.learner import Learner
 from xbp.training.measurement import measure
+from xbp.training.parts import description_of
 from xbp.training.trial import try_out
 
 # A training has surely diverged if its last loss is so many times the first.
@@ -307,6 +308,8 @@ class Trainer:
             )
         self._memory = Memory.of(self.network, self.optimizer)
         self._unnamed = self.optimizer.unnamed
+        # As they are before the first step: a pass may count in an attribute.
+        self._layers = list(map(description_of, self.network.all_layers.values()))
         if learner.is_strange:
             updated = learner.updated()
             self._require_resumable(Memory.of(updated.network, updated.optimizer))
@@ -321,13 +324,8 @@ class Trainer:
 
     def _position(self, count: int) -> dict[str, Any]:
         """Return what must be the same when a training is resumed."""
-        network = self.network
         # The shapes of parameters are compared elsewhere, with a clearer message.
-        layers = [
-            type(layer).__name__ if layer.param_names else repr(layer)
-            for layer in network.all_layers.values()
-        ]
-        position = {"samples": count, "batch_size": self.batch_size, "layers": layers}
+        position = {"samples": count, "batch_size": self.batch_size, "layers": self._layers}
         position["clip_norm"] = self._changes[0].limit if self._changes else None
         position["decay"] = self.optimizer._decay or None
         if (schedule := schedule_of(self.optimizer)) is not None:
