@@ -9,7 +9,14 @@ from support import HostArray, arr, backend, host, needs_float64, widest
 
 from xbp.errors import DTypeError, SettingError
 from xbp.namespace import Array
-from xbp.randomness import derived_key, random_key, random_words, threefry, uniform
+from xbp.randomness import (
+    derived_key,
+    random_key,
+    random_words,
+    threefry,
+    uniform,
+    uniform_like,
+)
 
 ALL = 0xFFFFFFFF
 
@@ -173,3 +180,11 @@ def test_numbers_are_uniform_and_independent() -> None:
     for one, other in ((drawn[:, 1:], drawn[:, :-1]), (drawn[1:], drawn[:-1]), (drawn, later)):
         correlation = np.corrcoef(one.reshape(-1), other.reshape(-1))[0, 1]
         assert abs(correlation) < 5 / np.sqrt(one.size)
+
+
+def test_a_key_of_two_numbers_is_no_array() -> None:
+    x = arr([1.0], "float32")
+    for ask in (lambda key: uniform_like(x, key), lambda key: random_words(key, (2,))):
+        with pytest.raises(DTypeError, match=r"the key is a pair of numbers, .* in state_names"):
+            ask(random_key(7))
+    assert uniform_like(x, random_key(7, like=x))[0].shape == (1,)

@@ -11,9 +11,10 @@ Words are int32 of the standard, whose additions wrap around in every library.
 
 from math import prod
 from secrets import randbits
+from typing import Any
 
 from xbp.errors import DTypeError, SettingError
-from xbp.namespace import Array, DType, device_of, dtype_name, namespace_of
+from xbp.namespace import Array, DType, Namespace, device_of, dtype_name, namespace_of
 from xbp.settings import seed_integer
 
 _BITS = 32
@@ -93,7 +94,7 @@ def derived_key(key: Array, number: Array | int) -> Array:
         A Python integer of 32 bits, or a 0-d array of int32.
     """
     # Slices of one element, since NumPy would make scalars of 0-d arrays, which warn of overflow.
-    return namespace_of(key).concat(threefry((key[:1], key[1:]), (number, 0)))
+    return _namespace_of_key(key).concat(threefry((key[:1], key[1:]), (number, 0)))
 
 
 def random_words(key: Array, shape: tuple[int, ...], first: Array | int = 0) -> Array:
@@ -109,7 +110,7 @@ def random_words(key: Array, shape: tuple[int, ...], first: Array | int = 0) -> 
     first
         The number of the first sample, if samples before it are computed elsewhere.
     """
-    xp, device = namespace_of(key), device_of(key)
+    xp, device = _namespace_of_key(key), device_of(key)
     count, size = (shape[0], prod(shape[1:])) if shape else (1, 1)
     half = (size + 1) // 2
     samples = first + xp.arange(count, dtype=xp.int32, device=device)[:, None]
@@ -134,7 +135,7 @@ def uniform(key: Array, shape: tuple[int, ...], dtype: DType, first: Array | int
     DTypeError
         If dtype is another.
     """
-    xp = namespace_of(key)
+    xp = _namespace_of_key(key)
     if dtype == xp.float32:
         words = random_words(key, shape, first)
         return xp.astype((words >> 8) & 0xFFFFFF, dtype) * 2.0**-24
@@ -162,6 +163,15 @@ def uniform_like(x: Array, key: Array) -> tuple[Array, Array]:
         As in `random_words`.
     """
     return uniform(derived_key(key, 0), x.shape, x.dtype), derived_key(key, 1)
+
+
+def _namespace_of_key(key: Any) -> Namespace:
+    if isinstance(key, tuple):
+        raise DTypeError(
+            f"the key is a pair of numbers, {key}, and no array: a layer that names it in "
+            "state_names makes one of it; by hand, random_key(seed, like=x)"
+        )
+    return namespace_of(key, where="the key")
 
 
 def _signed(word: int) -> int:
