@@ -30,7 +30,8 @@ class BareDType:
 
 
 DTYPES = {
-    name: BareDType(name) for name in ("bool", "int32", "int64", "uint8", "float32", "float64")
+    name: BareDType(name)
+    for name in ("bool", "int32", "int64", "uint8", "float16", "float32", "float64")
 }
 
 
@@ -172,6 +173,9 @@ def test_what_it_says_of_float64_is_believed(there: Any) -> None:
     widest = "float64" if there.has_float64 else "float32"
     x = there.asarray([[0.5, 1.0]], "float32")
     assert dtype_name(widest_float(x)) == widest
+    assert dtype_name(widest_float(there.asarray([1], "int32"))) == widest
+    half = there.asarray([1.0], "float16")
+    assert dtype_name(widest_float(half)) == ("float16" if widest == "float32" else widest)
     network = xbp.TwoLayerNet(2, 3, 2, seed=0, dtype="float32", weight_init_std=1.0)
     found = network.numerical_gradient(x, there.asarray([1]))
     assert {dtype_name(value.dtype) for value in found.values()} == {widest}
@@ -194,6 +198,17 @@ def test_its_devices_are_told_apart(there: Any) -> None:
     assert there.owns(there.asarray([1.0]))
     assert not there.owns(Bare([1.0], "elsewhere"))
     assert xbp.get_backend("bare:there").device == "there"
+
+
+def test_no_backend_takes_the_arrays_of_another() -> None:
+    for kind in (np.ndarray, Bare):
+        thief = type("Thief", (BareBackend,), {"array_types": (kind,), "xp": BareNamespace()})
+        xbp.register_backend("thief", thief)
+        record = xbp.available_backends()["thief"]
+        assert not record.usable
+        assert "which has a namespace already" in record.reason
+    assert xbp.get_backend("numpy").owns(np.ones(2))
+    del registry._registered["thief"]
 
 
 class Unknown(Bare):

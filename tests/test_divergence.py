@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from support import arr, backend, except_slow, host
 
 import xbp
+from xbp.calls import innermost_call, noted_calls
 from xbp.cli import main
 from xbp.errors import DivergenceError
 from xbp.layers import Affine, Layer, Residual, Sigmoid, SoftmaxWithLoss
@@ -232,6 +235,50 @@ def test_it_is_found_within_blocks_and_in_what_a_network_does_itself() -> None:
 
     large = Scaled([Affine(W[:, :3], arr(np.zeros(3), "float32"))], SoftmaxWithLoss())
     assert first_not_finite(large, x, t) == "the loss"
+
+
+class InPlaceBad(Layer):
+    """Writes NaN over its input."""
+
+    def forward(self, x: Array) -> Array:
+        x *= float("nan")
+        return x
+
+    def backward(self, dout: Array) -> Array:
+        return dout
+
+
+class Branches(Layer):
+    """Runs its parts in threads of its own, and numbers beside arrays."""
+
+    def __init__(self, *parts: Layer) -> None:
+        self.parts = parts
+        self.product = xbp.layers.MulLayer()
+
+    def forward(self, x: Array) -> Array:
+        factor = self.product.forward(2.0, 0.5)
+        with ThreadPoolExecutor(4) as pool:
+            runs = [pool.submit(copy_context().run, part.forward, x) for part in self.parts]
+            return sum((run.result() for run in runs), 0 * x) * factor
+
+    def backward(self, dout: Array) -> Array:
+        return sum((part.backward(dout) for part in self.parts), 0 * dout)
+
+
+def test_the_layer_that_wrote_it_is_named_and_none_is_in_the_way() -> None:
+    x, t = (arr(values, dtype) for values, dtype in zip(data(), ("float32", None), strict=True))
+    network = xbp.Network([Sigmoid(), InPlaceBad()], SoftmaxWithLoss())
+    assert first_not_finite(network, x, t) == "InPlaceBad1.forward"
+    network = xbp.Network([Branches(*(Sigmoid() for _ in range(20)))], SoftmaxWithLoss())
+    for _ in range(5):
+        assert first_not_finite(network, x, t) is None
+        assert network.unsteady_layer(x, t) is None
+
+
+def test_outside_of_layers_no_layer_is_at_work() -> None:
+    assert innermost_call() == ""
+    with noted_calls():
+        assert innermost_call() == ""
 
 
 def test_a_single_class_is_pointed_out() -> None:

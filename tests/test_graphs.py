@@ -329,6 +329,66 @@ def test_a_network_is_drawn_as_it_computes() -> None:
     ]  # fmt: skip
 
 
+class Counted(Layer):
+    """Multiplies by how often it was called."""
+
+    state_names = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls: Any = 0.0
+
+    def forward(self, x: Any) -> Any:
+        self.calls = self.calls + 1
+        self.factor = self.calls
+        return x * self.factor
+
+    def backward(self, dout: Any) -> Any:
+        return dout * self.factor
+
+
+def test_a_picture_has_the_state_of_the_network() -> None:
+    network, x, t = network_of(4, 3)
+    network = xbp.Network([*network.layers.values(), Counted()], SoftmaxWithLoss())
+    graph = Graph.of_network(network, x, t)
+    gradient = {
+        key: host(value)
+        for key, value in network.loss_and_gradient(network.params, x, t)[1].items()
+    }
+    for variable in graph.variables:
+        if variable.label in gradient:
+            np.testing.assert_allclose(host(variable.gradient), gradient[variable.label], rtol=1e-5)
+
+
+def test_equal_values_are_not_taken_for_each_other() -> None:
+    class Shifted(Layer):
+        def forward(self, x: Any, by: Any) -> Any:
+            return x + by
+
+        def backward(self, dout: Any) -> Any:
+            return dout
+
+    class Own(xbp.Network):
+        def loss(self, x: Any, t: Any) -> Any:
+            hidden = self.layers["Returning1"].forward(x)
+            hidden = self.layers["Residual1"].forward(hidden)
+            return self.last_layer.forward(self.layers["Shifted1"].forward(hidden, 1), t)
+
+    _, x, _ = network_of(3, 3)
+    layers = [Returning(), Residual(Returning()), Shifted()]
+    graph = Graph.of_network(Own(layers, SoftmaxWithLoss(), backend=backend), x[0, ...], 1)
+    assert list(arrows(graph)) == [
+        ("x", "Returning1"), ("Returning1", "Residual1.Returning1"),
+        ("Returning1", "Residual1 +"), ("Residual1.Returning1", "Residual1 +"),
+        ("Residual1 +", "Shifted1"), ("1", "Shifted1"), ("Shifted1", "SoftmaxWithLoss"),
+        ("t", "SoftmaxWithLoss"), ("SoftmaxWithLoss", "loss"),
+    ]  # fmt: skip
+    graph = Graph.of_network(xbp.Network([Returning()], IdentityWithLoss(), backend=backend), x, x)
+    assert list(arrows(graph)) == [
+        ("x", "Returning1"), ("Returning1", "IdentityWithLoss"), ("t", "IdentityWithLoss"),
+        ("IdentityWithLoss", "loss"),
+    ]  # fmt: skip
+
+
 def test_what_no_layer_computes_is_not_drawn() -> None:
     class Doubled(xbp.Network):
         def loss(self, x: Any, t: Any) -> Any:

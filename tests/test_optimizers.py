@@ -71,6 +71,16 @@ def test_somebodys_own_is_shown_with_its_settings() -> None:
     own.update({"W": arr([1.0], widest)}, {"W": arr([1.0], widest)})
     assert repr(own) == "Own(lr=0.1, rho=0.5, decay=0.25)"
 
+    class Falling(SGD):
+        def __init__(self) -> None:
+            super().__init__(self.rate)
+
+        def rate(self, number: int) -> float:
+            return 0.1 / (1 + number)
+
+    assert repr(Falling()).startswith("Falling(lr=test_somebodys_own")
+    assert repr(Falling()).endswith("Falling.rate)")
+
 
 @ALL
 def test_a_quadratic_bowl_is_descended(make: Any) -> None:

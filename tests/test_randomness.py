@@ -182,9 +182,20 @@ def test_numbers_are_uniform_and_independent() -> None:
         assert abs(correlation) < 5 / np.sqrt(one.size)
 
 
+def test_numbers_and_the_next_key_are_of_other_keys() -> None:
+    x = arr([[1.0, 2.0]], "float32")
+    numbers, after = uniform_like(x, key())
+    np.testing.assert_array_equal(
+        host(numbers), host(uniform(derived_key(key(), 0), (1, 2), x.dtype))
+    )
+    np.testing.assert_array_equal(host(after), host(derived_key(key(), 1)))
+
+
 def test_a_key_of_two_numbers_is_no_array() -> None:
     x = arr([1.0], "float32")
     for ask in (lambda key: uniform_like(x, key), lambda key: random_words(key, (2,))):
         with pytest.raises(DTypeError, match=r"the key is a pair of numbers, .* in state_names"):
             ask(random_key(7))
     assert uniform_like(x, random_key(7, like=x))[0].shape == (1,)
+    with pytest.raises(DTypeError, match=r"^the key: expected an array, got str"):
+        random_words("key", (2,))

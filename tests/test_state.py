@@ -623,11 +623,27 @@ def test_a_copy_that_infers_has_no_gradient() -> None:
     ):
         with pytest.raises(CallOrderError, match="a copy for inference keeps nothing for backward"):
             ask()
-    layer = network.layers["Affine1"].for_inference()
-    y = layer.forward(x)
-    with pytest.raises(CallOrderError, match="Affine1: a copy for inference"):
-        layer.backward(y)
+    for name, has_none in (("Affine1", False), ("Centred1", True)):
+        layer = network.layers[name].for_inference()
+        with pytest.raises(CallOrderError, match=f"{name}: a copy for inference"):
+            layer.backward(x)
+        y = layer.forward(x)
+        assert layer.output_shape == y.shape
+        if has_none:
+            with pytest.raises(CallOrderError, match=f"{name}: a copy for inference"):
+                layer.backward(y)
+        else:  # it infers as it learns
+            layer.backward(y)
+            np.testing.assert_allclose(
+                host(layer.grads["W"]), host(x).T @ host(y), rtol=precise(1e-12, 1e-5)
+            )
     assert host(network.gradient(x, t)["b1"]).shape == host(network.params["b1"]).shape
+
+
+def test_a_state_that_is_changed_in_place_is_the_same_for_each_check() -> None:
+    report = xbp.gradient_check(network_of(InPlace()), arr(X, widest), arr(T))
+    assert report.passed
+    assert not report.not_deterministic
 
 
 def test_a_derivative_of_0_is_not_called_another_each_time() -> None:

@@ -1,13 +1,13 @@
-"""A record of the calls of layers: for a trace, a picture, a search."""
+"""The calls of layers, noted while they are made: for a trace, a picture, a search."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class LayerCall:
     """One call of a layer's method.
 
@@ -20,7 +20,7 @@ class LayerCall:
     inputs : tuple
         The arguments.
     output
-        What was returned; None before that.
+        What was returned, or what the `Observer` makes of it; None before that.
     parts : list of LayerCall
         The calls of other layers that it made, in order.
     """
@@ -30,6 +30,10 @@ class LayerCall:
     inputs: tuple[Any, ...] = ()
     output: Any = None
     parts: list["LayerCall"] = field(default_factory=list)
+    observe: "Observer | None" = None
+
+    def __repr__(self) -> str:
+        return f"<call of {self}>"
 
     def __str__(self) -> str:
         return f"{self.layer.name}.{self.method}" if self.method else ""
@@ -41,39 +45,45 @@ class LayerCall:
             yield part
 
 
-# The calls that have not returned, the outermost first; None where calls are not recorded.
-_open: ContextVar[list[LayerCall] | None] = ContextVar("open", default=None)
+# Is given a call and its output, may set `LayerCall.output`, and returns what the caller is given.
+Observer: TypeAlias = Callable[[LayerCall, Any], Any]
+
+# The call at work; None where nobody notes calls. Threads that copy a context share the root alone.
+_innermost: ContextVar[LayerCall | None] = ContextVar("innermost", default=None)
 
 
 @contextmanager
-def noted_calls() -> Iterator[LayerCall]:
-    """Record the calls of layers in the parts of the call that is yielded."""
-    root = LayerCall()
-    token = _open.set([root])
+def noted_calls(observe: Observer | None = None) -> Iterator[LayerCall]:
+    """Note the calls of layers in the ``with`` block as the parts of the root that is returned."""
+    root = LayerCall(observe=observe)
+    token = _innermost.set(root)
     try:
         yield root
     finally:
-        _open.reset(token)
+        _innermost.reset(token)
 
 
-def begin_call(layer: Any, method: str, inputs: tuple[Any, ...]) -> LayerCall | None:
-    """Record the beginning of a call; return None where calls are not recorded."""
-    if (calls := _open.get()) is None:
-        return None
-    call = LayerCall(layer, method, inputs)
-    calls[-1].parts.append(call)
-    calls.append(call)
-    return call
-
-
-def end_call(call: LayerCall | None, output: Any) -> None:
-    """Record the end of a call, and its output."""
-    if call is not None and (calls := _open.get()) is not None:
-        call.output = output
-        # Calls within it that raised an error are still open: they end too.
-        del calls[calls.index(call) :]
+def called(
+    function: Callable[..., Any],
+    layer: Any,
+    method: str,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Call a function that is a layer's method, and note it if somebody notes calls."""
+    parent = _innermost.get()
+    if parent is None:
+        return function(layer, *inputs, **kwargs)
+    call = LayerCall(layer, method, inputs, observe=parent.observe)
+    parent.parts.append(call)
+    token = _innermost.set(call)
+    try:
+        output = call.output = function(layer, *inputs, **kwargs)
+    finally:
+        _innermost.reset(token)
+    return output if call.observe is None else call.observe(call, output)
 
 
 def innermost_call() -> str:
-    """Return the method of a layer that runs now, ``"Affine1.forward"``; empty if none does."""
-    return str(calls[-1]) if (calls := _open.get()) else ""
+    """Return the layer's method at work, ``"Affine1.forward"``; empty outside of layers."""
+    return str(_innermost.get() or "")

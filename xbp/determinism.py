@@ -22,7 +22,7 @@ def not_deterministic(
 ) -> str | None:
     """Return what differs between two equal calls by more than rounding; None if nothing does."""
     state = state_of(network)
-    instance = bound(network, params, state)
+    instance: Any = network.bound_to(params)
     if hasattr(instance, "backpropagate"):
         # A second call on one network has to give the same: a backward must not add to gradients.
         instance.gradient(x, t)
@@ -32,8 +32,8 @@ def not_deterministic(
         again = network.loss_and_gradient(params, x, t)
     noise, unit = rounding_of_loss(first, params, x), unit_of_loss(params, x)
     if abs(float(first[0]) - float(again[0])) > noise:
-        bare = network.bound_to(params)
-        name = bare.unsteady_layer(x, t) if hasattr(bare, "unsteady_layer") else None
+        instance = network.bound_to(params)
+        name = instance.unsteady_layer(x, t) if hasattr(instance, "unsteady_layer") else None
         return f"{name}.forward" if name else "the loss"
     if key := _other_gradient(first[1], again[1], unit):
         return f"backward, for the gradient of {key},"
@@ -58,7 +58,7 @@ def _other_gradient(
 
     One that is 0 is rounded as the terms that cancel in it, which are of the size of the others.
     """
-    largest = max((_largest(finite(value)) for value in gradient.values()), default=0.0)
+    largest = max(_largest(finite(value)) for value in gradient.values())
     for key, value in gradient.items():
         xp = namespace_of(value)
         # NaN and infinities have no difference: they are compared by their places.

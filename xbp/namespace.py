@@ -25,7 +25,15 @@ _dtype_names: dict[DType, str] = {}
 
 
 def tell_arrays(kind: type, xp: Namespace, device: Callable[[Array], Any]) -> None:
-    """Register the namespace of the arrays of a type, and a function that returns their device."""
+    """Register the namespace of the arrays of a type, and a function that returns their device.
+
+    Raises
+    ------
+    DTypeError
+        If the type has a namespace already.
+    """
+    if hasattr(kind, "__array_namespace__") or _namespaces.get(kind, xp) is not xp:
+        raise DTypeError(f"array_types names {_name_of(kind)}, which has a namespace already")
     _namespaces[kind] = xp
     _devices[kind] = device
 

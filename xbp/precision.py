@@ -33,8 +33,9 @@ def widest_float(x: Array, backend: Backend | None = None) -> DType:
             return backend.dtype("float64")
         return x.dtype if is_floating(x) else backend.dtype(backend.default_float)
     info = _info_of(x)
-    if "float64" in info.dtypes(device=device_of(x)):
-        return namespace_of(x).float64
+    dtypes = info.dtypes(device=device_of(x))
+    if "float64" in dtypes:
+        return dtypes["float64"]
     return x.dtype if is_floating(x) else info.default_dtypes(device=device_of(x))["real floating"]
 
 

@@ -199,8 +199,9 @@ def backend_of(x: Array) -> Backend:
 
 def owner_of(x: Array) -> Backend | None:
     """Return the backend that owns an array among those in use: the selected one is asked first."""
-    for backend in (get_backend(), *_instances.values()):
-        if _answer(partial(backend.owns, x), of=bool, other=False):
+    selected: Backend | None = _answer(get_backend, of=Backend, other=None)
+    for backend in (selected, *tuple(_instances.values())):
+        if backend and _answer(partial(backend.owns, x), of=bool, other=False):
             return backend
     return None
 

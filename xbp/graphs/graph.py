@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from xbp.calls import LayerCall, noted_calls
 from xbp.errors import CallOrderError, SettingError
@@ -11,7 +11,7 @@ from xbp.graphs.nodes import Constant, Node, Operation, Value, Variable
 from xbp.graphs.picture import Arrow, Film, Picture, Spot
 from xbp.graphs.text import norm_of, text_of
 from xbp.layers import AddLayer, Residual, Sequential
-from xbp.namespace import Array, is_number, namespace_of, number_like
+from xbp.namespace import Array, device_of, is_array, is_number, namespace_of, number_like
 from xbp.networks import Network
 
 # A graph of more operations is drawn from top to bottom.
@@ -132,9 +132,15 @@ class Graph:
         """
         if not isinstance(network, Network):
             raise SettingError(f"Graph.of_network: first the network, not {network!r}")
+        state = network.state
         network = network.bound_to(network.params)
-        with noted_calls() as calls:
+        # Each value is known by its identity, so no two may be one object.
+        if t is x or is_number(t):
+            xp = namespace_of(x)
+            t = xp.asarray(t, copy=True, device=device_of(x))
+        with noted_calls(_return_another) as calls:
             loss = network.loss(x, t)
+        network.state.replace(dict(state))  # what is drawn computes it once more
         nodes: dict[int, Node] = {id(x): Variable("x", x), id(t): Variable("t", t)}
         for call in calls.parts:
             _draw(call, nodes)
@@ -258,6 +264,14 @@ class Graph:
         """Return all nodes, each once."""
         every = (node for operation in self.operations for node in (*operation.sources, operation))
         return list(dict.fromkeys(every))
+
+
+def _return_another(call: LayerCall, output: Any) -> Any:
+    """Return a copy if a layer has returned its very input."""
+    if any(output is value for value in call.inputs) and is_array(output):
+        output = namespace_of(output).asarray(output, copy=True)
+    call.output = output
+    return output
 
 
 def _draw(call: LayerCall, nodes: dict[int, Node]) -> None:

@@ -5,12 +5,12 @@ They read libraries, devices, dtypes and shapes, never values: nothing waits for
 
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from inspect import isfunction, signature
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
-from xbp.calls import begin_call, end_call
+from xbp.calls import called
 from xbp.errors import CallOrderError, DTypeError, SettingError, ShapeError
 from xbp.namespace import (
     Namespace,
@@ -101,19 +101,27 @@ class Checked:
         Raises
         ------
         CallOrderError
-            If there was none, or if this is a copy for inference.
+            If there was none.
         """
-        if self.infers:
-            raise CallOrderError(
-                f"{self.name}: a copy for inference keeps nothing for backward: ask the layer or "
-                "the network that it is a copy of"
-            )
         if self._call is None:
+            if self.infers:
+                raise self._no_derivative()
             raise CallOrderError(
                 f"{self.name}: backward was called before forward: call forward first, it keeps "
                 "what backward needs"
             )
         return self._call
+
+    def require_derivative(self) -> None:
+        """Raise `CallOrderError` if ``forward`` did what ``infer`` does, which has no backward."""
+        if _infers_otherwise(self):
+            raise self._no_derivative()
+
+    def _no_derivative(self) -> CallOrderError:
+        return CallOrderError(
+            f"{self.name}: a copy for inference keeps nothing for backward: ask the layer or the "
+            "network that it is a copy of"
+        )
 
     def check_inputs(self, x: Any, *others: Any) -> None:
         """Raise an error unless ``forward`` can take these.
@@ -296,12 +304,8 @@ def _around_forward(method: Callable[..., Any]) -> Any:
             inputs, kwargs = bound.args[1:], bound.kwargs
         self.check_inputs(*inputs)
         before = self._state_beside(inputs) if self.state_names else None
-        call = begin_call(self, "forward", inputs)
-        if self.infers and type(self).infer is not Checked.infer:
-            output = _inference(self, method, inputs, kwargs)
-        else:
-            output = method(self, *inputs, **kwargs)
-        end_call(call, output)
+        function = partial(_inference, method) if _infers_otherwise(self) else method
+        output = called(function, self, "forward", inputs, kwargs)
         self.check_output(output)
         if before:
             self.check_state(before)
@@ -318,7 +322,11 @@ def _around_forward(method: Callable[..., Any]) -> Any:
     return forward
 
 
-def _inference(layer: Any, forward: Callable[..., Any], inputs: Any, kwargs: Any) -> Any:
+def _infers_otherwise(layer: Any) -> bool:
+    return layer.infers and type(layer).infer is not Checked.infer
+
+
+def _inference(forward: Callable[..., Any], layer: Any, *inputs: Any, **kwargs: Any) -> Any:
     layers = _inferring.get()
     if id(layer) in layers:  # infer has called forward
         return forward(layer, *inputs, **kwargs)
@@ -336,10 +344,9 @@ def _around_backward(method: Callable[..., Any]) -> Any:
             return method(self, *douts)
         if "forward" in vars(self) or not hasattr(type(self).forward, "is_checked"):
             return method(self, *douts)  # forward was not checked: no shapes are known
+        self.require_derivative()
         self.check_dout(*douts)
-        call = begin_call(self, "backward", douts)
-        gradients = method(self, *douts)
-        end_call(call, gradients)
+        gradients = called(method, self, "backward", douts, {})
         self.check_gradients(gradients)
         return gradients
 

@@ -1,7 +1,7 @@
 """The base of all layers, and the tree that a layer forms with its children."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -10,7 +10,7 @@ from itertools import count
 from types import CellType, FunctionType, MethodType
 from typing import Any, ClassVar, Self
 
-from xbp.calls import begin_call, end_call
+from xbp.calls import called
 from xbp.errors import DTypeError, SettingError, ShapeError
 from xbp.layers.checks import Call, Checked
 from xbp.layers.parameters import Parameters, State
@@ -174,9 +174,7 @@ class Layer(Checked):
         """Return a copy for inference, whose calls change nothing in this layer."""
         copies: dict[int, Any] = {}
         copy = self.copied(copies)
-        for part in copies.values():
-            if isinstance(part, Layer):
-                part.infers = True
+        let_infer(copies.values())
         return copy
 
     def copied(self, known: dict[int, Any]) -> Self:
@@ -310,14 +308,22 @@ def run_backward_params(layer: Layer, dout: Array) -> None:
     """Let a layer store the gradients of its parameters, with no more work than it needs."""
     for kind in type(layer).__mro__:
         if "backward_params" in vars(kind):
+            layer.require_derivative()
             layer.check_dout(dout)
-            call = begin_call(layer, "backward", (dout,))
-            layer.backward_params(dout)
-            end_call(call, None)
+            called(type(layer).backward_params, layer, "backward", (dout,), {})
             return
         if "backward" in vars(kind):  # a base's backward_params may not match it
             break
     layer.backward(dout)
+
+
+def let_infer(parts: Iterable[Any]) -> None:
+    """Let the layers among some copies infer; they forget the calls that the originals had."""
+    for part in parts:
+        if isinstance(part, Layer):
+            part.infers, part._call = True, None
+            for name in part.param_names:
+                part.__dict__.pop(f"d{name}", None)
 
 
 def forget_gradients(params: Parameters) -> None:

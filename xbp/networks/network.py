@@ -7,7 +7,7 @@ from math import isclose, isnan, prod
 from typing import Any, NamedTuple, Self
 
 from xbp.backend import Backend
-from xbp.calls import noted_calls
+from xbp.calls import LayerCall, noted_calls
 from xbp.checkable import losses_by_parameter, widened_copy, widened_samples
 from xbp.differences import (
     MEMORY,
@@ -21,7 +21,7 @@ from xbp.errors import MixedBackendError, SettingError, ShapeError, UndefinedOut
 from xbp.functions import as_labels, batch_size_of
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
 from xbp.layers.containers import run_backward, run_forward
-from xbp.layers.layer import forget_gradients, run_backward_params, stored_gradients
+from xbp.layers.layer import forget_gradients, let_infer, run_backward_params, stored_gradients
 from xbp.layers.parameters import State
 from xbp.layers.tree import Structure, structure_of
 from xbp.namespace import Array, cast_like, dtype_name, is_array, kind_of, namespace_of
@@ -348,14 +348,15 @@ class Network:
         return int(xp.count_nonzero(classes == labels)) / count
 
     def unsteady_layer(self, x: Array, t: Array) -> str | None:
-        """Return the name of the first layer whose outputs in two equal calls differ, or None."""
+        """Return the name of the first layer of which two equal calls differ; None if none does."""
         calls = []
         for _ in range(2):
-            with noted_calls() as root:
+            with noted_calls(_copy_output) as root:
                 self.bound_to(self.params).loss(x, t)
             calls.append(root.inner_first())
         for one, other in zip(*calls, strict=False):
-            if _differ(one.output, other.output):
+            # Not of a layer that was made meanwhile, which has no place in the network.
+            if one.layer.name in self.all_layers and any(map(_differ, one.output, other.output)):
                 return str(one.layer.name)
         return None
 
@@ -557,9 +558,7 @@ class Network:
         copies: dict[int, Any] = {}
         network = self._copy(copies)
         network.infers = True
-        for copy in copies.values():
-            if isinstance(copy, Layer):
-                copy.infers = True
+        let_infer(copies.values())
         return network
 
     def without_arrays(self) -> Self:
@@ -583,14 +582,19 @@ class Network:
         return network
 
 
+def _copy_output(call: LayerCall, output: Any) -> Any:
+    # A layer behind it may change the output in place.
+    outputs = output if isinstance(output, tuple) else (output,)
+    call.output = [namespace_of(x).asarray(x, copy=True) if is_array(x) else x for x in outputs]
+    return output
+
+
 def _differ(one: Any, other: Any) -> bool:
-    """Tell whether the results of two calls differ; NaN equals NaN."""
-    if isinstance(one, tuple):
-        return len(one) != len(other) or any(map(_differ, one, other))
+    """Tell whether what two calls returned differs; NaN twice is the same."""
     if getattr(one, "shape", None) != getattr(other, "shape", None):
         return True
     is_other = (one != other) & ((one == one) | (other == other))  # noqa: PLR0124
-    return bool(namespace_of(one).any(is_other)) if hasattr(one, "shape") else bool(is_other)
+    return bool(namespace_of(one).any(is_other) if is_array(one) else is_other)
 
 
 def _require_numbers(y: Array, where: str) -> None:

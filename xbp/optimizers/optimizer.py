@@ -119,7 +119,8 @@ class Optimizer:
 
     def _repr_of(self, *names: str) -> str:
         more = ["_decay"] if self._decay else []
-        settings = [f"{name.removeprefix('_')}={getattr(self, name)}" for name in (*names, *more)]
+        values = {name.removeprefix("_"): getattr(self, name) for name in (*names, *more)}
+        settings = [f"{name}={_name_or_value(value)}" for name, value in values.items()]
         return f"{type(self).__name__}({', '.join(settings)})"
 
     # Memory --------------------------------------------------------------------------------------
@@ -224,9 +225,12 @@ class Optimizer:
         try:
             rate = schedule(number)
         except Exception as error:
+            if not isinstance(number, int):  # it is traced, in an update of one's own
+                raise
             raise SettingError(
-                f"{type(self).__name__}: after {number:,} updates the schedule {schedule!r} fails "
-                f"with {type(error).__name__}: {error}: it takes the number of updates"
+                f"{type(self).__name__}: after {number:,} updates the schedule "
+                f"{_name_or_value(schedule)} fails with {type(error).__name__}: {error}: it takes "
+                "the number of updates"
             ) from error
         if not (is_finite_number(rate) and rate >= 0):
             raise SettingError(
@@ -357,6 +361,11 @@ def schedule_of(optimizer: Optimizer) -> Schedule | None:
     """Return the learning rate of an optimizer, if that is a function; else None."""
     lr = vars(optimizer).get("lr")
     return lr if callable(lr) else None
+
+
+def _name_or_value(value: Any) -> Any:
+    # A method is shown by its name: it would show its optimizer, and that the method.
+    return getattr(value, "__qualname__", value)
 
 
 def _is_setting(value: Any) -> bool:

@@ -7,7 +7,7 @@ from math import inf
 from operator import is_
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from xbp.calls import innermost_call, noted_calls
+from xbp.calls import noted_calls
 from xbp.errors import TracingError, XbpError
 from xbp.namespace import Array, Namespace, is_array
 from xbp.recording.nested import flatten
@@ -99,13 +99,12 @@ class Recording(Generic[Result]):
                 trace.is_running = False
                 _require_apart(trace.notes, self.inputs, leaves)
             except Exception as error:
-                layer = innermost_call()
                 _restore(places, before)
                 if isinstance(error, XbpError):
                     raise
                 # If the function fails untraced as well, this call raises the real error.
                 function(*rebuild([self._copy(place) for place in places]))
-                raise untraceable(error, layer) from error
+                raise untraceable(error) from error
         self.outputs, self._rebuild_result = flatten(result)
         arguments = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
         # Those whose memory is the same in every replay.

@@ -291,23 +291,15 @@ class Trace:
         return note.output
 
 
-def untraceable(error: Exception, layer: str = "") -> TracingError:
-    """Return an error that says what the author of a layer or an optimizer is to do.
-
-    Parameters
-    ----------
-    error
-        What was raised.
-    layer
-        The layer's method that raised it, ``"Affine1.forward"``; empty outside of layers.
-    """
+def untraceable(error: Exception) -> TracingError:
+    """Return an error that says what the author of a layer or an optimizer is to do."""
     frames = extract_tb(error.__traceback__)
     # The innermost outside of xbp and the libraries.
     own = [frame for frame in frames if _is_of_an_author(frame.filename)]
     frame = (own or list(frames))[-1]
     reason = str(error).partition("\n")[0]
     return TracingError(
-        f"{frame.filename}, line {frame.lineno}, in {layer or frame.name}: cannot be traced "
+        f"{frame.filename}, line {frame.lineno}, in {frame.name}: cannot be traced "
         f"({reason}). "
         "Call functions of the array's namespace, xp = xbp.namespace.namespace_of(x), and ask for "
         "no values; of a number that is counted make another by arithmetic, 0.5 ** (steps // 100). "

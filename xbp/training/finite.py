@@ -1,10 +1,9 @@
 """Where NaN or infinity first appear in a network: for a training that diverges."""
 
-from collections.abc import Iterator
 from typing import Any
 
-from xbp.calls import noted_calls
-from xbp.namespace import Array, is_floating, namespace_of
+from xbp.calls import LayerCall, noted_calls
+from xbp.namespace import Array, is_array, is_floating, namespace_of
 from xbp.networks import Network
 
 
@@ -25,11 +24,19 @@ def first_not_finite(network: Network, x: Array, t: Array) -> str | None:
     str or None
         ``"params['W1']"``, ``"Affine2.forward"``, ``"Residual1.Relu1.backward"`` ...
     """
-    # On a copy: the step itself is still to come.
-    for where, array in _everything(network.bound_to(network.params), x, t):
+    arrays = {"x": x}
+    for kind, items in (("params", network.params), ("state", network.state)):
+        arrays |= {f"{kind}[{key!r}]": value for key, value in items.items()}
+    for where, array in arrays.items():
         if not _is_finite(array):
             return where
-    return None
+    # On a copy: the step itself is still to come.
+    with noted_calls(_look) as root:
+        loss, _ = network.bound_to(network.params).backpropagate(x, t)
+    call = next((call for call in root.inner_first() if not call.output), None)
+    if call is not None:
+        return str(call)
+    return None if _is_finite(loss) else "the loss"
 
 
 def parameter_not_finite(network: Network) -> str | None:
@@ -40,23 +47,13 @@ def parameter_not_finite(network: Network) -> str | None:
     return None
 
 
-def _everything(network: Network, x: Array, t: Array) -> Iterator[tuple[str, Array]]:
-    """Yield each array of a step, in the order in which they are computed."""
-    yield "x", x
-    for kind, arrays in (("params", network.params), ("state", network.state)):
-        for key, value in arrays.items():
-            yield f"{kind}[{key!r}]", value
-    with noted_calls() as calls:
-        loss, _ = network.backpropagate(x, t)
-    for call in calls.inner_first():
-        gradients = call.layer.grads.values() if call.method == "backward" else ()
-        for array in (*_several(call.output), *gradients):
-            yield str(call), array
-    yield "the loss", loss
-
-
-def _several(output: Any) -> tuple[Array, ...]:
-    return tuple(x for x in (output if isinstance(output, tuple) else (output,)) if x is not None)
+def _look(call: LayerCall, output: Any) -> Any:
+    """Keep of a call whether all that it computed is finite, before others change it in place."""
+    arrays = [*output] if isinstance(output, tuple) else [output]
+    if call.method == "backward":
+        arrays += [getattr(call.layer, f"d{name}", None) for name in call.layer.param_names]
+    call.output = all(_is_finite(x) for x in arrays if is_array(x))
+    return output
 
 
 def _is_finite(array: Array) -> bool:

@@ -1,12 +1,13 @@
 """The parts of a network: which are xbp's own, and what they hold beside parameters and state."""
 
+from contextlib import suppress
 from hashlib import blake2b
 from inspect import signature
 from typing import Any, TypeAlias
 
 from xbp.backend import Backend
 from xbp.layers import Layer
-from xbp.namespace import is_array, is_number, python_number
+from xbp.namespace import is_array, is_number
 from xbp.networks import Network
 from xbp.training.contents import COMPARABLE, on_host
 
@@ -58,31 +59,26 @@ def settings_of(layer: Layer) -> list[tuple[str, type, Any]]:
 
 
 def description_of(layer: Layer) -> str:
-    """Return the kind of a layer and its settings: the arguments of its class that it stored.
-
-    What a pass leaves is none of them.
-    """
-    kind = type(layer)
+    """Return the kind of a layer and its settings: the arguments of its class that it stored."""
+    kind, attributes = type(layer), vars(layer)
     text = kind.__name__ if layer.param_names else repr(layer)
-    if kind.__repr__ is not Layer.__repr__:
-        return text
-    attributes = vars(layer)
-    arguments = {
-        name: attributes.get(name, attributes.get(f"_{name}"))
-        for name in signature(kind).parameters
-        if name not in (*layer.param_names, *layer.state_names)
-    }
-    settings = {name: _plain(value) for name, value in arguments.items() if _is_plain(value)}
+    settings = {}
+    with suppress(ValueError, TypeError):  # a class without a signature
+        for name in signature(kind).parameters:
+            value = _plain(attributes.get(name, attributes.get(f"_{name}")))
+            if value is not None and name not in (*layer.param_names, *layer.state_names):
+                settings[name] = value
     return f"{text} {settings}" if settings else text
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str) or is_number(value)
-
-
 def _plain(value: Any) -> Any:
-    # NumPy's number is shown otherwise than Python's.
-    return value if isinstance(value, str | bool) else python_number(value)
+    """Return a number as a float, and a text, or a tuple of such; None for anything else."""
+    if isinstance(value, tuple):
+        parts = tuple(map(_plain, value))
+        return None if None in parts else parts
+    if is_number(value):
+        return float(value)
+    return str(value) if isinstance(value, str) else None
 
 
 def comparable(value: Any, backend: Backend) -> tuple[Any, ...]:
