@@ -269,6 +269,9 @@ def test_the_layer_that_wrote_it_is_named_and_none_is_in_the_way() -> None:
     x, t = (arr(values, dtype) for values, dtype in zip(data(), ("float32", None), strict=True))
     network = xbp.Network([Sigmoid(), InPlaceBad()], SoftmaxWithLoss())
     assert first_not_finite(network, x, t) == "InPlaceBad1.forward"
+    losing = xbp.Network([Sigmoid()], xbp.layers.IdentityWithLoss())
+    far = arr(np.full((60, 4), 3e38), "float32")
+    assert first_not_finite(losing, x, far) == "IdentityWithLoss.forward"
     network = xbp.Network([Branches(*(Sigmoid() for _ in range(20)))], SoftmaxWithLoss())
     for _ in range(5):
         assert first_not_finite(network, x, t) is None

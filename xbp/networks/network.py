@@ -28,6 +28,7 @@ from xbp.namespace import Array, cast_like, dtype_name, is_array, kind_of, names
 from xbp.networks.construction import affine_stack, check_kind, named_parts
 from xbp.networks.perturbation import perturbed_losses
 from xbp.networks.samplewise import require_samplewise
+from xbp.recording import flatten
 from xbp.registry import backend_of, get_backend
 from xbp.settings import positive_number
 
@@ -584,8 +585,8 @@ class Network:
 
 def _copy_output(call: LayerCall, output: Any) -> Any:
     # A layer behind it may change the output in place.
-    outputs = output if isinstance(output, tuple) else (output,)
-    call.output = [namespace_of(x).asarray(x, copy=True) if is_array(x) else x for x in outputs]
+    leaves = flatten(output)[0]
+    call.output = [namespace_of(x).asarray(x, copy=True) if is_array(x) else x for x in leaves]
     return output
 
 

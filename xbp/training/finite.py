@@ -3,8 +3,9 @@
 from typing import Any
 
 from xbp.calls import LayerCall, noted_calls
-from xbp.namespace import Array, is_array, is_floating, namespace_of
+from xbp.namespace import Array, is_floating, namespace_of
 from xbp.networks import Network
+from xbp.recording import flatten
 
 
 def first_not_finite(network: Network, x: Array, t: Array) -> str | None:
@@ -49,10 +50,10 @@ def parameter_not_finite(network: Network) -> str | None:
 
 def _look(call: LayerCall, output: Any) -> Any:
     """Keep of a call whether all that it computed is finite, before others change it in place."""
-    arrays = [*output] if isinstance(output, tuple) else [output]
+    arrays = flatten(output)[0]
     if call.method == "backward":
         arrays += [getattr(call.layer, f"d{name}", None) for name in call.layer.param_names]
-    call.output = all(_is_finite(x) for x in arrays if is_array(x))
+    call.output = all(_is_finite(x) for x in arrays if hasattr(x, "dtype"))
     return output
 
 
