@@ -135,8 +135,8 @@ LOCKS = {
     ),
     "two loop at once": Change(
         "xbp/recording/recorded.py",
-        "            with self._one_at_a_time:\n                if last and",
-        "            if True:\n                if last and",
+        "            with self._one_at_a_time:\n                if last:",
+        "            if True:\n                if last:",
         "test_recording.py::test_threads_that_go_on_with_one_state_take_turns",
     ),
     "two make a backend at once": Change(

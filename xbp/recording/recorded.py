@@ -100,16 +100,16 @@ class Recorded(Generic[Result]):
         last: Recording[tuple[Any, Array]] | None = None
         first = len(flatten(state)[0])
         for row in rows:
-            leaves = dict(enumerate(flatten(row)[0], first))
+            leaves = flatten(row)[0]
             with self._one_at_a_time:
-                if last and last.has(leaves):
-                    last.replay({i: leaf for i, leaf in leaves.items() if i in last.varying})
+                if last:
+                    last.replay(dict(enumerate(leaves, first)))
                     result = last.last_result()
                 else:
                     varying = range(first, first + len(leaves))
                     state, result = self._run((state, row, *others), varying)
                     recording = self.recordings[0]
-                    last = recording if recording.needs_only(varying) else None
+                    last = recording if recording.is_loop_over(varying) else None
             results.append(result)
         return state, results
 

@@ -290,23 +290,16 @@ class Recording(Generic[Result]):
             return output
         return output.value if id(output.value) in self._returnable else self._copy(output.value)
 
-    def needs_only(self, numbers: range) -> bool:
-        """Tell whether only these arguments differ from one replay to the next.
+    def is_loop_over(self, numbers: range) -> bool:
+        """Tell whether these arguments, and no others, differ from a replay to the next.
 
-        That is so if those before are changed in place and returned, and those after stay.
+        So it is if those before them are changed in place and returned, and those behind stay.
         """
         first = numbers.start
         return (
-            self.varying <= set(numbers)
+            self.varying == set(numbers)
             and len(self.outputs) == first + 1
             and all(map(is_, self.inputs[:first], self.outputs[:first]))
-        )
-
-    def has(self, arguments: Mapping[int, Any]) -> bool:
-        """Tell whether these arguments are as recorded, except for those that vary."""
-        return all(
-            number in self.varying or (not is_array(leaf) and leaf == self.inputs[number])
-            for number, leaf in arguments.items()
         )
 
 
