@@ -110,7 +110,7 @@ class Rarely(Scale):
     traceable = True
 
     def forward(self, x: Array) -> Array:
-        return super().forward(x) if random.random() < 0.999 else x
+        return super().forward(x) if random.random() < 1 - 1e-9 else x
 
 
 class Drawing(Scale):

@@ -91,8 +91,7 @@ class Learner:
     @property
     def state(self) -> dict[str, Any] | None:  # noqa: D102
         memory = self.optimizer.state
-        is_traced = self._traceable and self.network.traceable
-        if memory is None or not is_traced:
+        if memory is None or not self._is_traced:
             return None
         return {**_arrays_of(self.network), "memory": memory}
 
@@ -101,6 +100,10 @@ class Learner:
         self.network.params.update(state["params"])
         self.network.state.update(state["state"])
         self.optimizer.remember(state["memory"])
+
+    @property
+    def _is_traced(self) -> bool:
+        return self._traceable and self.network.traceable
 
     def bound_to(self, state: dict[str, Any]) -> Self:
         """Return a learner of the same structure with another state, which checks nothing."""
@@ -180,7 +183,7 @@ class Learner:
         changes. None if steps are not traced.
         """
         take_numbers_of_python(self.optimizer)
-        if self.state is None:
+        if self.optimizer.state is None or not self._is_traced:
             return None
         network = self.network
         strange = strange_parts(network)
@@ -318,4 +321,5 @@ class _Itself:
 
 
 def _arrays_of(network: Network) -> dict[str, dict[str, Array]]:
-    return {"params": dict(network.params), "state": dict(network.state)}
+    structure = network._up_to_date()
+    return {"params": dict(structure.params), "state": dict(structure.state)}
