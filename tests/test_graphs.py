@@ -32,6 +32,7 @@ from xbp.graphs import Graph, Operation, Variable, graphviz
 from xbp.graphs.chapter import apple, fruit, neuron
 from xbp.graphs.picture import Arrow, Film, Picture, Spot
 from xbp.layers import (
+    AddLayer,
     Affine,
     IdentityWithLoss,
     Layer,
@@ -382,6 +383,19 @@ def test_equal_values_are_not_taken_for_each_other() -> None:
         ("Residual1 +", "Shifted1"), ("1", "Shifted1"), ("Shifted1", "SoftmaxWithLoss"),
         ("t", "SoftmaxWithLoss"), ("SoftmaxWithLoss", "loss"),
     ]  # fmt: skip
+
+    class Beside(xbp.Network):
+        """Adds a hidden value and what a layer returns that returns it as it is."""
+
+        def loss(self, x: Any, t: Any) -> Any:
+            hidden = self.layers["Relu1"].forward(x)
+            same = self.layers["Returning1"].forward(hidden)
+            return self.last_layer.forward(self.layers["AddLayer1"].forward(hidden, same), t)
+
+    layers = [Relu(), Returning(), AddLayer()]
+    graph = Graph.of_network(Beside(layers, SoftmaxWithLoss(), backend=backend), x[0, ...], 1)
+    assert ("Relu1", "AddLayer1") in arrows(graph)
+    assert ("Returning1", "AddLayer1") in arrows(graph)
     graph = Graph.of_network(xbp.Network([Returning()], IdentityWithLoss(), backend=backend), x, x)
     assert list(arrows(graph)) == [
         ("x", "Returning1"), ("Returning1", "IdentityWithLoss"), ("t", "IdentityWithLoss"),
