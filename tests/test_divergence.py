@@ -278,6 +278,35 @@ def test_the_layer_that_wrote_it_is_named_and_none_is_in_the_way() -> None:
         assert network.unsteady_layer(x, t) is None
 
 
+class Tries(Layer):
+    """Goes on with another part where the first ends in an error."""
+
+    def __init__(self, first: Layer, second: Layer) -> None:
+        self.first, self.second = first, second
+
+    def forward(self, x: Array) -> Array:
+        try:
+            return self.first.forward(x)
+        except NotImplementedError:
+            return self.second.forward(x)
+
+    def backward(self, dout: Array) -> Array:
+        return self.second.backward(dout)
+
+
+def test_a_call_that_ended_in_an_error_is_none() -> None:
+    class Missing(Layer):
+        def forward(self, x: Array) -> Array:
+            raise NotImplementedError
+
+    x, t = (arr(values, dtype) for values, dtype in zip(data(), ("float32", None), strict=True))
+    network = xbp.Network([Tries(Missing(), Sigmoid())], SoftmaxWithLoss())
+    assert first_not_finite(network, x, t) is None
+    assert network.unsteady_layer(x, t) is None
+    network = xbp.Network([Sigmoid(), Tries(Missing(), InPlaceBad())], SoftmaxWithLoss())
+    assert first_not_finite(network, x, t) == "Tries1.second.forward"
+
+
 def test_outside_of_layers_no_layer_is_at_work() -> None:
     assert innermost_call() == ""
     with noted_calls():

@@ -22,7 +22,7 @@ class LayerCall:
     output
         What was returned, or what the `Observer` makes of it; None before that.
     parts : list of LayerCall
-        The calls of other layers that it made, in order.
+        The calls of other layers that it made and that returned, in order.
     """
 
     layer: Any = None
@@ -75,12 +75,12 @@ def called(
     if parent is None:
         return function(layer, *inputs, **kwargs)
     call = LayerCall(layer, method, inputs, observe=parent.observe)
-    parent.parts.append(call)
     token = _innermost.set(call)
     try:
         output = call.output = function(layer, *inputs, **kwargs)
     finally:
         _innermost.reset(token)
+    parent.parts.append(call)  # not if it ended in an error, which somebody may catch
     return output if call.observe is None else call.observe(call, output)
 
 
