@@ -14,7 +14,7 @@ import numpy
 
 from xbp.backend import Backend
 from xbp.engine import Function, Work
-from xbp.errors import DTypeError, TracingError, XbpError
+from xbp.errors import DTypeError, XbpError
 from xbp.namespace import Array
 from xbp.recording import untraceable
 
@@ -107,12 +107,6 @@ class JaxBackend(Backend):
             except (XbpError, OverflowError, jax.errors.JaxRuntimeError):
                 raise
             except Exception as error:
-                if isinstance(error, TypeError) and "carry" in str(error):
-                    raise TracingError(
-                        "what a step changes has the same structure, shapes and dtypes after each "
-                        "step, or it cannot be compiled: an optimizer makes room for what it "
-                        f"remembers in prepare(params), or says state_names = None ({error})"
-                    ) from error
                 if "Trace" not in str(error):
                     # If the function fails uncompiled as well, this call raises the real error.
                     with jax.disable_jit():

@@ -92,13 +92,13 @@ DURABILITY = {
         "xbp/recording/tracing.py",
         "if is_array(result) and result is traced.value:",
         "if result is traced.value:",
-        "test_optimizer_state.py::test_a_schedule_by_a_remainder",
+        "test_optimizer_state.py::test_what_a_step_remembers_may_change_places",
     ),
     "arrays that change places are not copied": Change(
         "xbp/recording/recording.py",
         "self._copy(leaf) if number in self._donated else leaf",
         "leaf",
-        "test_optimizer_state.py::test_arrays_that_an_optimizer_remembers_may_change_places",
+        "test_optimizer_state.py::test_what_a_step_remembers_may_change_places",
     ),
     "arguments are known by their number": Change(
         "xbp/recording/recording.py",
@@ -110,7 +110,7 @@ DURABILITY = {
         "xbp/training/trainer.py",
         "constants() != constants:",
         "constants() is learn:",
-        "test_trial.py::test_a_number_of_an_optimizer_that_has_changed_is_another",
+        "test_optimizer_state.py::test_a_factor_that_a_watcher_changes_is_changed",
     ),
     "traced steps are not compared": Change(
         "xbp/training/trial.py",

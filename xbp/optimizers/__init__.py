@@ -1,6 +1,23 @@
 """Optimizers: how a gradient becomes an update."""
 
 from xbp.optimizers.descent import SGD, Adam, Momentum
-from xbp.optimizers.optimizer import Optimizer, Schedule, schedule_of
+from xbp.optimizers.optimizer import (
+    Optimizer,
+    Schedule,
+    fixed_by,
+    is_traceable,
+    memory_of,
+    schedule_of,
+)
 
-__all__ = ["SGD", "Adam", "Momentum", "Optimizer", "Schedule", "schedule_of"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "Momentum",
+    "Optimizer",
+    "Schedule",
+    "fixed_by",
+    "is_traceable",
+    "memory_of",
+    "schedule_of",
+]

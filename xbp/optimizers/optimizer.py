@@ -8,7 +8,16 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 from xbp.errors import DTypeError, SettingError, ShapeError
 from xbp.immutability import is_immutable
-from xbp.namespace import Array, DType, cast_like, is_floating, namespace_of, require_floating
+from xbp.namespace import (
+    Array,
+    DType,
+    cast_like,
+    is_floating,
+    is_number,
+    namespace_of,
+    python_number,
+    require_floating,
+)
 from xbp.registry import backend_of
 from xbp.settings import is_finite_number, positive_number
 
@@ -46,10 +55,11 @@ class Optimizer:
     A subclass writes `step`: from a parameter, its gradient, its memory, and the learning rate, to
     the new parameter. `memory_names` names the memory.
 
-    One that needs all parameters at once writes `update` instead. If it also names in
-    `state_names` the attributes that `update` reads and changes (numbers, arrays, and dictionaries
-    and lists of them), and does not branch on their values, then a training is saved with them,
-    and a library with a compiler compiles whole steps.
+    Whole steps are then compiled, where the library has a compiler.
+
+    One that needs all parameters at once writes `update` instead, which is called as it is written.
+    If it names in `state_names` the attributes that `update` changes (numbers, text, arrays, and
+    dictionaries and lists of them), then a training is saved with them.
 
     Parameters
     ----------
@@ -65,9 +75,9 @@ class Optimizer:
         What `step` remembers of each parameter: arrays of its shape, zeros at first.
         ``memory_names = ("velocity",)`` keeps them in ``self.velocity``, by the parameters' keys.
     state_names : tuple of str or None
-        The attributes that `update` reads and changes; for one that writes `step`: ``lr`` and the
-        memory, unless the class names others. Not inherited, since a subclass may change more than
-        its base. None: not known; then steps are not compiled, and nothing is saved.
+        The attributes that an update changes; for one that writes `step`: ``lr`` and the memory,
+        unless the class names others. Not inherited, since a subclass may change more than its
+        base. None: not known; then steps are not compiled, and nothing is saved.
     update_number : int
         How many updates were made before: 0 in the first.
 
@@ -143,7 +153,7 @@ class Optimizer:
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """What an update reads and changes, by name; None if it is not known.
+        """What a checkpoint holds of the optimizer, by name; None if it is not known.
 
         It is not known without `state_names`, or if another attribute is a list, an array, or
         anything else that may change in place. A schedule is not part of it.
@@ -221,12 +231,10 @@ class Optimizer:
                 raise SettingError(
                     f"{type(self).__name__} has no lr: let __init__ call super().__init__(lr)"
                 )
-            return self.lr
+            return python_number(self.lr) if is_number(self.lr) else self.lr
         try:
             rate = schedule(number)
         except Exception as error:
-            if not isinstance(number, int):  # it is traced, in an update of one's own
-                raise
             raise SettingError(
                 f"{type(self).__name__}: after {number:,} updates the schedule "
                 f"{_name_or_value(schedule)} fails with {type(error).__name__}: {error}: it takes "
@@ -361,6 +369,29 @@ def schedule_of(optimizer: Optimizer) -> Schedule | None:
     """Return the learning rate of an optimizer, if that is a function; else None."""
     lr = vars(optimizer).get("lr")
     return lr if callable(lr) else None
+
+
+def memory_of(optimizer: Optimizer) -> dict[str, Any]:
+    """Return what `Optimizer.step` remembers, and the learning rate, if it is no schedule."""
+    rate = {} if schedule_of(optimizer) else {"lr": Optimizer.rate_after(optimizer, 0)}
+    return {**rate, **{name: getattr(optimizer, name) for name in optimizer.memory_names}}
+
+
+def fixed_by(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the attributes that `Optimizer.step` is not to change: all but the memory."""
+    others = {*optimizer.memory_names, *_OF_UPDATES}
+    return {name: value for name, value in vars(optimizer).items() if name not in others}
+
+
+def is_traceable(optimizer: Optimizer) -> bool:
+    """Tell whether an update can be traced.
+
+    Not if the class has an `update` of its own, or says ``state_names = None``, or if what `step`
+    reads may change in place.
+    """
+    if not optimizer.is_stepwise or optimizer.state_names is None:
+        return False
+    return all(is_immutable(value) for name, value in fixed_by(optimizer).items() if name != "lr")
 
 
 def _name_or_value(value: Any) -> Any:

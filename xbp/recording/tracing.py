@@ -299,12 +299,10 @@ def untraceable(error: Exception) -> TracingError:
     frame = (own or list(frames))[-1]
     reason = str(error).partition("\n")[0]
     return TracingError(
-        f"{frame.filename}, line {frame.lineno}, in {frame.name}: cannot be traced "
-        f"({reason}). "
+        f"{frame.filename}, line {frame.lineno}, in {frame.name}: cannot be traced ({reason}). "
         "Call functions of the array's namespace, xp = xbp.namespace.namespace_of(x), and ask for "
-        "no values; of a number that is counted make another by arithmetic, 0.5 ** (steps // 100). "
-        "Or do not say that it can: traceable = False of a layer, state_names = None of an "
-        "optimizer"
+        "no values. Or do not say that it can: traceable = False of a layer, state_names = None of "
+        "an optimizer"
     )
 
 

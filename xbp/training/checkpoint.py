@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from xbp.errors import CheckpointError, SettingError
-from xbp.namespace import is_array
+from xbp.namespace import is_array, python_number
 from xbp.networks import Network
 from xbp.optimizers import Optimizer
 from xbp.settings import as_json, is_finite_number, is_integer, is_number
@@ -192,7 +192,11 @@ def numbers_of(optimizer: Optimizer) -> dict[str, Any]:
         If JSON cannot hold it, or two things have the same path.
     """
     memory = _by_path({"optimizer": optimizer.state or {}})
-    numbers = {name: value for name, value in memory.items() if not is_array(value)}
+    numbers = {
+        name: python_number(value) if is_number(value) else value  # JSON holds none of NumPy's
+        for name, value in memory.items()
+        if not is_array(value)
+    }
     return dict(as_json(f"what {optimizer!r} remembers beside arrays", numbers))
 
 
@@ -269,6 +273,7 @@ class Memory:
     def saved_in(cls, checkpoint: Checkpoint) -> Self:
         """Return the memory of the training in a checkpoint."""
         arrays = {name: array for name, array in checkpoint.arrays.items() if name != "loss"}
+        # NumPy's arithmetic makes numbers of arrays without dimensions.
         scalars = {
             name: array.item()
             for name, array in arrays.items()
@@ -278,6 +283,7 @@ class Memory:
             {
                 name: f"of shape {array.shape} and dtype {array.dtype.name}"
                 for name, array in arrays.items()
+                if name not in scalars
             },
             {**checkpoint.state["numbers"], **scalars},
         )

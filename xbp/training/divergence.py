@@ -63,7 +63,6 @@ class Watch:
             )
         self._step += len(losses)
         self._recent.clear()
-        self.learner.settle()
         self._snapshot = self.learner.snapshot()
         return losses
 

@@ -1,28 +1,21 @@
 """One step of learning: mini-batch, gradient, update."""
 
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
-from xbp.errors import DivergenceError, MixedBackendError, SettingError
+from xbp.errors import DivergenceError, MixedBackendError, SettingError, TracingError
 from xbp.immutability import is_immutable
 from xbp.layers import Layer
 from xbp.namespace import Array, is_array, namespace_of
 from xbp.networks import Network
-from xbp.optimizers import Optimizer, schedule_of
+from xbp.optimizers import Optimizer, fixed_by, is_traceable, memory_of, schedule_of
 from xbp.recording import flatten
+from xbp.sources import places_of
 from xbp.training.changes import Change
 from xbp.training.contents import Path, contents
 from xbp.training.copies import copied
 from xbp.training.finite import first_not_finite, parameter_not_finite
-from xbp.training.memory import (
-    can_be_traced,
-    put_back,
-    require_same,
-    take_numbers_of_python,
-    with_python_numbers,
-)
 from xbp.training.parts import (
     Part,
     attributes_of,
@@ -49,8 +42,8 @@ class Learner:
     Attributes
     ----------
     state : dict or None
-        The parameters and what the optimizer remembers: all that a step changes. None if the
-        optimizer does not say what that is, or if it or a layer is not to be traced.
+        The parameters, the state of layers, and what the optimizer remembers: what a traced step
+        reads and changes. None if the optimizer or a layer is not to be traced.
     """
 
     def __init__(
@@ -67,43 +60,26 @@ class Learner:
         self.check_finite = check_finite
         # By the name of a part of the network: see `try_out`.
         self.left_by_passes: dict[str, set[Path]] = {}
-        self._numbers: dict[str, Any] = {}
         self._owners: list[Layer] = []
-        self._traceable = not check_finite
-
-    def _check_memory(self) -> None:
-        network, optimizer = self.network, self.optimizer
-        take_numbers_of_python(optimizer)
-        # In containers of their own: an update may write into those of the optimizer.
-        leaves, rebuild = flatten(optimizer.state or {})
-        self._numbers = rebuild(leaves)
-        for name, value in self._numbers.items():
-            for leaf in flatten(value)[0]:
-                if is_array(leaf) and not network.backend.owns(leaf):
-                    raise MixedBackendError(
-                        f"{type(optimizer).__name__}: self.{name} holds an array that is not on "
-                        f"{network.backend!r}: move it there with backend.asarray(...), or make a "
-                        "number of it with float(...)"
-                    )
-        # Text and None can be remembered, but are no part of a computation.
-        self._traceable = not self.check_finite and all(map(can_be_traced, leaves))
 
     @property
     def state(self) -> dict[str, Any] | None:  # noqa: D102
-        memory = self.optimizer.state
-        if memory is None or not self._is_traced:
+        if not self._is_traced:
             return None
-        return {**_arrays_of(self.network), "memory": memory}
+        return {**_arrays_of(self.network), "memory": memory_of(self.optimizer)}
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
-        self.network.params.update(state["params"])
-        self.network.state.update(state["state"])
-        self.optimizer.remember(state["memory"])
+        structure, optimizer = self.network._up_to_date(), self.optimizer
+        structure.params.update(state["params"])
+        structure.state.update(state["state"])
+        # Not the learning rate: a compiled step makes an array of it.
+        optimizer.remember({name: state["memory"][name] for name in optimizer.memory_names})
 
     @property
     def _is_traced(self) -> bool:
-        return self._traceable and self.network.traceable
+        may_be = not self.check_finite and is_traceable(self.optimizer)
+        return may_be and self.network.traceable
 
     def bound_to(self, state: dict[str, Any]) -> Self:
         """Return a learner of the same structure with another state, which checks nothing."""
@@ -136,7 +112,7 @@ class Learner:
         for kind, owners in snapshot["owners"].items():
             for key, (layer, attribute) in owners.items():
                 setattr(layer, attribute, snapshot[kind][key])
-        put_back(self.optimizer, snapshot["memory"])
+        _put_back(self.optimizer, snapshot["memory"])
 
     def own_arrays(self) -> None:
         """Copy the parameters of each new layer, in row-major order.
@@ -154,8 +130,16 @@ class Learner:
 
     def prepare(self) -> None:
         """Let the optimizer make room for what it remembers of each parameter."""
-        self.optimizer.prepare(self.network.params)
-        self._check_memory()
+        optimizer, backend = self.optimizer, self.network.backend
+        optimizer.prepare(self.network.params)
+        for name, value in (optimizer.state or {}).items():
+            for leaf in flatten(value)[0]:
+                if is_array(leaf) and not backend.owns(leaf):
+                    raise MixedBackendError(
+                        f"{type(optimizer).__name__}: self.{name} holds an array that is not on "
+                        f"{backend!r}: move it there with backend.asarray(...), or make a number "
+                        "of it with float(...)"
+                    )
 
     @property
     def is_strange(self) -> bool:
@@ -168,12 +152,11 @@ class Learner:
 
     def updated(self) -> Self:
         """Return a copy after an update by gradients of 1."""
-        state = {**_arrays_of(self.network), "memory": self.optimizer.state}
+        state = {**_arrays_of(self.network), "memory": vars(self.optimizer)}
         trial = self.bound_to(copied(state))
         params = trial.network.params
         gradients = {key: namespace_of(W).ones_like(W) for key, W in params.items()}
         trial.optimizer.update(params, gradients)
-        trial.settle()
         return trial
 
     def constants(self) -> list[Any] | None:
@@ -182,14 +165,13 @@ class Learner:
         These are the layers themselves, and what layers and optimizer hold beside what a step
         changes. None if steps are not traced.
         """
-        take_numbers_of_python(self.optimizer)
-        if self.optimizer.state is None or not self._is_traced:
+        if not self._is_traced:
             return None
         network = self.network
         strange = strange_parts(network)
         layers = list(network.all_layers.values())
         return [
-            self.optimizer.unnamed,
+            _settings_of(self.optimizer),
             schedule_of(self.optimizer) is None,
             *map(_Itself, layers),
             *(settings_of(part) for part in layers if all(part is not s for s in strange.values())),
@@ -209,12 +191,12 @@ class Learner:
         None if a part is not xbp's own, since what it computes is unknown.
         """
         network, optimizer = self.network, type(self.optimizer)
-        if self.is_strange or strange_parts(network):
+        if not is_traceable(self.optimizer) or self.is_strange or strange_parts(network):
             return None
         layers = network.all_layers.values()
         settings = [settings_of(layer) for layer in layers]
-        constants = [(name, type(c), c) for name, c in self.optimizer.unnamed.items()]
-        if not all(is_immutable(value) for some in (constants, *settings) for *_, value in some):
+        constants = [(name, type(c), c) for name, c in _settings_of(self.optimizer).items()]
+        if not all(is_immutable(value) for some in settings for *_, value in some):
             return None
         classes: list[type[Layer]] = [type(layer) for layer in layers]
         kinds = [(kind, *methods_of(kind)) for kind in classes]
@@ -237,18 +219,9 @@ class Learner:
         """Return a learner of the same structure that keeps no array alive."""
         bare = copy(self)
         bare.network = self.network.without_arrays()
-        bare.optimizer = self.optimizer.bound_to(dict.fromkeys(self.optimizer.state or ()))
-        bare._numbers, bare._owners = {}, []
+        bare.optimizer = self.optimizer.bound_to(dict.fromkeys(memory_of(self.optimizer)))
+        bare._owners = []
         return bare
-
-    def settle(self) -> None:
-        """Turn what was a Python number back into one: a compiled step makes arrays of numbers.
-
-        This waits for the device.
-        """
-        if (memory := self.optimizer.state) is not None:
-            memory = with_python_numbers(memory, self._numbers, self.network.backend.asarray)
-            self.optimizer.remember(memory)
 
     def loop(self) -> Callable[[Array, Array, Array], Array]:
         """Return a function that learns from one mini-batch after the other.
@@ -260,7 +233,7 @@ class Learner:
 
         def learn(batches: Array, x: Array, t: Array) -> Array:
             first, count = optimizer.update_number, batches.shape[0]
-            losses = run((batches, *_plans(optimizer, range(first, first + count))), x, t)
+            losses = run((batches, *_plan(optimizer, range(first, first + count))), x, t)
             Optimizer.plan_update(optimizer, first + count)
             return losses
 
@@ -290,22 +263,56 @@ class Learner:
                 f"a layer that is made in forward is not trained, with its {more[0]}: make it in "
                 "__init__"
             )
-        unnamed = None if self.optimizer.state is None else self.optimizer.unnamed
+        before, may_change = fixed_by(self.optimizer), not is_traceable(self.optimizer)
         self.optimizer.update(self.network.params, gradient)
-        if unnamed is not None:
-            require_same(unnamed, self.optimizer)
+        if name := None if may_change else first_change(before, fixed_by(self.optimizer)):
+            raise TracingError(
+                f"{places_of([self.optimizer])}: {type(self.optimizer).__name__}.step changes "
+                f"self.{name}, which a traced step does not: keep arrays in memory, count by "
+                "self.update_number, or write update instead of step"
+            )
         if self.check_finite and (where := parameter_not_finite(self.network)):
             raise DivergenceError(f"the update of {where} gave NaN or infinity")
         return loss
 
 
-def _plans(optimizer: Optimizer, numbers: range) -> tuple[list[Any], ...]:
-    """Return the plan of updates: how many came before each, and the rates of a schedule."""
-    if schedule_of(optimizer):
-        # A user's update may mean something else by lr, and need no rate.
-        with suppress(*([] if optimizer.is_stepwise else [Exception])):
-            return [*numbers], [Optimizer.rate_after(optimizer, number) for number in numbers]
-    return ([*numbers],)
+def _plan(optimizer: Optimizer, numbers: range) -> tuple[list[Any], ...]:
+    """Return the plan of updates: how many came before each, and the rates of a schedule.
+
+    An update of one's own needs none: it counts by itself, and asks for the rate, if it wants one.
+    """
+    if not optimizer.is_stepwise:
+        return ()
+    rates = [Optimizer.rate_after(optimizer, number) for number in numbers]
+    return ([*numbers], rates) if schedule_of(optimizer) else ([*numbers],)
+
+
+def _settings_of(optimizer: Optimizer) -> dict[str, Any]:
+    return {name: value for name, value in fixed_by(optimizer).items() if name != "lr"}
+
+
+def first_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """Return the name of the first attribute that is another, new or gone; None if none is."""
+    missing = object()
+    for name in {**before, **after}:
+        old, new = before.get(name, missing), after.get(name, missing)
+        # Arrays are not compared: their values may not be there yet.
+        if new is not old and (hasattr(new, "dtype") or hasattr(old, "dtype") or new != old):
+            return name
+    return None
+
+
+def _put_back(optimizer: Optimizer, memory: Mapping[str, Any]) -> None:
+    """Set all attributes of an optimizer; an optimizer that it wraps stays the same object."""
+    now = vars(optimizer).copy()
+    vars(optimizer).clear()
+    for name, value in memory.items():
+        inner = now.get(name)
+        if isinstance(inner, Optimizer) and type(inner) is type(value):
+            _put_back(inner, vars(value))
+            vars(optimizer)[name] = inner
+        else:
+            vars(optimizer)[name] = value
 
 
 class _Itself:

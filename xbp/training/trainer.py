@@ -29,7 +29,7 @@ from xbp.training.data import checked_data
 from xbp.training.divergence import Watch
 from xbp.training.history import History, Progress
 from xbp.training.interruption import interruptible
-from xbp.training.learner import Learner
+from xbp.training.learner import Learner, first_change
 from xbp.training.measurement import measure
 from xbp.training.parts import description_of
 from xbp.training.trial import try_out
@@ -287,13 +287,7 @@ class Trainer:
             "given": self._memory.numbers,
             "settings": checkpoints.settings,
         }
-        now = self.optimizer.unnamed
-        for name, value in self._unnamed.items():
-            if now.get(name) is not value and now.get(name) != value:
-                raise SettingError(
-                    f"{self.optimizer!r} cannot be saved: self.{name} has changed from {value!r} "
-                    f"to {now.get(name)!r}, and state_names does not name it"
-                )
+        self._require_named(self.optimizer)
         checkpoint = pack(self.network, self.optimizer, vars(history), position)
         self._require_resumable(Memory.saved_in(checkpoint))
         return checkpoint
@@ -312,7 +306,17 @@ class Trainer:
         self._layers = list(map(description_of, self.network.all_layers.values()))
         if learner.is_strange:
             updated = learner.updated()
+            self._require_named(updated.optimizer)
             self._require_resumable(Memory.of(updated.network, updated.optimizer))
+
+    def _require_named(self, optimizer: Optimizer) -> None:
+        """Check that what `state_names` does not name is as it was at first."""
+        before, now = self._unnamed, optimizer.unnamed
+        if name := first_change(before, now):
+            raise SettingError(
+                f"{self.optimizer!r} cannot be saved: self.{name} has changed from "
+                f"{before.get(name)!r} to {now.get(name)!r}, and state_names does not name it"
+            )
 
     def _require_resumable(self, later: Memory) -> None:
         if misfit := self._memory.misfit(later):

@@ -160,9 +160,9 @@ def _require_steady_update(learner: Learner) -> None:
     if not _is_same(first, second, learner.network.backend):
         raise _error(
             {"": learner.optimizer},
-            f"two equal calls of {type(learner.optimizer).__name__}.update differ: it depends on "
-            "what state_names does not name, such as a global variable, an attribute of the class, "
-            "or a random number: keep that in attributes which it names, or say state_names = None",
+            f"two equal calls of {type(learner.optimizer).__name__}.step differ: it depends on a "
+            "global variable, an attribute of the class, or a random number: say state_names = "
+            "None, or write update instead",
         )
 
 
@@ -230,14 +230,8 @@ def _difference(learner: Learner, x: Array, t: Array, distance: float) -> str | 
     for one in (plain, nearby):
         for i in range(STEPS):
             one.step(rows[i, ...], x, t)
-    for one in (traced, plain, nearby):
-        one.settle()
     names = list(_paths(plain.state))
     states = [flatten(one.state)[0] for one in (start, plain, nearby, traced)]
-    if not len(states[1]) == len(states[2]) == len(states[3]):
-        return "memory of the optimizer"
-    if len(states[0]) != len(names):  # what the first step creates had no value before
-        states[0] = states[1]
     for name, before, value, value_nearby, value_traced in zip(names, *states, strict=True):
         if _is_integral(value):
             # The sign of what is 0 up to rounding depends on the rounding.
@@ -267,8 +261,8 @@ def _move(learner: Learner, by: float) -> None:
 
 def _norm(value: Any, other: Any, backend: Backend) -> float:
     """Return the Euclidean norm of a difference."""
-    if not backend.owns(value):
-        return abs(float(value) - float(other))
+    if not is_array(value):  # the learning rate
+        return float(abs(value - other))
     xp, dtype = namespace_of(value), widest_float(value, backend)
     with np.errstate(all="ignore"):
         difference = xp.astype(value, dtype) - (
@@ -278,9 +272,7 @@ def _norm(value: Any, other: Any, backend: Backend) -> float:
 
 
 def _is_integral(value: Any) -> bool:
-    if is_array(value):
-        return kind_of(value) in ("bool", "integral")
-    return isinstance(value, int)
+    return is_array(value) and kind_of(value) in ("bool", "integral")
 
 
 def _paths(tree: Any, path: str = "") -> Iterator[str]:
