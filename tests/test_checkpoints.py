@@ -310,15 +310,21 @@ def test_the_command_says_that_a_folder_is_in_use(tmp_path: Path) -> None:
 
 
 @except_slow
-@pytest.mark.parametrize("moment", ["load_data_set", "Report", "write_files"])
+@pytest.mark.parametrize(
+    ("place", "moment"),
+    [
+        ("xbp.cli.train", "load_data_set"),
+        ("xbp.reports", "Report"),
+        ("xbp.cli.train", "write_files"),
+    ],
+)
 def test_the_folder_is_in_use_from_the_first_look_to_the_last_word(
-    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
     arguments = ["--steps=5", f"--backend={SPEC}", f"--out={folder}"]
     assert run(*arguments).exit_code == 0
-    # By its name alone it is the command.
-    module = sys.modules["xbp.cli.train"]
+    module = sys.modules[place]
     ordinary = getattr(module, moment)
     others: list[Result] = []
 

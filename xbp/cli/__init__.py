@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import metadata
+from importlib import import_module, metadata
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
@@ -18,19 +18,24 @@ from typing import IO, Any
 import click
 
 import xbp
-from xbp.cli.backends import backends
-from xbp.cli.bench import bench
-from xbp.cli.check import check
 from xbp.cli.common import echo, printable
-from xbp.cli.completion import completion
-from xbp.cli.gradcheck import gradcheck
-from xbp.cli.graph import graph
-from xbp.cli.train import train
 from xbp.errors import BackendNotFoundError, SettingError, XbpError
+
+# Each is in the module of its name, which is imported when the command is called or listed.
+COMMANDS = ("train", "gradcheck", "graph", "backends", "check", "bench", "completion")
 
 
 class _Commands(click.Group):
     """Turns errors that xbp raises on purpose into one message and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return super().get_command(ctx, name)
+        command: click.Command = getattr(import_module(f"xbp.cli.{name}"), name)
+        return command
 
     def main(self, *args: Any, **settings: Any) -> Any:
         _prepare_streams()
@@ -131,7 +136,3 @@ def _version(library: str) -> str | None:
 )
 def main() -> None:
     """Backpropagation you can read, on any array library."""
-
-
-for command in (train, gradcheck, graph, backends, check, bench, completion):
-    main.add_command(command)

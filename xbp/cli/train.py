@@ -31,6 +31,7 @@ from xbp.cli.common import (
     table,
     width_for_curves,
 )
+from xbp.cli.curve import loss_in_terminal
 from xbp.cli.progress import TrainingProgress
 from xbp.cli.result import to_json
 from xbp.cli.settings import Settings
@@ -40,7 +41,6 @@ from xbp.datasets.formats import load_data_set
 from xbp.errors import CheckpointError, DataError, SettingError
 from xbp.files import as_path, prepare_folder, recover, write_files
 from xbp.layers import IdentityWithLoss, SoftmaxWithLoss
-from xbp.reports import Report, loss_in_terminal
 from xbp.saving import to_safetensors
 from xbp.training import Checkpoints
 from xbp.training.history import MEASURED, loss_as_text
@@ -257,6 +257,9 @@ def _train(options: Mapping[str, Any], checkpoints: Checkpoints | None, as_json:
     }
     try:
         if folder:
+            # Imported here, since it takes a tenth of the time of a short training.
+            from xbp.reports import Report  # noqa: PLC0415
+
             report = Report(
                 network,
                 history,
@@ -264,7 +267,7 @@ def _train(options: Mapping[str, Any], checkpoints: Checkpoints | None, as_json:
                 settings=_page_settings(result),
                 image_shape=data.image_shape,
             )
-            _write(folder, network, result, report)
+            _write(folder, network, result, report.files())
     finally:  # on a full disk, print the results at least
         if as_json:
             echo_json(result)
@@ -276,14 +279,16 @@ def _train(options: Mapping[str, Any], checkpoints: Checkpoints | None, as_json:
         raise SystemExit(INTERRUPTED)
 
 
-def _write(folder: Path, network: xbp.Network, result: dict[str, Any], report: Report) -> None:
+def _write(
+    folder: Path, network: xbp.Network, result: dict[str, Any], report: Mapping[str, bytes]
+) -> None:
     """Write all results of a training, or none, so that the figures are those of the model."""
     model = to_safetensors(network)
     # The digest tells which model the figures are of, even if a file is replaced later.
     result = {**result, "model_sha256": hashlib.sha256(model).hexdigest()}
     files = {
         "model.safetensors": model,
-        **report.files(),
+        **report,
         "result.json": to_json(result, indent=2).encode(),
     }
     try:

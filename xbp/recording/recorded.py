@@ -100,7 +100,7 @@ class Recorded(Generic[Result]):
         last: Recording[tuple[Any, Array]] | None = None
         first = len(flatten(state)[0])
         for row in rows:
-            leaves = flatten(row)[0]
+            leaves = row if isinstance(row, tuple) else (row,)
             with self._one_at_a_time:
                 if last:
                     last.replay(dict(enumerate(leaves, first)))

@@ -1,6 +1,5 @@
 """Reports of a training: curves, a table of metrics, and an HTML page."""
 
-from xbp.reports.curves import loss_in_terminal
 from xbp.reports.evaluation import (
     Evaluation,
     RegressionEvaluation,
@@ -15,5 +14,4 @@ __all__ = [
     "Report",
     "evaluate",
     "evaluate_regression",
-    "loss_in_terminal",
 ]

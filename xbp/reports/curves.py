@@ -7,10 +7,10 @@ from math import ceil, isfinite, isnan, nan
 from typing import Any
 
 import numpy as np
-import plotille
 
 from xbp.reports.evaluation import RegressionEvaluation
 from xbp.training import History
+from xbp.training.history import thinned
 
 # The largest number of points in a curve.
 _POINTS = 500
@@ -143,37 +143,3 @@ def draw_predictions(evaluation: RegressionEvaluation, output: int) -> bytes:
     panel.set(xlabel="target", ylabel="output", facecolor="none")
     panel.grid(visible=True, alpha=0.3)
     return _saved(figure, "svg")
-
-
-def loss_in_terminal(history: History, width: int) -> str:
-    """Return the curve of the loss as text for a terminal, ``width`` characters wide."""
-    steps, losses, _ = thinned(history.loss, 2 * max(width, 1))
-    finite = np.isfinite(losses)
-    figure = plotille.Figure()
-    figure.width, figure.height = max(width - _MARGIN, 20), 10
-    figure.x_label, figure.y_label = "step", "loss"
-    figure.register_label_formatter(float, _short)
-    figure.x_ticks_fkt = lambda low, high: f"{low:,.0f}"
-    figure.set_x_limits(min_=0, max_=max(len(history.loss), 1))
-    figure.set_y_limits(min_=0.0, max_=float(max(losses[finite], default=1)) or 1.0)
-    figure.plot(steps[finite].tolist(), losses[finite].tolist())
-    text: str = figure.show()
-    return text
-
-
-# The width, in characters, that plotille adds to that of the curve.
-_MARGIN = 23
-
-
-def _short(value: float, chars: int, **_: Any) -> str:
-    return f"{value:>{chars}.4g}"
-
-
-def thinned(losses: list[float], points: int) -> tuple[Any, Any, int]:
-    """Return the last step of each block of steps, the mean loss of each, and a block's length."""
-    block = ceil(len(losses) / points)
-    starts = np.arange(0, len(losses), block)
-    stops = np.minimum(starts + block, len(losses))
-    with np.errstate(invalid="ignore", over="ignore"):
-        means = np.add.reduceat(np.asarray(losses, dtype=float), starts) / (stops - starts)
-    return stops, means, block

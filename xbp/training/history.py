@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isnan
+from itertools import accumulate
+from math import ceil, isnan
 from typing import Protocol
 
 from xbp.namespace import Array
@@ -77,6 +78,14 @@ MEASURED: dict[str, tuple[str, Callable[[float], str]]] = {
     "train_r2": ("training r²", r2_as_text),
     "test_r2": ("test r²", r2_as_text),
 }
+
+
+def thinned(losses: list[float], points: int) -> tuple[list[int], list[float], int]:
+    """Return the last step of each block of steps, the mean loss of each, and a block's length."""
+    block = ceil(len(losses) / points)
+    blocks = [losses[start : start + block] for start in range(0, len(losses), block)]
+    stops = list(accumulate(map(len, blocks)))
+    return stops, [sum(losses) / len(losses) for losses in blocks], block
 
 
 class Progress(Protocol):

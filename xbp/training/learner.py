@@ -20,7 +20,9 @@ from xbp.training.parts import (
     Part,
     attributes_of,
     comparable,
+    is_strange,
     methods_of,
+    parts_of,
     settings_of,
     strange_parts,
 )
@@ -167,14 +169,14 @@ class Learner:
         """
         if not self._is_traced:
             return None
-        network = self.network
-        strange = strange_parts(network)
-        layers = list(network.all_layers.values())
+        parts = parts_of(self.network)
+        strange = {name: part for name, part in parts.items() if is_strange(part)}
+        layers = {name: part for name, part in parts.items() if isinstance(part, Layer)}
         return [
             _settings_of(self.optimizer),
             schedule_of(self.optimizer) is None,
-            *map(_Itself, layers),
-            *(settings_of(part) for part in layers if all(part is not s for s in strange.values())),
+            *map(_Itself, layers.values()),
+            *(settings_of(layer) for name, layer in layers.items() if name not in strange),
             *(self._values_of(name, part) for name, part in strange.items()),
         ]
 
@@ -283,8 +285,9 @@ def _plan(optimizer: Optimizer, numbers: range) -> tuple[list[Any], ...]:
     """
     if not optimizer.is_stepwise:
         return ()
-    rates = [Optimizer.rate_after(optimizer, number) for number in numbers]
-    return ([*numbers], rates) if schedule_of(optimizer) else ([*numbers],)
+    if schedule_of(optimizer) is None:
+        return ([*numbers],)
+    return [*numbers], [Optimizer.rate_after(optimizer, number) for number in numbers]
 
 
 def _settings_of(optimizer: Optimizer) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 from typing import Any
 
 import numpy as np
 
 from xbp.errors import UndefinedOutputError
+from xbp.layers.containers import run_forward
 from xbp.namespace import Array
 from xbp.networks import Network
 
@@ -53,7 +55,7 @@ def measure(network: Network, x: Array, t: Array, *, with_loss: bool) -> Measure
     UndefinedOutputError
         As `outputs_of`.
     """
-    copy = network.for_inference()
+    copy = network.for_inference() if with_loss else network
     last_layer = copy.last_layer
     # A network's own loss may add to that of its outputs, as weight decay does.
     is_own = getattr(copy.loss, "__func__", None) is not Network.loss
@@ -96,23 +98,30 @@ def outputs_of(network: Network, x: Array) -> Iterator[tuple[int, Array, HostArr
     UndefinedOutputError
         If one is NaN, or the highest score of a sample is infinite.
     """
+    predict = network.predict
+    if getattr(predict, "__func__", None) is Network.predict:  # one copy does for all samples
+        predict = partial(run_forward, network.for_inference().layers.values())
     for start in range(0, x.shape[0], _BATCH):
-        outputs = network.predict(x[start : min(start + _BATCH, x.shape[0]), ...])
+        outputs = predict(x[start : min(start + _BATCH, x.shape[0]), ...])
         values = network.backend.to_numpy(outputs)
-        rows = values.reshape(len(values), -1)
-        undefined = np.isnan(rows).any(axis=1)
-        if network.last_layer.classifies:
-            # If the highest score is infinite, or all are minus infinity, loss and probabilities
-            # are NaN.
-            undefined |= np.isinf(rows.max(axis=1))
-        if undefined.any():
-            first = int(undefined.argmax())
-            what = "NaN" if np.isnan(rows[first]).any() else "infinite"
-            raise UndefinedOutputError(
-                f"the network's output for x[{start + first}] is {what}: look at this sample, at "
-                "the size of the data, and at the parameters"
-            )
+        if not np.isfinite(values).all():
+            _require_defined(values.reshape(len(values), -1), start, network.last_layer.classifies)
         yield start, outputs, values
+
+
+def _require_defined(rows: HostArray, start: int, classifies: bool) -> None:
+    undefined = np.isnan(rows).any(axis=1)
+    if classifies:
+        # If the highest score is infinite, or all are minus infinity, loss and probabilities are
+        # NaN.
+        undefined |= np.isinf(rows.max(axis=1))
+    if undefined.any():
+        first = int(undefined.argmax())
+        what = "NaN" if np.isnan(rows[first]).any() else "infinite"
+        raise UndefinedOutputError(
+            f"the network's output for x[{start + first}] is {what}: look at this sample, at the "
+            "size of the data, and at the parameters"
+        )
 
 
 def as_host_labels(targets: HostArray) -> HostArray:

@@ -14,13 +14,18 @@ from xbp.training.contents import COMPARABLE, on_host
 Part: TypeAlias = Layer | Network
 
 
+def parts_of(network: Network) -> dict[str, Part]:
+    """Return the layers, the loss, and the network itself, by name."""
+    return {**network.all_layers, type(network).__name__: network}
+
+
 def strange_parts(network: Network) -> dict[str, Part]:
-    """Return the parts that are not xbp's own, by name: layers, the loss, the network."""
-    parts: dict[str, Part] = {**network.all_layers, type(network).__name__: network}
-    return {name: part for name, part in parts.items() if _is_strange(part)}
+    """Return the parts that are not xbp's own, by name."""
+    return {name: part for name, part in parts_of(network).items() if is_strange(part)}
 
 
-def _is_strange(part: Part) -> bool:
+def is_strange(part: Part) -> bool:
+    """Tell whether a part is not xbp's own, or has a method of its own."""
     kind = type(part)
     return not kind.__module__.startswith(("xbp.layers.", "xbp.networks.")) or any(
         callable(getattr(kind, name, None)) for name in vars(part)
