@@ -37,11 +37,8 @@ def xbp_layers(shape: Shape, backend: Backend) -> Contestant:
     compiled_step = backend.compile(whole_step, donate=[0])
     compiled_loop = learner.loop()
     # The step may use the memory of its state again, so it is given copies.
-    state: Any = {
-        "params": {key: value * 1 for key, value in network.params.items()},
-        "state": {},
-        "memory": learner.optimizer.state,
-    }
+    params = {key: value * 1 for key, value in network.params.items()}
+    state: Any = {**(learner.state or {}), "params": params}
     rows = backend.asarray(np.zeros((shape.loop_length, 1), dtype=np.int64))
 
     def forward() -> Array:
