@@ -11,7 +11,7 @@ import numpy
 import torch
 
 from xbp.backend import Backend
-from xbp.errors import DTypeError
+from xbp.errors import DTypeError, MixedBackendError
 from xbp.namespace import Array, DType, dtype_name, is_array
 from xbp.recording import ELEMENTWISE, Note, Traced, Writer, values
 
@@ -209,6 +209,8 @@ class TorchBackend(Backend):
         """Return the tensor's values, without its autograd history."""
         try:
             values: numpy.ndarray[Any, Any] = x.numpy(force=True)
+        except AttributeError as error:
+            raise MixedBackendError(f"{self.name}: {type(x).__name__} is no tensor") from error
         except TypeError as error:
             raise DTypeError(f"NumPy has no {dtype_name(x.dtype)}: convert it by .float()") from (
                 error

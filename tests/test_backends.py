@@ -7,7 +7,7 @@ import pytest
 from support import arr, backend, dtype_of
 
 import xbp
-from xbp.errors import DTypeError, ShapeError
+from xbp.errors import DTypeError, MixedBackendError, ShapeError
 from xbp.testing import BackendConformance
 
 
@@ -100,3 +100,9 @@ def test_torch_records_no_history() -> None:
         assert not network.predict(x).requires_grad
     assert network.predict(x).requires_grad
     np.testing.assert_array_equal(backend.to_numpy(x), np.ones((2, 4)))
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="is about PyTorch's arrays")
+def test_torch_brings_its_own_tensors_alone_to_the_host() -> None:
+    with pytest.raises(MixedBackendError, match="torch: ndarray is no tensor"):
+        backend.to_numpy(np.ones(2))

@@ -10,7 +10,7 @@ import pytest
 from support import backend
 
 import xbp
-from xbp import registry
+from xbp import namespace, registry
 from xbp.errors import DTypeError, MixedBackendError
 from xbp.layers import AddLayer
 from xbp.namespace import dtype_name, namespace_of
@@ -209,6 +209,22 @@ def test_no_backend_takes_the_arrays_of_another() -> None:
         assert "which has a namespace already" in record.reason
     assert xbp.get_backend("numpy").owns(np.ones(2))
     del registry._registered["thief"]
+
+
+class Later:
+    """An array of another library, which array-api-compat knows although its type says nothing."""
+
+    ndim = 0
+
+
+def test_what_nobody_has_used_yet_is_not_taken_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorch's tensors, before the first of them is looked at."""
+    kind = type("Later", (Later,), {})
+    monkeypatch.setattr("xbp.namespace.array_api_compat.array_namespace", lambda x: np)
+    namespace.tell_arrays(kind, BareNamespace(), lambda x: "bare")
+    assert namespace_of(kind()) is np
+    assert namespace_of(kind()) is np
+    assert kind not in namespace._told
 
 
 class Unknown(Bare):

@@ -44,6 +44,7 @@ from xbp.layers import (
     ReciprocalLayer,
     Relu,
     Rescale,
+    Sequential,
     Sigmoid,
     SoftmaxWithLoss,
     SubLayer,
@@ -891,6 +892,34 @@ def test_what_derives_from_a_layer_says_itself_what_it_allows() -> None:
         assert getattr(Rescale, flag) is True
         assert getattr(Outspoken, flag) is True
         assert getattr(Silent, flag) is False
+
+
+def test_a_sequence_takes_what_its_first_layer_takes() -> None:
+    class Block(Sequential):
+        pass
+
+    class Another(Sequential):
+        def forward(self, x: Array) -> Array:
+            return super().forward(2.0 * x)
+
+    assert Block(Rescale(), Relu()).takes_integers
+    assert not Block(Relu(), Rescale()).takes_integers
+    assert not Another(Rescale()).takes_integers
+
+
+def test_numbers_may_be_carried_from_number_to_number() -> None:
+    class Total(MulLayer):
+        state_names = ("total",)
+
+        def __init__(self) -> None:
+            self.total = 0
+
+        def forward(self, x: Any, y: Any) -> Any:
+            self.total = self.total + 1
+            return super().forward(x, y) * self.total
+
+    layer = Total()
+    assert [layer.forward(2, 3), layer.forward(2, 3)] == [6, 12]
 
 
 @pytest.mark.parametrize("kind", [ExpLayer, ReciprocalLayer])

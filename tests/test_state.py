@@ -694,6 +694,28 @@ def test_a_training_goes_on_with_the_same_settings_of_layers(tmp_path: Path) -> 
         fit(0.5, 4, resume=True)
 
 
+def test_a_training_goes_on_with_the_same_functions_in_its_layers(tmp_path: Path) -> None:
+    class Apply(Layer):
+        def __init__(self, function: Any) -> None:
+            self._function = function
+
+        def forward(self, x: Array) -> Array:
+            return self._function(x)
+
+        def backward(self, dout: Array) -> Array:
+            return dout
+
+    def fit(function: Any, steps: int) -> None:
+        checkpoints = Checkpoints(tmp_path, resume=True)
+        network = network_of(Apply(function))
+        xbp.Trainer(network, xbp.SGD(0.1), seed=0).fit(X, T, steps=steps, checkpoints=checkpoints)
+
+    fit(xbp.functions.sigmoid, 2)
+    fit(xbp.functions.sigmoid, 3)
+    with pytest.raises(CheckpointError, match=r"had layers .*sigmoid.*, this one has .*softmax"):
+        fit(xbp.functions.softmax, 4)
+
+
 def test_what_infers_is_said_by_each_class() -> None:
     class Other(Centred):
         state_names = ("mean",)

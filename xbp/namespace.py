@@ -20,7 +20,7 @@ _namespaces: dict[type, Namespace] = {}
 _kinds: dict[tuple[type, DType], str] = {}
 
 # Of libraries whose arrays do not report these as the standard does; backends register them.
-_devices: dict[type, Callable[[Array], Any]] = {}
+_told: dict[type, tuple[Namespace, Callable[[Array], Any]]] = {}
 _dtype_names: dict[DType, str] = {}
 
 
@@ -32,10 +32,10 @@ def tell_arrays(kind: type, xp: Namespace, device: Callable[[Array], Any]) -> No
     DTypeError
         If the type has a namespace already.
     """
-    if hasattr(kind, "__array_namespace__") or _namespaces.get(kind, xp) is not xp:
+    known = _told.get(kind, (_namespaces.get(kind, xp),))[0]
+    if hasattr(kind, "__array_namespace__") or known is not xp:
         raise DTypeError(f"array_types names {_name_of(kind)}, which has a namespace already")
-    _namespaces[kind] = xp
-    _devices[kind] = device
+    _told[kind] = xp, device
 
 
 def tell_dtype(dtype: DType, name: str) -> None:
@@ -87,11 +87,14 @@ def _look_up(array: Array, where: str) -> Namespace:
         if _ODD_KINDS & {kind.__name__ for kind in type(array).__mro__}:
             raise TypeError
         xp = array_api_compat.array_namespace(array)
+        _told.pop(type(array), None)  # no backend takes the arrays of another library
     except TypeError:
-        raise DTypeError(
-            f"{where}: expected an array, got {_describe(array)}: make it one with "
-            "xbp.get_backend().asarray(...)"
-        ) from None
+        if type(array) not in _told:
+            raise DTypeError(
+                f"{where}: expected an array, got {_describe(array)}: make it one with "
+                "xbp.get_backend().asarray(...)"
+            ) from None
+        xp = _told[type(array)][0]
     _namespaces[type(array)] = xp
     return xp
 
@@ -145,7 +148,7 @@ def _name_of(kind: type) -> str:
 def is_array(value: Any) -> bool:
     """Tell whether a value is an array, not a scalar."""
     kind = type(value)
-    return kind in _devices or (hasattr(value, "__dlpack__") and not isinstance(value, type))
+    return kind in _told or (hasattr(value, "__dlpack__") and not isinstance(value, type))
 
 
 def kind_of(array: Array) -> str:
@@ -250,4 +253,5 @@ def epsilon_of(array: Array) -> float:
 
 def device_of(array: Array) -> Any:
     """Return the device of an array; None if the array is being traced."""
-    return _devices.get(type(array), array_api_compat.device)(array)
+    told = _told.get(type(array))
+    return told[1](array) if told else array_api_compat.device(array)

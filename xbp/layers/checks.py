@@ -268,7 +268,9 @@ class Checked:
         if x is not None:
             self.place_state(namespace_of(x), getattr(x, "device", None), x.dtype)
         state = {name: getattr(self, name) for name in self.state_names}
-        return {name: (value.shape, value.dtype) for name, value in state.items()}
+        # Of numbers alone, a layer that takes them may make other numbers.
+        arrays = {name: value for name, value in state.items() if hasattr(value, "dtype")}
+        return {name: (value.shape, value.dtype) for name, value in arrays.items()}
 
     def _nothing_returned(self, method: str) -> DTypeError:
         return DTypeError(

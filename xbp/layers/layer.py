@@ -80,7 +80,8 @@ class Layer(Checked):
         cls.state_names = cls.__dict__.get("state_names", ())
         cls.traceable = cls.__dict__.get("traceable", False)
         cls.samplewise = cls.__dict__.get("samplewise", False)
-        cls.takes_integers = cls.__dict__.get("takes_integers", False)
+        if "forward" in cls.__dict__ or not isinstance(cls.takes_integers, property):
+            cls.takes_integers = cls.__dict__.get("takes_integers", False)
         if both := {*cls.param_names} & {*cls.state_names}:
             raise SettingError(
                 f"{cls.__name__}: {both.pop()!r} is named in param_names and in state_names: it is "

@@ -77,13 +77,16 @@ def description_of(layer: Layer) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number as a float, and a text, or a tuple of such; None for anything else."""
+    """Return a number as a float, a text, the name of a function or a class, or a tuple of such.
+
+    None for anything else.
+    """
     if isinstance(value, tuple):
         parts = tuple(map(_plain, value))
         return None if None in parts else parts
     if is_number(value):
         return float(value)
-    return str(value) if isinstance(value, str) else None
+    return str(value) if isinstance(value, str) else getattr(value, "__qualname__", None)
 
 
 def comparable(value: Any, backend: Backend) -> tuple[Any, ...]:
