@@ -442,6 +442,37 @@ def test_a_factor_that_a_watcher_changes_is_changed() -> None:
         )
 
 
+def test_a_step_that_reads_what_may_change_unseen_is_called_as_it_is_written() -> None:
+    class Listed(Scaled):
+        memory_names = ("last",)
+
+        def step(self, W: Any, dW: Any, memory: Any, lr: Any) -> Any:
+            return W - lr * self.factors[0] * dW  # type: ignore[attr-defined]
+
+    class Watcher:
+        def step(self, step: int, loss: Any) -> None:
+            optimizer.factors[0] *= 0.5  # type: ignore[attr-defined]
+
+        def evaluated(self, step: int, history: Any) -> None:
+            pass
+
+    optimizer = Listed(count=False)
+    optimizer.factors = [1.0]  # type: ignore[attr-defined]
+    network = fit(optimizer, 4, progress=Watcher())
+    assert_same(network, by_hand([0.5, 0.25, 0.125, 0.0625]), rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [SGD, Momentum, Adam])
+def test_a_rate_may_be_a_number_of_numpy(kind: Any) -> None:
+    nets = []
+    for number in (np.float32(0.25), np.float64(0.25), 0.25):
+        optimizer = kind(0.5)
+        optimizer.lr = number
+        nets.append(fit(optimizer, 3))
+    for network in nets[:2]:
+        assert_same(network, nets[2])
+
+
 def test_a_step_of_ones_own_is_saved_and_goes_on(tmp_path: Path) -> None:
     whole = fit(Scaled(count=False), 6)
     fit(Scaled(count=False), 4, checkpoints=Checkpoints(tmp_path))

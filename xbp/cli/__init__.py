@@ -32,10 +32,10 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return super().get_command(ctx, name)
-        command: click.Command = getattr(import_module(f"xbp.cli.{name}"), name)
-        return command
+        # Of an unknown name, click tells which of them is the nearest.
+        for known in [name] if name in COMMANDS else COMMANDS:
+            self.add_command(getattr(import_module(f"xbp.cli.{known}"), known))
+        return super().get_command(ctx, name)
 
     def main(self, *args: Any, **settings: Any) -> Any:
         _prepare_streams()
