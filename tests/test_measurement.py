@@ -13,7 +13,8 @@ import xbp
 from xbp import SGD, History, Network, Trainer
 from xbp.errors import DivergenceError, UndefinedOutputError
 from xbp.layers import Affine, IdentityWithLoss, Layer, LossLayer, SoftmaxWithLoss
-from xbp.training.measurement import Determination, measure
+from xbp.namespace import Array, namespace_of
+from xbp.training.measurement import Determination, measure, outputs_of
 
 
 def unchanged(width: int, loss: type[LossLayer]) -> Network:
@@ -56,6 +57,31 @@ def test_batches_give_what_all_at_once_gives(
         distances = np.square(t - t.mean(axis=0)).sum(axis=0)
         expected = (1 - errors / distances).mean() if count > 1 else nan
         np.testing.assert_allclose(found.r2, expected, rtol=precise(1e-9, 1e-3))
+
+
+class Drifting(Layer):
+    """Adds what has gone through it before, also where it infers."""
+
+    state_names = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def forward(self, x: Array) -> Array:
+        y = x + self.total
+        self.total = self.total + namespace_of(x).sum(x)
+        return y
+
+    def backward(self, dout: Array) -> Array:
+        return dout
+
+
+def test_each_part_of_the_samples_is_measured_as_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network([Drifting()], IdentityWithLoss(), backend=backend)
+    x = arr([[1.0], [2.0], [4.0]], widest)
+    monkeypatch.setattr("xbp.training.measurement._BATCH", 1)
+    found = [float(values[0, 0]) for _, _, values in outputs_of(network, x)]
+    assert found == [1.0, 2.0, 4.0]
 
 
 def test_measuring_leaves_no_trace_in_the_loss() -> None:

@@ -1,5 +1,6 @@
 """What an optimizer changes of itself: it counts in the next step, is saved, and goes on."""
 
+import random
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from enum import Enum
@@ -914,6 +915,164 @@ def test_numbers_keep_their_digits_without_64_bits() -> None:
     assert halving.lr == pytest.approx(0.0125)
 
 
+# How updates are counted, and layers prepared -----------------------------------------------------
+
+
+class Noted:
+    """Notes the number of each update; a base that is no optimizer."""
+
+    update_number: int
+
+    def update(self, params: Any, grads: Any) -> None:
+        vars(self).setdefault("numbers", []).append(self.update_number)
+        super().update(params, grads)  # type: ignore[misc]
+
+
+class NotedAdam(Noted, Adam):
+    pass
+
+
+class NotedSGD(Noted, SGD):
+    pass
+
+
+class NotedMomentum(Noted, Momentum):
+    pass
+
+
+def in_batches(optimizer: Optimizer, steps: int = 12, **more: Any) -> Network:
+    network = net()
+    Trainer(network, optimizer, batch_size=10, seed=0).fit(X, T, steps=steps, **more)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "lr"), [(NotedAdam, Adam, 0.1), (NotedSGD, SGD, lambda number: 0.5**number)]
+)
+def test_an_update_of_another_base_is_counted(kind: Any, base: Any, lr: Any) -> None:
+    optimizer = kind(lr)
+    assert_same(in_batches(optimizer), in_batches(base(lr)), rtol=TOLERANCE)
+    assert optimizer.numbers == list(range(12))
+    x, t = arr(X, widest), arr(T)
+    another, network = kind(lr), net()
+    for _ in range(2):
+        another.update(network.params, network.gradient(x, t))
+    assert another.update_number == 2
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_an_update_that_was_set_on_an_optimizer_is_counted_once(calls: int) -> None:
+    optimizer, numbers = SGD(0.1), []
+
+    def update(params: Any, grads: Any) -> None:
+        numbers.append(optimizer.update_number)
+        for _ in range(calls):
+            SGD.update(optimizer, params, grads)
+
+    optimizer.update = update  # type: ignore[method-assign]
+    in_batches(optimizer)
+    assert [numbers[0], numbers[5], numbers[-1]] == [0, 5, 11]
+    assert optimizer.update_number == 12
+
+
+def test_an_update_that_was_set_on_an_optimizer_is_not_saved(tmp_path: Path) -> None:
+    optimizer, calls = Momentum(0.1), []
+    optimizer.update = lambda params, grads: calls.append(1)  # type: ignore[method-assign]
+    with pytest.raises(SettingError, match=r"cannot be saved: .* let update be a method of its cl"):
+        in_batches(optimizer, checkpoints=Checkpoints(tmp_path))
+    assert not calls
+
+
+class InPlace(Optimizer):
+    """Changes parameters in place, as the book does, and prepares each of them."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.prepared: list[str] = []
+
+    def prepare(self, params: Any) -> None:
+        self.prepared += [key for key in params if key not in self.prepared]
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key, gradient in grads.items():
+            assert key in self.prepared
+            params[key] -= self.lr * gradient
+
+
+@pytest.mark.parametrize("make", [InPlace, lambda: SGD(0.5)])
+def test_a_layer_that_comes_later_is_prepared_and_its_arrays_are_its_own(make: Any) -> None:
+    W, b = arr(np.eye(3), widest), arr(np.zeros(3), widest)
+    network, optimizer = net(), make()
+
+    class Watcher:
+        def step(self, step: int, loss: Any) -> None:
+            network.layers.setdefault("Affine3", Affine(W, b))
+
+        def evaluated(self, step: int, history: Any) -> None:
+            pass
+
+    fit(optimizer, 4, network, progress=Watcher())
+    assert list(network.params) == ["W1", "b1", "W2", "b2", "W3", "b3"]
+    assert np.any(host(network.params["W3"]) != np.eye(3))
+    np.testing.assert_array_equal(host(W), np.eye(3))
+    np.testing.assert_array_equal(host(b), np.zeros(3))
+
+
+@pytest.mark.parametrize("kind", [Momentum, NotedMomentum])
+@pytest.mark.parametrize("how", ["clear", "assign", "delete"])
+def test_what_is_forgotten_begins_anew(how: str, kind: type[Momentum]) -> None:
+    optimizer = kind(0.1)
+
+    class Watcher:
+        def step(self, step: int, loss: Any) -> None:
+            if how == "clear":
+                optimizer.velocity.clear()
+            elif how == "assign":
+                optimizer.velocity = {}
+            else:
+                del optimizer.velocity
+
+        def evaluated(self, step: int, history: Any) -> None:
+            pass
+
+    assert_same(fit(optimizer, 3, progress=Watcher()), by_hand([0.1] * 3), rtol=TOLERANCE)
+
+
+class Stairs(Optimizer):
+    """Steps by a rate that falls where comparisons are added, which JAX does not as Python does."""
+
+    def step(self, W: Any, dW: Any, memory: Any, lr: Any) -> Any:
+        n = self.update_number
+        return W - lr * 0.5 ** ((n > 3) + (n > 8) + 0.0) * dW
+
+
+class Lucky(Optimizer):
+    """Looks at the text of a number."""
+
+    def step(self, W: Any, dW: Any, memory: Any, lr: Any) -> Any:
+        return W - lr * (2.0 if str(self.update_number).endswith("7") else 1.0) * dW
+
+
+@pytest.mark.parametrize("kind", [Stairs, Lucky])
+def test_what_a_trace_counts_otherwise_later_is_found_out_before(kind: Any) -> None:
+    as_written = in_batches(type("AsWritten", (kind,), {"state_names": None})(0.3), 20)
+    try:
+        found = in_batches(kind(0.3), 20)
+    except TracingError:
+        return
+    assert_same(found, as_written, rtol=TOLERANCE)
+
+
+def test_a_schedule_is_not_asked_for_other_steps() -> None:
+    table = [0.3, 0.2, 0.1, 0.05, 0.04]
+
+    class Own(SGD):
+        def step(self, W: Any, dW: Any, memory: Any, lr: Any) -> Any:
+            return W - lr * dW
+
+    assert_same(fit(Own(table.__getitem__), 5), fit(SGD(table.__getitem__), 5), rtol=TOLERANCE)
+
+
 # When a training goes on -------------------------------------------------------------------------
 
 
@@ -1156,7 +1315,96 @@ class Scale(Layer):
         return dout * self.s
 
 
-@pytest.mark.parametrize("make", [SGD, Momentum, Adam])
+class OwnMomentum(Momentum):
+    state_names = ("lr", "velocity")
+
+    def update(self, params: Any, grads: Any) -> None:
+        super().update(params, grads)
+
+
+class FromElsewhere(Optimizer):
+    """Takes its rate from outside of its attributes."""
+
+    state_names = ("lr",)
+    count = 0
+    table: dict[str, Any] = {}  # noqa: RUF012  what is to be seen
+
+    def __init__(self, rate: Any) -> None:
+        super().__init__(0.1)
+        self.rate = rate
+
+    def update(self, params: Any, grads: Any) -> None:
+        rate = self.rate(type(self))
+        for key, gradient in grads.items():
+            params[key] = params[key] - rate * gradient
+
+
+def count_up(kind: Any) -> float:
+    kind.count += 1
+    return float(0.5**kind.count)
+
+
+def fill(kind: Any) -> float:
+    kind.table["rate"] = 0.5 * kind.table.get("rate", 1.0)
+    return float(kind.table["rate"])
+
+
+class Averaged(Optimizer):
+    """Begins its mean with the parameters themselves, and changes them in place."""
+
+    state_names = ("mean",)
+
+    def __init__(self) -> None:
+        super().__init__(0.1)
+        self.mean: dict[str, Any] = {}
+
+    def prepare(self, params: Any) -> None:
+        self.mean = self.mean or dict(params)
+
+    def update(self, params: Any, grads: Any) -> None:
+        for key, gradient in grads.items():
+            params[key] -= 0.1 * gradient
+            self.mean[key] = 0.9 * self.mean[key] + 0.1 * params[key]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FromElsewhere(count_up),
+        lambda: FromElsewhere(fill),
+        lambda: FromElsewhere(lambda kind: float(np.random.uniform())),
+        lambda: FromElsewhere(lambda kind: random.random()),
+        pytest.param(
+            Averaged,
+            marks=pytest.mark.skipif(not backend.writers, reason="changes no array in place"),
+        ),
+    ],
+    ids=["count", "table", "NumPy's chance", "Python's chance", "alias"],
+)
+def test_what_lies_elsewhere_is_not_saved(make: Any, tmp_path: Path) -> None:
+    FromElsewhere.count = 0
+    FromElsewhere.table.clear()
+    before = random.getstate(), repr(np.random.get_state())
+    network = net()
+    with pytest.raises(SettingError, match="cannot be saved: two equal updates differ, so it dep"):
+        fit(make(), 3, network, checkpoints=Checkpoints(tmp_path))
+    assert_same(network, net())
+    assert (random.getstate(), repr(np.random.get_state())) == before
+
+
+def test_what_began_as_nan_goes_on(tmp_path: Path) -> None:
+    def make() -> Any:
+        return Remembering(arr(np.nan, widest), lambda before, _: arr(np.nan, widest) * 0 + 1.0)
+
+    def number() -> Any:
+        return Remembering(float("nan"), lambda before, _: 1.0)
+
+    for kind, folder in ((make, "array"), (number, "number")):
+        fit(kind(), 2, checkpoints=Checkpoints(tmp_path / folder))
+        fit(kind(), 3, checkpoints=Checkpoints(tmp_path / folder, resume=True))
+
+
+@pytest.mark.parametrize("make", [SGD, Momentum, Adam, OwnMomentum])
 def test_a_parameter_without_dimensions_goes_on(make: Any, tmp_path: Path) -> None:
     def scaled() -> Network:
         affine = Affine(arr(np.eye(5, 3), widest), arr(np.zeros(3), widest))

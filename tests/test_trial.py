@@ -312,7 +312,7 @@ class Conf(Optimizer):
 def test_an_array_that_is_two_is_not_changed_in_place() -> None:
     net = network()
     before = {key: host(W) for key, W in net.params.items()}
-    with pytest.raises(TracingError, match=r"are one array, .* begin with a copy"):
+    with pytest.raises(TracingError, match=r"TwoNames.step differ: .* one array under two names"):
         fit(net, TwoNames())
     for key, W in net.params.items():
         np.testing.assert_array_equal(host(W), before[key])

@@ -46,6 +46,7 @@ def _counted(update: Callable[..., Any]) -> Any:
         vars(self).pop("_rate", None)
         return result
 
+    counted.is_counted = True  # type: ignore[attr-defined]
     return counted
 
 
@@ -116,8 +117,9 @@ class Optimizer:
             raise SettingError(
                 f"{cls.__name__}: memory_names names {odd[0]!r}: choose another name"
             )
-        if isfunction(own.get("update")):
-            cls.update = _counted(own["update"])  # type: ignore[method-assign]
+        # Of the class itself, or of a base that is no optimizer.
+        if isfunction(cls.update) and not hasattr(cls.update, "is_counted"):
+            cls.update = _counted(cls.update)  # type: ignore[method-assign]
         is_stepwise = cls.update is Optimizer.update
         if is_stepwise and "step" in own and not _is_step(own["step"]):
             raise SettingError(f"{cls.__name__}: step takes self, W, dW, memory and lr")
@@ -156,9 +158,10 @@ class Optimizer:
         """What a checkpoint holds of the optimizer, by name; None if it is not known.
 
         It is not known without `state_names`, or if another attribute is a list, an array, or
-        anything else that may change in place. A schedule is not part of it.
+        anything else that may change in place, or the optimizer has an `update` that its class has
+        not. A schedule is not part of it.
         """
-        if self.state_names is None or self.unseen:
+        if self.state_names is None or self.unseen or "update" in vars(self):
             return None
         own, kind = vars(self), type(self)
         if missing := [n for n in self.state_names if n not in own and not hasattr(kind, n)]:
@@ -326,8 +329,8 @@ class Optimizer:
                     f"{where} gives {what} of shape {tuple(value.shape)}: {key} has "
                     f"{tuple(W.shape)}"
                 )
-        return cast_like(new, like=W), {
-            name: cast_like(value, like=before[name]) for name, value in memory.items()
+        return _as_array_like(new, W), {
+            name: _as_array_like(value, before[name]) for name, value in memory.items()
         }
 
     def _gradients(
@@ -423,6 +426,12 @@ def _is_memory_of(parameter: Array, memory: Array) -> bool:
         and memory.shape == parameter.shape
         and memory.dtype == _at_least_float32(parameter)
     )
+
+
+def _as_array_like(x: Array, like: Array) -> Array:
+    """Return x in the dtype of another array, also where NumPy made a number of a 0-d array."""
+    x = cast_like(x, like=like)
+    return x if x.ndim else namespace_of(x).asarray(x)
 
 
 def _at_least_float32(like: Array) -> DType:

@@ -365,14 +365,19 @@ def _numbers(
         initial = {name: value for name, value in saved.items() if isinstance(value, float)}
     numbers = {}
     for name, now in here.items():
-        has_changed = initial.get(name, now) != saved[name]
-        if has_changed and now not in (saved[name], initial.get(name, now)):
+        first = initial.get(name, now)
+        has_changed = not _is_same(first, saved[name])
+        if has_changed and not (_is_same(now, saved[name]) or _is_same(now, first)):
             raise CheckpointError(
-                f"the training that was saved began with {name} {initial[name]} and had changed it "
+                f"the training that was saved began with {name} {first} and had changed it "
                 f"to {saved[name]}, this one has {now}, in {optimizer}: begin with the same"
             )
         numbers[name] = saved[name] if has_changed else now
     return numbers
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return bool(one == other or (one != one and other != other))  # noqa: PLR0124  NaN is NaN
 
 
 def _is_like(saved: Any, here: Any) -> bool:

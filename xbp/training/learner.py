@@ -68,7 +68,9 @@ class Learner:
     def state(self) -> dict[str, Any] | None:  # noqa: D102
         if not self._is_traced:
             return None
-        return {**_arrays_of(self.network), "memory": memory_of(self.optimizer)}
+        arrays = self.arrays()
+        Optimizer.prepare(self.optimizer, arrays["params"])  # somebody may have made room
+        return {**arrays, "memory": memory_of(self.optimizer)}
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
@@ -77,6 +79,11 @@ class Learner:
         structure.state.update(state["state"])
         # Not the learning rate: a compiled step makes an array of it.
         optimizer.remember({name: state["memory"][name] for name in optimizer.memory_names})
+
+    def arrays(self) -> dict[str, dict[str, Array]]:
+        """Return the parameters and the state of the layers, by key."""
+        structure = self.network._up_to_date()
+        return {"params": dict(structure.params), "state": dict(structure.state)}
 
     @property
     def _is_traced(self) -> bool:
@@ -97,7 +104,7 @@ class Learner:
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of all that a step may change, whether the optimizer names it or not."""
-        everything = {**_arrays_of(self.network), "memory": vars(self.optimizer)}
+        everything = {**self.arrays(), "memory": vars(self.optimizer)}
         return {**copied(everything), **self.places()}
 
     def places(self) -> dict[str, Any]:
@@ -152,24 +159,32 @@ class Learner:
             callable(getattr(kind, name, None)) for name in vars(self.optimizer)
         )
 
-    def updated(self) -> Self:
-        """Return a copy after an update by gradients of 1."""
-        state = {**_arrays_of(self.network), "memory": vars(self.optimizer)}
-        trial = self.bound_to(copied(state))
-        params = trial.network.params
-        gradients = {key: namespace_of(W).ones_like(W) for key, W in params.items()}
-        trial.optimizer.update(params, gradients)
+    def updated(self, *, are_apart: bool = False) -> Self:
+        """Return a copy after two updates by gradients of 1.
+
+        If ``are_apart``, what is one array under two names is two arrays in each update.
+        """
+        trial = self
+        for _ in range(2):
+            state = {**trial.arrays(), "memory": vars(trial.optimizer)}
+            leaves, rebuild = flatten(state)
+            trial = trial.bound_to(
+                rebuild([copied(x) for x in leaves]) if are_apart else copied(state)
+            )
+            params = trial.network.params
+            gradients = {key: namespace_of(W).ones_like(W) for key, W in params.items()}
+            trial.optimizer.update(params, gradients)
         return trial
 
-    def constants(self) -> list[Any] | None:
-        """Return the constants of a trace: if one changes, the step must be traced again.
+    def constants(self) -> list[Any]:
+        """Return the constants of the steps: if one changes, all has to be prepared again.
 
-        These are the layers themselves, and what layers and optimizer hold beside what a step
-        changes. None if steps are not traced.
+        These are the layers themselves, and, if steps are traced, what layers and optimizer hold
+        beside what a step changes.
         """
-        if not self._is_traced:
-            return None
         parts = parts_of(self.network)
+        if not self._is_traced:
+            return list(map(_Itself, parts.values()))
         strange = {name: part for name, part in parts.items() if is_strange(part)}
         layers = {name: part for name, part in parts.items() if isinstance(part, Layer)}
         return [
@@ -235,11 +250,23 @@ class Learner:
 
         def learn(batches: Array, x: Array, t: Array) -> Array:
             first, count = optimizer.update_number, batches.shape[0]
-            losses = run((batches, *_plan(optimizer, range(first, first + count))), x, t)
+            losses = run((batches, *self.plan(range(first, first + count))), x, t)
             Optimizer.plan_update(optimizer, first + count)
             return losses
 
         return learn
+
+    def plan(self, numbers: range) -> tuple[list[Any], ...]:
+        """Return the plan of updates: how many came before each, and the rates of a schedule.
+
+        An update of one's own needs none: it asks for the rate, if it wants one.
+        """
+        optimizer = self.optimizer
+        if not optimizer.is_stepwise:
+            return ()
+        if schedule_of(optimizer) is None:
+            return ([*numbers],)
+        return [*numbers], [Optimizer.rate_after(optimizer, number) for number in numbers]
 
     def step(self, row: Array | tuple[Any, ...], x: Array, t: Array) -> Array:
         """Learn from a batch, given by the numbers of its samples, and return the loss.
@@ -266,7 +293,10 @@ class Learner:
                 "__init__"
             )
         before, may_change = fixed_by(self.optimizer), not is_traceable(self.optimizer)
+        number = self.optimizer.update_number
         self.optimizer.update(self.network.params, gradient)
+        # Once, whatever an update of one's own has called.
+        Optimizer.plan_update(self.optimizer, number + 1)
         if name := None if may_change else first_change(before, fixed_by(self.optimizer)):
             raise TracingError(
                 f"{places_of([self.optimizer])}: {type(self.optimizer).__name__}.step changes "
@@ -276,18 +306,6 @@ class Learner:
         if self.check_finite and (where := parameter_not_finite(self.network)):
             raise DivergenceError(f"the update of {where} gave NaN or infinity")
         return loss
-
-
-def _plan(optimizer: Optimizer, numbers: range) -> tuple[list[Any], ...]:
-    """Return the plan of updates: how many came before each, and the rates of a schedule.
-
-    An update of one's own needs none: it counts by itself, and asks for the rate, if it wants one.
-    """
-    if not optimizer.is_stepwise:
-        return ()
-    if schedule_of(optimizer) is None:
-        return ([*numbers],)
-    return [*numbers], [Optimizer.rate_after(optimizer, number) for number in numbers]
 
 
 def _settings_of(optimizer: Optimizer) -> dict[str, Any]:
@@ -328,8 +346,3 @@ class _Itself:
         return isinstance(other, _Itself) and other.thing is self.thing
 
     __hash__ = object.__hash__
-
-
-def _arrays_of(network: Network) -> dict[str, dict[str, Array]]:
-    structure = network._up_to_date()
-    return {"params": dict(structure.params), "state": dict(structure.state)}

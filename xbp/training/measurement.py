@@ -12,6 +12,7 @@ from xbp.errors import UndefinedOutputError
 from xbp.layers.containers import run_forward
 from xbp.namespace import Array
 from xbp.networks import Network
+from xbp.training.parts import strange_parts
 
 # How many samples a network sees at once: few enough for a cache.
 _BATCH = 1_000
@@ -99,7 +100,7 @@ def outputs_of(network: Network, x: Array) -> Iterator[tuple[int, Array, HostArr
         If one is NaN, or the highest score of a sample is infinite.
     """
     predict = network.predict
-    if getattr(predict, "__func__", None) is Network.predict:  # one copy does for all samples
+    if not strange_parts(network):  # so one copy does for all samples
         predict = partial(run_forward, network.for_inference().layers.values())
     for start in range(0, x.shape[0], _BATCH):
         outputs = predict(x[start : min(start + _BATCH, x.shape[0]), ...])

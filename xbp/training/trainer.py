@@ -32,7 +32,7 @@ from xbp.training.interruption import interruptible
 from xbp.training.learner import Learner, first_change
 from xbp.training.measurement import measure
 from xbp.training.parts import description_of
-from xbp.training.trial import try_out
+from xbp.training.trial import steadily_updated, try_out
 
 # A training has surely diverged if its last loss is so many times the first.
 _FAR = 1_000
@@ -298,14 +298,22 @@ class Trainer:
             unseen = [f"self.{name}" for name in self.optimizer.unseen]
             raise SettingError(
                 f"{self.optimizer!r} cannot be saved: name in state_names what it remembers"
-                + (f", {', '.join(unseen)} too" if self.optimizer.state_names else "")
+                + (f", {', '.join(unseen)} too" if unseen and self.optimizer.state_names else "")
+                + "; let update be a method of its class" * ("update" in vars(self.optimizer))
             )
         self._memory = Memory.of(self.network, self.optimizer)
         self._unnamed = self.optimizer.unnamed
         # As they are before the first step: a pass may count in an attribute.
         self._layers = list(map(description_of, self.network.all_layers.values()))
         if learner.is_strange:
-            updated = learner.updated()
+            updated = steadily_updated(learner)
+            if updated is None:
+                raise SettingError(
+                    f"{self.optimizer!r} cannot be saved: two equal updates differ, so it depends "
+                    "on more than its attributes: on a global variable, an attribute of the class, "
+                    "a random number, or on one array under two names that it changes in place: "
+                    "begin with a copy, xp.asarray(x, copy=True)"
+                )
             self._require_named(updated.optimizer)
             self._require_resumable(Memory.of(updated.network, updated.optimizer))
 

@@ -5,7 +5,8 @@ nothing that it does not name, and do the same traced as untraced.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import isfinite, prod
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from xbp.training.parts import attributes_of, strange_parts
 
 SAMPLES = 8
 STEPS = 5  # replayed from the third on
+NUMBERS = 0, 2, 14, 107, 1001  # of the updates before each of them
 
 
 def try_out(learner: Learner, x: Array, t: Array) -> None:
@@ -40,22 +42,35 @@ def try_out(learner: Learner, x: Array, t: Array) -> None:
     if learner.state is None or not (strange_parts(learner.network) or learner.is_strange):
         return
     x, t = (array[: min(SAMPLES, array.shape[0]), ...] for array in (x, t))
-    backend = learner.network.backend
-    before = random.getstate(), np.random.get_state()
-    try:
+    with _random_numbers_put_back() as were_drawn:
         _require_steady_layers(learner, x, t)
-        if learner.is_strange:
-            _require_steady_update(learner)
-        if not _is_same(before, (random.getstate(), np.random.get_state()), backend):
+        if learner.is_strange and not steadily_updated(learner):
+            raise _error(
+                {"": learner.optimizer},
+                f"two equal calls of {type(learner.optimizer).__name__}.step differ: it depends on "
+                "a global variable, an attribute of the class, a random number, or on one array "
+                "under two names that it changes in place: say state_names = None, or write update "
+                "instead",
+            )
+        if were_drawn():
             raise _error(
                 _strange(learner),
                 f"{_names(learner)} draws random numbers, so it cannot be traced: say "
                 "traceable = False of a layer, state_names = None of an optimizer",
             )
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
     _require_same_when_traced(learner, x, t)
+
+
+@contextmanager
+def _random_numbers_put_back() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether random numbers were drawn; put them back at the end."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    before = of_python, repr(of_numpy)
+    try:
+        yield lambda: (random.getstate(), repr(np.random.get_state())) != before
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 def _strange(learner: Learner) -> dict[str, object]:
@@ -155,15 +170,17 @@ def _pairs(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, tuple[
     return {name: (one.get(name), other.get(name)) for name in {**one, **other}}
 
 
-def _require_steady_update(learner: Learner) -> None:
-    first, second = (learner.updated().state for _ in range(2))
-    if not _is_same(first, second, learner.network.backend):
-        raise _error(
-            {"": learner.optimizer},
-            f"two equal calls of {type(learner.optimizer).__name__}.step differ: it depends on a "
-            "global variable, an attribute of the class, or a random number: say state_names = "
-            "None, or write update instead",
-        )
+def steadily_updated(learner: Learner) -> Learner | None:
+    """Return a copy of a learner after two updates; None if these depend on more than it holds.
+
+    That is a global variable, an attribute of the class, a random number, or that two names stand
+    for one array, which is changed in place.
+    """
+    with _random_numbers_put_back() as were_drawn:
+        one, other = learner.updated(), learner.updated(are_apart=True)
+        here, there = ({**it.arrays(), "memory": it.optimizer.state} for it in (one, other))
+        is_steady = _is_same(here, there, learner.network.backend) and not were_drawn()
+    return one if is_steady else None
 
 
 def _is_same(one: Any, other: Any, backend: Backend) -> bool:
@@ -218,18 +235,20 @@ def _difference(learner: Learner, x: Array, t: Array, distance: float) -> str | 
     backend = learner.network.backend
     count = x.shape[0]
     size = max(1, count - count // 3)
-    # Other samples in each step.
+    # Other samples in each step, and numbers of updates that lie far apart.
     rows = backend.asarray([[(2 * i + j) % count for j in range(size)] for i in range(STEPS)])
+    numbers, *rates = learner.plan(range(STEPS)) or ([],)
+    plan = [list(NUMBERS[: len(numbers)]), *rates] if numbers else []
     start, plain, nearby, traced = (_copy_of(learner) for _ in range(4))
     floating = [W for W in start.network.params.values() if is_floating(W)]
     unit = max(map(epsilon_of, floating), default=epsilon_of(x) if is_floating(x) else 0.0)
     for one in (start, plain, traced):
         _move(one, distance)
     _move(nearby, distance + 8 * unit)
-    traced.loop()(rows, x, t)
+    backend.loop(traced)((rows, *plan), x, t)
     for one in (plain, nearby):
         for i in range(STEPS):
-            one.step(rows[i, ...], x, t)
+            one.step((rows[i, ...], *(column[i] for column in plan)), x, t)
     names = list(_paths(plain.state))
     states = [flatten(one.state)[0] for one in (start, plain, nearby, traced)]
     for name, before, value, value_nearby, value_traced in zip(names, *states, strict=True):
