@@ -309,9 +309,9 @@ class Trainer:
             updated = steadily_updated(learner)
             if updated is None:
                 raise SettingError(
-                    f"{self.optimizer!r} cannot be saved: two equal updates differ, so it depends "
-                    "on more than its attributes: on a global variable, an attribute of the class, "
-                    "a random number, or on one array under two names that it changes in place: "
+                    f"{self.optimizer!r} cannot be saved: it depends on more than its attributes, "
+                    "as two equal updates show: on a global variable, an attribute of the class, a "
+                    "random number, or on one array under two names that it changes in place: "
                     "begin with a copy, xp.asarray(x, copy=True)"
                 )
             self._require_named(updated.optimizer)
