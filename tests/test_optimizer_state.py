@@ -463,6 +463,16 @@ def test_a_step_that_reads_what_may_change_unseen_is_called_as_it_is_written() -
     assert_same(network, by_hand([0.5, 0.25, 0.125, 0.0625]), rtol=TOLERANCE)
 
 
+@pytest.mark.parametrize("rate", ["0.1", None, [0.1]])
+@pytest.mark.parametrize("kind", [Momentum, Scaled])
+def test_a_rate_that_is_none_is_refused(kind: Any, rate: Any) -> None:
+    optimizer, network = kind(0.1) if kind is Momentum else kind(count=False), net()
+    optimizer.lr = rate
+    with pytest.raises(SettingError, match=f"{kind.__name__}: lr is a number or a schedule, not "):
+        fit(optimizer, 2, network)
+    assert_same(network, net())
+
+
 @pytest.mark.parametrize("kind", [SGD, Momentum, Adam])
 def test_a_rate_may_be_a_number_of_numpy(kind: Any) -> None:
     nets = []

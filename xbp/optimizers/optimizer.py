@@ -234,7 +234,13 @@ class Optimizer:
                 raise SettingError(
                     f"{type(self).__name__} has no lr: let __init__ call super().__init__(lr)"
                 )
-            return python_number(self.lr) if is_number(self.lr) else self.lr
+            if is_number(self.lr):
+                return python_number(self.lr)
+            if not hasattr(type(self.lr), "dtype"):  # nor an array, perhaps a traced one
+                raise SettingError(
+                    f"{type(self).__name__}: lr is a number or a schedule, not {self.lr!r}"
+                )
+            return self.lr
         try:
             rate = schedule(number)
         except Exception as error:
