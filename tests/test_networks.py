@@ -1,5 +1,6 @@
 """Networks: structure, gradients against central differences, parameters that write through."""
 
+import itertools
 import math
 import sys
 import threading
@@ -571,6 +572,71 @@ def test_a_layer_that_gives_nan_now_and_then_is_unsteady(
     network = Network([Fickle()], SoftmaxWithLoss(), backend=backend)
     found = network.unsteady_layer(arr([1.0, 2.0], widest), arr(0))
     assert found == (None if is_steady else "Fickle1")
+
+
+class Random(Layer):
+    """Gives another output each time."""
+
+    numbers = itertools.count(1)
+
+    def forward(self, x: Any) -> Any:
+        return x * float(next(self.numbers))
+
+
+class Emptying(Layer):
+    """Changes its input in place where it can."""
+
+    def forward(self, x: Any) -> Any:
+        x *= 0
+        return x
+
+
+def test_an_unsteady_layer_is_known_though_another_changes_its_output() -> None:
+    network = Network([Random(), Emptying()], SoftmaxWithLoss(), backend=backend)
+    assert network.unsteady_layer(arr([1.0, 2.0], widest), arr(0)) == "Random1"
+
+
+def test_an_unsteady_layer_may_give_another_shape() -> None:
+    class Growing(Random):
+        def forward(self, x: Any) -> Any:
+            return namespace_of(x).concat([x] * next(self.numbers))
+
+    class Looking(Network):
+        def loss(self, x: Any, t: Any) -> Any:
+            self.layers["Growing1"].forward(x)
+            return self.last_layer.forward(x, t)
+
+    network = Looking([Growing()], SoftmaxWithLoss(), backend=backend)
+    assert network.unsteady_layer(arr([0.0, 0.0], widest), arr(0)) == "Growing1"
+
+
+def test_an_unsteady_layer_may_be_called_more_often_each_time() -> None:
+    class Often(Network):
+        calls = [0]  # noqa: RUF012  what a copy shares
+
+        def loss(self, x: Any, t: Any) -> Any:
+            self.calls[0] += 1
+            for _ in range(self.calls[0]):
+                self.layers["Relu1"].forward(x)
+            return self.last_layer.forward(x, t)
+
+    network = Often([Relu()], SoftmaxWithLoss(), backend=backend)
+    assert network.unsteady_layer(arr([1.0, 2.0], widest), arr(0)) == "SoftmaxWithLoss"
+
+
+def test_a_call_more_at_the_end_is_no_difference() -> None:
+    class Often(Network):
+        calls = [0]  # noqa: RUF012  what a copy shares
+
+        def loss(self, x: Any, t: Any) -> Any:
+            self.calls[0] += 1
+            loss = self.last_layer.forward(x, t)
+            for _ in range(self.calls[0]):
+                self.layers["Relu1"].forward(x)
+            return loss
+
+    network = Often([Relu()], SoftmaxWithLoss(), backend=backend)
+    assert network.unsteady_layer(arr([1.0, 2.0], widest), arr(0)) is None
 
 
 def test_a_network_of_no_layer_takes_samples_too() -> None:

@@ -443,6 +443,22 @@ def test_a_factor_that_a_watcher_changes_is_changed() -> None:
         )
 
 
+@pytest.mark.parametrize("kind", [SGD, Scaled])
+def test_a_rate_that_a_watcher_changes_is_changed(kind: Any) -> None:
+    optimizer = kind(0.5) if kind is SGD else kind(count=False)
+
+    class Watcher:
+        def step(self, step: int, loss: Any) -> None:
+            optimizer.lr *= 0.5
+
+        def evaluated(self, step: int, history: Any) -> None:
+            pass
+
+    network = fit(optimizer, 4, progress=Watcher())
+    assert_same(network, by_hand([0.5, 0.25, 0.125, 0.0625]), rtol=TOLERANCE)
+    assert optimizer.lr == 0.5**5
+
+
 def test_a_step_that_reads_what_may_change_unseen_is_called_as_it_is_written() -> None:
     class Listed(Scaled):
         memory_names = ("last",)
@@ -479,6 +495,7 @@ def test_a_rate_may_be_a_number_of_numpy(kind: Any) -> None:
     for number in (np.float32(0.25), np.float64(0.25), 0.25):
         optimizer = kind(0.5)
         optimizer.lr = number
+        assert type(optimizer.rate_after(0)) is float
         nets.append(fit(optimizer, 3))
     for network in nets[:2]:
         assert_same(network, nets[2])

@@ -70,6 +70,8 @@ def test_somebodys_own_is_shown_with_its_settings() -> None:
     own = Own(0.1)
     own.update({"W": arr([1.0], widest)}, {"W": arr([1.0], widest)})
     assert repr(own) == "Own(lr=0.1, rho=0.5, decay=0.25)"
+    own.shape = np.cos  # type: ignore[attr-defined]
+    assert repr(own) == "Own(lr=0.1, rho=0.5, shape=cos, decay=0.25)"
 
     class Falling(SGD):
         def __init__(self) -> None:

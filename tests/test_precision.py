@@ -7,7 +7,7 @@ from support import arr, backend, dtype_of, widest
 
 from xbp import precision
 from xbp.errors import DTypeError
-from xbp.namespace import dtype_name
+from xbp.namespace import device_of, dtype_name
 from xbp.precision import widened, widest_float
 
 
@@ -42,3 +42,28 @@ def test_what_cannot_be_widened_is_named() -> None:
             f"dtype='{backend.default_integer}'",
         ):
             widened(arr([1], unsigned), "here")
+
+
+class Info:
+    """What a library without float64 tells of itself, of one device only."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+
+    def dtypes(self, *, device: Any) -> dict[str, Any]:
+        assert device == self.device
+        return {"float32": backend.dtype("float32")}
+
+    def default_dtypes(self, *, device: Any) -> dict[str, Any]:
+        assert device == self.device
+        return {"real floating": "its default", "integral": backend.dtype("int64")}
+
+
+def test_a_library_is_asked_of_the_device_of_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "owner_of", lambda x: None)
+    x, numbers = arr([1.0], "float32"), arr([1], "int32")
+    monkeypatch.setattr(precision, "_info_of", lambda x: Info(device_of(x)))
+    assert device_of(x) is not None
+    assert widest_float(x) == x.dtype
+    assert widest_float(numbers) == "its default"
+    assert dtype_of(widened(numbers, "here")) == "int64"

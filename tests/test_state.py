@@ -612,6 +612,8 @@ def test_a_copy_that_infers_has_no_gradient() -> None:
     x, t = arr(X, widest), arr(T)
     network.gradient(x[:7, ...], t[:7])  # what it left is that of another batch
     copy = network.for_inference()
+    for layer in (copy.layers["Affine1"], network.layers["Affine1"].for_inference()):
+        assert "dW" not in vars(layer)
     copy.loss(x, t)
     params = dict(copy.params)
     for ask in (
@@ -621,7 +623,11 @@ def test_a_copy_that_infers_has_no_gradient() -> None:
         lambda: xbp.gradient_check(copy, x, t),
         lambda: xbp.Trainer(copy, xbp.SGD(0.1), seed=0).fit(x, t, steps=1),
     ):
-        with pytest.raises(CallOrderError, match="a copy for inference keeps nothing for backward"):
+        with pytest.raises(
+            CallOrderError,
+            match=r"a copy for inference keeps nothing for backward: ask the layer or the network "
+            r"that it is a copy of$",
+        ):
             ask()
     for name, has_none in (("Affine1", False), ("Centred1", True)):
         layer = network.layers[name].for_inference()

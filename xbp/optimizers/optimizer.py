@@ -230,17 +230,7 @@ class Optimizer:
             return self._rate  # as planned: the number may be traced, without a value
         schedule = schedule_of(self)
         if schedule is None:
-            if not hasattr(self, "lr"):
-                raise SettingError(
-                    f"{type(self).__name__} has no lr: let __init__ call super().__init__(lr)"
-                )
-            if is_number(self.lr):
-                return python_number(self.lr)
-            if not hasattr(type(self.lr), "dtype"):  # nor an array, perhaps a traced one
-                raise SettingError(
-                    f"{type(self).__name__}: lr is a number or a schedule, not {self.lr!r}"
-                )
-            return self.lr
+            return _fixed_rate_of(self)
         try:
             rate = schedule(number)
         except Exception as error:
@@ -380,9 +370,21 @@ def schedule_of(optimizer: Optimizer) -> Schedule | None:
     return lr if callable(lr) else None
 
 
+def _fixed_rate_of(optimizer: Optimizer) -> Any:
+    kind = type(optimizer).__name__
+    if not hasattr(optimizer, "lr"):
+        raise SettingError(f"{kind} has no lr: let __init__ call super().__init__(lr)")
+    lr = optimizer.lr
+    if is_number(lr):
+        return python_number(lr)
+    if not hasattr(type(lr), "dtype"):  # nor an array, perhaps a traced one
+        raise SettingError(f"{kind}: lr is a number or a schedule, not {lr!r}")
+    return lr
+
+
 def memory_of(optimizer: Optimizer) -> dict[str, Any]:
     """Return what `Optimizer.step` remembers, and the learning rate, if it is no schedule."""
-    rate = {} if schedule_of(optimizer) else {"lr": Optimizer.rate_after(optimizer, 0)}
+    rate = {} if schedule_of(optimizer) else {"lr": _fixed_rate_of(optimizer)}
     return {**rate, **{name: getattr(optimizer, name) for name in optimizer.memory_names}}
 
 
