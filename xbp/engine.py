@@ -73,7 +73,7 @@ class Engine:
     @property
     def loop_length(self) -> int:
         """How many steps of a training a `loop` runs before its results are read."""
-        return 30 if self.writers else 1
+        return 20 if self.writers else 1
 
     def loop(self, work: "Work") -> Callable[..., Array]:
         """Return a function that runs a work for one row after the other.

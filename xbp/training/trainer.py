@@ -100,8 +100,8 @@ class Trainer:
         """Train for a number of steps or epochs.
 
         The data are checked, moved to the network's device, and shuffled there anew for each
-        epoch. Ctrl-C ends the training after the current step (on a library that compiles
-        loops, after at most 100), with what was learned so far.
+        epoch. Ctrl-C ends the training after the current step (where a library runs several at
+        once, after at most 20; where it compiles loops, 100), with what was learned so far.
 
         Parameters
         ----------
