@@ -149,7 +149,7 @@ def there(request: pytest.FixtureRequest) -> Any:
     with xbp.use_backend("bare") as found:
         yield found
     known: Any
-    for known in (registry._registered, registry._instances):
+    for known in (registry._process_factories, registry._instances):
         for spec in [spec for spec in known if spec.startswith("bare")]:
             del known[spec]
 
@@ -208,7 +208,7 @@ def test_no_backend_takes_the_arrays_of_another() -> None:
         assert not record.usable
         assert "which has a namespace already" in record.reason
     assert xbp.get_backend("numpy").owns(np.ones(2))
-    del registry._registered["thief"]
+    del registry._process_factories["thief"]
 
 
 class Later:
@@ -224,7 +224,7 @@ def test_what_nobody_has_used_yet_is_not_taken_either(monkeypatch: pytest.Monkey
     namespace.tell_arrays(kind, BareNamespace(), lambda x: "bare")
     assert namespace_of(kind()) is np
     assert namespace_of(kind()) is np
-    assert kind not in namespace._told
+    assert kind not in namespace._array_types
 
 
 class Unknown(Bare):

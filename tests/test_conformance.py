@@ -101,7 +101,7 @@ def test_a_suite_without_a_backend_is_none() -> None:
 @pytest.fixture
 def _draft() -> Iterator[None]:
     yield
-    for known in (xbp.registry._registered, xbp.registry._instances):
+    for known in (xbp.registry._process_factories, xbp.registry._instances):
         for name in [name for name in known if name.startswith("draft")]:
             del known[name]
 

@@ -297,7 +297,7 @@ def test_a_class_without_its_base_is_named() -> None:
 
 @once
 def test_a_backend_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xbp.registry, "_registered", {})
+    monkeypatch.setattr(xbp.registry, "_process_factories", {})
     strict = xbp.get_backend("array-api-strict")
 
     def without(**attributes: Any) -> xbp.Backend:

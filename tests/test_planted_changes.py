@@ -147,8 +147,8 @@ LOCKS = {
     ),
     "one is registered while another is made": Change(
         "xbp/registry.py",
-        "    with _lock:\n        _registered[name]",
-        "    if True:\n        _registered[name]",
+        "    with _lock:\n        _process_factories[name]",
+        "    if True:\n        _process_factories[name]",
         "test_registry.py::test_what_is_registered_while_another_is_made_counts",
     ),
     "two train into a folder": Change(

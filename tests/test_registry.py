@@ -39,7 +39,7 @@ SELECTED = f"{backend.name}:{backend.device}"
 @pytest.fixture(autouse=True)
 def _clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XBP_BACKEND", raising=False)
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "_process_factories", {})
     monkeypatch.setattr(registry, "_instances", dict(registry._instances))
 
 

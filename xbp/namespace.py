@@ -19,8 +19,9 @@ Namespace: TypeAlias = Any
 _namespaces: dict[type, Namespace] = {}
 _kinds: dict[tuple[type, DType], str] = {}
 
-# Of libraries whose arrays do not report these as the standard does; backends register them.
-_told: dict[type, tuple[Namespace, Callable[[Array], Any]]] = {}
+# Of libraries whose arrays do not report these as the standard does; backends register them: the
+# namespace of a type of arrays, and a function that returns the device of one.
+_array_types: dict[type, tuple[Namespace, Callable[[Array], Any]]] = {}
 _dtype_names: dict[DType, str] = {}
 
 
@@ -32,10 +33,10 @@ def tell_arrays(kind: type, xp: Namespace, device: Callable[[Array], Any]) -> No
     DTypeError
         If the type has a namespace already.
     """
-    known = _told.get(kind, (_namespaces.get(kind, xp),))[0]
+    known = _array_types.get(kind, (_namespaces.get(kind, xp),))[0]
     if hasattr(kind, "__array_namespace__") or known is not xp:
         raise DTypeError(f"array_types names {_name_of(kind)}, which has a namespace already")
-    _told[kind] = xp, device
+    _array_types[kind] = xp, device
 
 
 def tell_dtype(dtype: DType, name: str) -> None:
@@ -87,14 +88,14 @@ def _look_up(array: Array, where: str) -> Namespace:
         if _ODD_KINDS & {kind.__name__ for kind in type(array).__mro__}:
             raise TypeError
         xp = array_api_compat.array_namespace(array)
-        _told.pop(type(array), None)  # no backend takes the arrays of another library
+        _array_types.pop(type(array), None)  # no backend takes the arrays of another library
     except TypeError:
-        if type(array) not in _told:
+        if type(array) not in _array_types:
             raise DTypeError(
                 f"{where}: expected an array, got {_describe(array)}: make it one with "
                 "xbp.get_backend().asarray(...)"
             ) from None
-        xp = _told[type(array)][0]
+        xp = _array_types[type(array)][0]
     _namespaces[type(array)] = xp
     return xp
 
@@ -148,7 +149,7 @@ def _name_of(kind: type) -> str:
 def is_array(value: Any) -> bool:
     """Tell whether a value is an array, not a scalar."""
     kind = type(value)
-    return kind in _told or (hasattr(value, "__dlpack__") and not isinstance(value, type))
+    return kind in _array_types or (hasattr(value, "__dlpack__") and not isinstance(value, type))
 
 
 def kind_of(array: Array) -> str:
@@ -253,5 +254,5 @@ def epsilon_of(array: Array) -> float:
 
 def device_of(array: Array) -> Any:
     """Return the device of an array; None if the array is being traced."""
-    told = _told.get(type(array))
-    return told[1](array) if told else array_api_compat.device(array)
+    known = _array_types.get(type(array))
+    return known[1](array) if known else array_api_compat.device(array)

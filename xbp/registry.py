@@ -50,7 +50,7 @@ _of_process: Backend | None = None
 _OF_COROUTINES = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 _lock = threading.RLock()
-_registered: dict[str, BackendFactory] = {}
+_process_factories: dict[str, BackendFactory] = {}
 _instances: dict[str, Backend] = {}
 
 
@@ -169,7 +169,7 @@ def register_backend(name: str, factory: BackendFactory) -> None:
     if not callable(factory):
         raise SettingError(f"a backend's factory is called with a device, {factory!r} cannot be")
     with _lock:
-        _registered[name] = factory
+        _process_factories[name] = factory
         for spec in [spec for spec in _instances if spec.partition(":")[0] == name]:
             del _instances[spec]
 
@@ -320,7 +320,7 @@ def _factories() -> dict[str, Any]:
     """Return by name the registered factories, and the entry points, which are not loaded yet."""
     # xbp's own come last: no plugin can take the name of one of them.
     installed = {point.name: point for point in sorted(_entry_points(), key=_is_own)}
-    return {**installed, **_registered}
+    return {**installed, **_process_factories}
 
 
 def _entry_points() -> "list[EntryPoint]":
@@ -356,8 +356,8 @@ def _load(name: str, origin: str = "") -> BackendFactory:
             f"{', '.join(sorted(backends)) or 'none, so xbp itself is not installed'}; a plugin is "
             f"known by its entry point in the group {GROUP!r}"
         )
-    if name in _registered:
-        return _registered[name]
+    if name in _process_factories:
+        return _process_factories[name]
     point: EntryPoint = backends[name]
     try:
         factory: BackendFactory = point.load()

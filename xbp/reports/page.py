@@ -135,7 +135,7 @@ class Report:
             loss=loss_as_text(history.loss[-1]),
             figures=history.last_figures(),
             samples=samples.shape[0],
-            found=evaluation,
+            evaluation=evaluation,
             classifies=network.last_layer.classifies,
             **_details(network, samples, evaluation, self.image_shape),
             weights=_weights(network, self.image_shape),
@@ -259,7 +259,7 @@ def _errors(
             "number": number,
             "output": output,
             "target": evaluation.targets[number, output],
-            "given": evaluation.outputs[number, output],
+            "value": evaluation.outputs[number, output],
             "image": _image(network, samples, number, image_shape),
         }
         for number, output in evaluation.worst(_MISTAKES)
