@@ -324,7 +324,7 @@ def test_the_page_of_a_regression() -> None:
     # Output 0 misses by 0, 1 and 2, where the targets vary by 2; those of output 1 are all equal.
     assert "0 -1.5000 1.667 1 1 - 0 0 2 0.1900 216 12 " in text
     # Each error counts by the spread of its targets.
-    assert "given error 2 0 2 4 2 1 0 3 2 -1 0 2 20 2 -18 2 2 -20 -2 18 " in text
+    assert "value error 2 0 2 4 2 1 0 3 2 -1 0 2 20 2 -18 2 2 -20 -2 18 " in text
     for word in ("Confusion", "accuracy", "probability", "class", "mistakes"):
         assert word not in text
 
