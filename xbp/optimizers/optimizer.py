@@ -54,13 +54,12 @@ class Optimizer:
     """Changes parameters so that the loss becomes smaller.
 
     A subclass writes `step`: from a parameter, its gradient, its memory, and the learning rate, to
-    the new parameter. `memory_names` names the memory.
-
-    Whole steps are then compiled, where the library has a compiler.
+    the new parameter. `memory_names` names the memory. Whole steps are compiled or recorded then,
+    where the library can.
 
     One that needs all parameters at once writes `update` instead, which is called as it is written.
     If it names in `state_names` the attributes that `update` changes (numbers, text, arrays, and
-    dictionaries and lists of them), then a training is saved with them.
+    dictionaries and lists of them), then checkpoints hold them.
 
     Parameters
     ----------
