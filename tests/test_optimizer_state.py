@@ -443,6 +443,24 @@ def test_a_factor_that_a_watcher_changes_is_changed() -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["beta1", "beta2", "epsilon"])
+def test_a_setting_that_a_watcher_changes_is_changed(name: str) -> None:
+    nets = []
+    for is_traced in (True, False):
+        optimizer = Adam(0.1) if is_traced else type("AsWritten", (Adam,), {"state_names": None})()
+        optimizer.lr = 0.1
+
+        class Watcher:
+            def step(self, step: int, loss: Any) -> None:
+                setattr(optimizer, name, getattr(optimizer, name) * 0.5)  # noqa: B023
+
+            def evaluated(self, step: int, history: Any) -> None:
+                pass
+
+        nets.append(fit(optimizer, 4, progress=Watcher()))
+    assert_same(nets[0], nets[1], rtol=TOLERANCE)
+
+
 @pytest.mark.parametrize("kind", [SGD, Scaled])
 def test_a_rate_that_a_watcher_changes_is_changed(kind: Any) -> None:
     optimizer = kind(0.5) if kind is SGD else kind(count=False)

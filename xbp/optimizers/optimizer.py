@@ -13,13 +13,12 @@ from xbp.namespace import (
     DType,
     cast_like,
     is_floating,
-    is_number,
     namespace_of,
     python_number,
     require_floating,
 )
 from xbp.registry import backend_of
-from xbp.settings import is_finite_number, positive_number
+from xbp.settings import is_finite_number, is_number, positive_number
 
 # A function from the number of updates that were made to the learning rate of the next.
 Schedule: TypeAlias = Callable[[int], float]
@@ -382,9 +381,21 @@ def _fixed_rate_of(optimizer: Optimizer) -> Any:
 
 
 def memory_of(optimizer: Optimizer) -> dict[str, Any]:
-    """Return what `Optimizer.step` remembers, and the learning rate, if it is no schedule."""
-    rate = {} if schedule_of(optimizer) else {"lr": _fixed_rate_of(optimizer)}
-    return {**rate, **{name: getattr(optimizer, name) for name in optimizer.memory_names}}
+    """Return what `Optimizer.step` remembers, and the numbers that it reads.
+
+    These are the learning rate, if it is no schedule, and the numbers that `state_names` names:
+    what is compiled for one momentum is compiled for another.
+    """
+    own, memory = vars(optimizer), optimizer.memory_names
+    named = {name: own[name] for name in optimizer.state_names or () if name in own}
+    numbers = {
+        name: python_number(value) if is_number(value) else value  # no library knows NumPy's
+        for name, value in named.items()
+        if name not in memory and (is_number(value) or hasattr(type(value), "dtype"))
+    }
+    if not schedule_of(optimizer):
+        numbers["lr"] = _fixed_rate_of(optimizer)
+    return {**numbers, **{name: own.get(name, {}) for name in memory}}
 
 
 def fixed_by(optimizer: Optimizer) -> dict[str, Any]:
@@ -401,7 +412,9 @@ def is_traceable(optimizer: Optimizer) -> bool:
     """
     if not optimizer.is_stepwise or optimizer.state_names is None:
         return False
-    return all(is_immutable(value) for name, value in fixed_by(optimizer).items() if name != "lr")
+    variables = {"lr", *memory_of(optimizer)}
+    fixed = fixed_by(optimizer).items()
+    return all(name in variables or is_immutable(value) for name, value in fixed)
 
 
 def _name_or_value(value: Any) -> Any:

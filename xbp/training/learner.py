@@ -77,7 +77,7 @@ class Learner:
         structure, optimizer = self.network._up_to_date(), self.optimizer
         structure.params.update(state["params"])
         structure.state.update(state["state"])
-        # Not the learning rate: a compiled step makes an array of it.
+        # Not its numbers: a compiled step makes arrays of them.
         optimizer.remember({name: state["memory"][name] for name in optimizer.memory_names})
 
     def arrays(self) -> dict[str, dict[str, Array]]:
@@ -309,7 +309,9 @@ class Learner:
 
 
 def _settings_of(optimizer: Optimizer) -> dict[str, Any]:
-    return {name: value for name, value in fixed_by(optimizer).items() if name != "lr"}
+    """Return the attributes of an optimizer that are constants of a traced step."""
+    variables = {"lr", *memory_of(optimizer)}
+    return {name: v for name, v in fixed_by(optimizer).items() if name not in variables}
 
 
 def first_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
