@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
-from support import arr, backend, dtype_of, host, precise, widest
+from support import arr, backend, dtype_of, except_slow, host, precise, widest
 
 import xbp
 from xbp.errors import DTypeError, SettingError, ShapeError
@@ -468,6 +468,7 @@ class Gain(Layer):
         return dout * self.gain
 
 
+@except_slow
 def test_equal_layers_are_checked_and_drawn_each_by_itself() -> None:
     gains = [Gain(arr([2.0], widest)) for _ in range(2)]
     network = xbp.Network(

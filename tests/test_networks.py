@@ -15,6 +15,7 @@ from support import SLOW, arr, arrays, backend, both_floats, dtype_of, host, oth
 
 import xbp
 from xbp import Network, TwoLayerNet
+from xbp.calls import noted_calls
 from xbp.errors import (
     DataError,
     DTypeError,
@@ -572,6 +573,16 @@ def test_a_layer_that_gives_nan_now_and_then_is_unsteady(
     network = Network([Fickle()], SoftmaxWithLoss(), backend=backend)
     found = network.unsteady_layer(arr([1.0, 2.0], widest), arr(0))
     assert found == (None if is_steady else "Fickle1")
+
+
+def test_the_calls_of_a_step_are_noted_by_their_names() -> None:
+    network = xbp.TwoLayerNet(2, 3, 2, seed=0)
+    with noted_calls() as root:
+        network.gradient(arr([[1.0, 2.0]]), arr([0]))
+    assert [str(call) for call in root.parts] == [
+        *("Affine1.forward", "Relu1.forward", "Affine2.forward", "SoftmaxWithLoss.forward"),
+        *("SoftmaxWithLoss.backward", "Affine2.backward", "Relu1.backward", "Affine1.backward"),
+    ]
 
 
 class Random(Layer):

@@ -218,6 +218,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @except_slow
+@except_slow
 def test_train_leaves_all_its_files(trained: Path) -> None:
     assert sorted(path.name for path in trained.iterdir()) == [
         "checkpoints", "curves.png", "curves.svg", "metrics.csv", "model.safetensors",
@@ -225,6 +226,7 @@ def test_train_leaves_all_its_files(trained: Path) -> None:
     ]  # fmt: skip
 
 
+@except_slow
 def test_the_page_needs_nothing_beside_it(trained: Path) -> None:
     page = Page((trained / "report.html").read_text())
     assert "script" not in {tag for tag, _ in page.tags}
@@ -238,6 +240,7 @@ def test_the_page_needs_nothing_beside_it(trained: Path) -> None:
     assert "url(" not in page.text
 
 
+@except_slow
 def test_the_page_shows_what_was_learned(trained: Path) -> None:
     page = Page((trained / "report.html").read_text())
     assert page.images("The loss")
