@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, other, widest
+from support import arr, backend, dtype_of, other, widest
 
 from xbp import SGD, Adam, Momentum, Network, TwoLayerNet, gradient_check, numerical_gradient
 from xbp.errors import (
@@ -393,6 +393,13 @@ def brick(where: Any = backend) -> Affine:
     return Affine(where.asarray([[1.0]]), where.asarray([1.0]))
 
 
+ONES = f"{type(arr([1.0])).__module__.partition('.')[0]} {dtype_of(arr(np.ones(1)))}"
+NO_MEMORY = (
+    f"and W is {ONES} (2,): make an optimizer for each network; what it remembers has the "
+    "parameter's shape, and float32 at least"
+)
+
+
 def after_another_network(optimizer: Momentum | Adam) -> None:
     for size in (1, 2):
         ones = {"W": arr(np.ones(size))}
@@ -633,12 +640,12 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: after_another_network(Momentum()),
         SettingError,
-        "this Momentum remembers another network's W: make one for each network",
+        f"Momentum: self.velocity['W'] is {ONES} (1,), {NO_MEMORY}",
     ),
     (
         lambda: after_another_network(Adam()),
         SettingError,
-        "this Adam remembers another network's W: make one for each network",
+        f"Adam: self.mean['W'] is {ONES} (1,), {NO_MEMORY}",
     ),
 ]
 

@@ -161,9 +161,13 @@ def test_an_optimizer_remembers_one_network(make: Any) -> None:
     optimizer: Optimizer = make()
     optimizer.update({"W": arr([1.0]), "b": arr([1.0])}, {"W": arr([1.0]), "b": arr([1.0])})
     params = {"W": arr([1.0]), "b": arr([1.0, 2.0])}
-    with pytest.raises(SettingError, match="remembers another network's b: make one for each"):
+    message = r"self\.\w+\['b'\] is \w+ \w+ \(1,\), and b is \w+ \w+ \(2,\): make an optimizer for"
+    with pytest.raises(SettingError, match=message):
         optimizer.update(params, {"W": arr([1.0]), "b": arr([1.0, 2.0])})
     np.testing.assert_array_equal(host(params["W"]), [1])
+    vars(optimizer)[optimizer.memory_names[0]]["W"] = 0.5
+    with pytest.raises(SettingError, match=r"\['W'\] is 0\.5, and W is"):
+        optimizer.update(params, {"W": arr([1.0])})
 
 
 @ALL

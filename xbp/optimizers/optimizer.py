@@ -12,6 +12,7 @@ from xbp.namespace import (
     Array,
     DType,
     cast_like,
+    dtype_name,
     is_floating,
     namespace_of,
     python_number,
@@ -356,7 +357,9 @@ class Optimizer:
                 memory = vars(self).get(name, {}).get(key)
                 if memory is not None and not _is_memory_of(parameter, memory):
                     raise SettingError(
-                        f"this {kind} remembers another network's {key}: make one for each network"
+                        f"{kind}: self.{name}[{key!r}] is {_described(memory)}, and {key} is "
+                        f"{_described(parameter)}: make an optimizer for each network; what it "
+                        "remembers has the parameter's shape, and float32 at least"
                     )
             gradients[key] = cast_like(gradient, like=parameter)
         return gradients
@@ -440,9 +443,18 @@ def _is_step(function: Any) -> bool:
     return code.co_argcount == _STEP_ARGUMENTS or bool(code.co_flags & CO_VARARGS)
 
 
-def _is_memory_of(parameter: Array, memory: Array) -> bool:
+def _described(x: Any) -> str:
+    """Return the library, dtype and shape of an array, ``"numpy float32 (3,)"``, or a value."""
+    if not hasattr(x, "dtype"):
+        return repr(x)
+    library = type(x).__module__.partition(".")[0]
+    return f"{library} {dtype_name(x.dtype)} {tuple(x.shape)}"
+
+
+def _is_memory_of(parameter: Array, memory: Any) -> bool:
     return (
-        namespace_of(memory) is namespace_of(parameter)
+        hasattr(memory, "dtype")
+        and namespace_of(memory) is namespace_of(parameter)
         and memory.shape == parameter.shape
         and memory.dtype == _at_least_float32(parameter)
     )
