@@ -25,7 +25,7 @@ from xbp.settings import is_finite_number, is_number, positive_number
 Schedule: TypeAlias = Callable[[int], float]
 
 # The count of updates and the rate of a schedule: set between updates, not by them.
-_OF_UPDATES = ("_update_number", "_rate")
+OF_UPDATES = ("_update_number", "_rate")
 
 # Of a function that is a step: self, W, dW, memory, lr.
 _STEP_ARGUMENTS = 5
@@ -186,7 +186,7 @@ class Optimizer:
     @property
     def unnamed(self) -> dict[str, Any]:
         """The attributes that `state_names` does not name."""
-        names = {*(self.state_names or ()), *_OF_UPDATES}
+        names = {*(self.state_names or ()), *OF_UPDATES}
         return {name: value for name, value in vars(self).items() if name not in names}
 
     @property
@@ -229,7 +229,7 @@ class Optimizer:
             return self._rate  # as planned: the number may be traced, without a value
         schedule = schedule_of(self)
         if schedule is None:
-            return _fixed_rate_of(self)
+            return fixed_rate_of(self)
         try:
             rate = schedule(number)
         except Exception as error:
@@ -371,7 +371,14 @@ def schedule_of(optimizer: Optimizer) -> Schedule | None:
     return lr if callable(lr) else None
 
 
-def _fixed_rate_of(optimizer: Optimizer) -> Any:
+def fixed_rate_of(optimizer: Optimizer) -> Any:
+    """Return the learning rate of an optimizer, if that is no function.
+
+    Raises
+    ------
+    SettingError
+        If there is none, or it is no number.
+    """
     kind = type(optimizer).__name__
     if not hasattr(optimizer, "lr"):
         raise SettingError(f"{kind} has no lr: let __init__ call super().__init__(lr)")
@@ -381,43 +388,6 @@ def _fixed_rate_of(optimizer: Optimizer) -> Any:
     if not hasattr(type(lr), "dtype"):  # nor an array, perhaps a traced one
         raise SettingError(f"{kind}: lr is a number or a schedule, not {lr!r}")
     return lr
-
-
-def memory_of(optimizer: Optimizer) -> dict[str, Any]:
-    """Return what `Optimizer.step` remembers, and the numbers that it reads.
-
-    These are the learning rate, if it is no schedule, and the numbers that `state_names` names:
-    what is compiled for one momentum is compiled for another.
-    """
-    own, memory = vars(optimizer), optimizer.memory_names
-    named = {name: own[name] for name in optimizer.state_names or () if name in own}
-    numbers = {
-        name: python_number(value) if is_number(value) else value  # no library knows NumPy's
-        for name, value in named.items()
-        if name not in memory and (is_number(value) or hasattr(type(value), "dtype"))
-    }
-    if not schedule_of(optimizer):
-        numbers["lr"] = _fixed_rate_of(optimizer)
-    return {**numbers, **{name: own.get(name, {}) for name in memory}}
-
-
-def fixed_by(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the attributes that `Optimizer.step` is not to change: all but the memory."""
-    others = {*optimizer.memory_names, *_OF_UPDATES}
-    return {name: value for name, value in vars(optimizer).items() if name not in others}
-
-
-def is_traceable(optimizer: Optimizer) -> bool:
-    """Tell whether an update can be traced.
-
-    Not if the class has an `update` of its own, or says ``state_names = None``, or if what `step`
-    reads may change in place.
-    """
-    if not optimizer.is_stepwise or optimizer.state_names is None:
-        return False
-    variables = {"lr", *memory_of(optimizer)}
-    fixed = fixed_by(optimizer).items()
-    return all(name in variables or is_immutable(value) for name, value in fixed)
 
 
 def _name_or_value(value: Any) -> Any:
