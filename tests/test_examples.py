@@ -126,7 +126,7 @@ def test_the_commands_of_the_pages_are_understood(command: str) -> None:
     group: Any = main
     if name in ("bench", "check"):
         arguments = [argument.replace("DIR", "out") for argument in arguments]
-        group.commands[name].make_context(name, arguments)
+        group.get_command(None, name).make_context(name, arguments)
     else:
         result = CliRunner().invoke(main, [name, *arguments])
         assert result.exit_code == 0, result.stderr
