@@ -443,7 +443,9 @@ def test_a_factor_that_a_watcher_changes_is_changed() -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["beta1", "beta2", "epsilon"])
+@pytest.mark.parametrize(
+    "name", ["beta1", *(pytest.param(name, marks=except_slow) for name in ("beta2", "epsilon"))]
+)
 def test_a_setting_that_a_watcher_changes_is_changed(name: str) -> None:
     nets = []
     for is_traced in (True, False):
@@ -461,7 +463,7 @@ def test_a_setting_that_a_watcher_changes_is_changed(name: str) -> None:
     assert_same(nets[0], nets[1], rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", [SGD, Scaled])
+@pytest.mark.parametrize("kind", [SGD, pytest.param(Scaled, marks=except_slow)])
 def test_a_rate_that_a_watcher_changes_is_changed(kind: Any) -> None:
     optimizer = kind(0.5) if kind is SGD else kind(count=False)
 
@@ -507,6 +509,7 @@ def test_a_rate_that_is_none_is_refused(kind: Any, rate: Any) -> None:
     assert_same(network, net())
 
 
+@except_slow
 @pytest.mark.parametrize("kind", [SGD, Momentum, Adam])
 def test_a_rate_may_be_a_number_of_numpy(kind: Any) -> None:
     nets = []
@@ -1067,8 +1070,8 @@ def test_a_layer_that_comes_later_is_prepared_and_its_arrays_are_its_own(make: A
     np.testing.assert_array_equal(host(b), np.zeros(3))
 
 
-@pytest.mark.parametrize("kind", [Momentum, NotedMomentum])
-@pytest.mark.parametrize("how", ["clear", "assign", "delete"])
+@pytest.mark.parametrize("kind", [Momentum, pytest.param(NotedMomentum, marks=except_slow)])
+@pytest.mark.parametrize("how", ["clear", pytest.param("assign", marks=except_slow), "delete"])
 def test_what_is_forgotten_begins_anew(how: str, kind: type[Momentum]) -> None:
     optimizer = kind(0.1)
 
