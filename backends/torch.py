@@ -210,7 +210,10 @@ class TorchBackend(Backend):
         try:
             values: numpy.ndarray[Any, Any] = x.numpy(force=True)
         except AttributeError as error:
-            raise MixedBackendError(f"{self.name}: {type(x).__name__} is no tensor") from error
+            raise MixedBackendError(
+                f"{self.name}: {type(x).__name__} is no tensor: make one by "
+                "backend.asarray(...), or ask its own backend"
+            ) from error
         except TypeError as error:
             raise DTypeError(f"NumPy has no {dtype_name(x.dtype)}: convert it by .float()") from (
                 error

@@ -621,33 +621,22 @@ def test_an_unsteady_layer_may_give_another_shape() -> None:
     assert network.unsteady_layer(arr([0.0, 0.0], widest), arr(0)) == "Growing1"
 
 
-def test_an_unsteady_layer_may_be_called_more_often_each_time() -> None:
+@pytest.mark.parametrize(("at_end", "expected"), [(False, "SoftmaxWithLoss"), (True, None)])
+def test_a_layer_may_be_called_more_often_each_time(at_end: bool, expected: str | None) -> None:
+    numbers = itertools.count(1)
+
     class Often(Network):
-        calls = [0]  # noqa: RUF012  what a copy shares
-
         def loss(self, x: Any, t: Any) -> Any:
-            self.calls[0] += 1
-            for _ in range(self.calls[0]):
-                self.layers["Relu1"].forward(x)
-            return self.last_layer.forward(x, t)
-
-    network = Often([Relu()], SoftmaxWithLoss(), backend=backend)
-    assert network.unsteady_layer(arr([1.0, 2.0], widest), arr(0)) == "SoftmaxWithLoss"
-
-
-def test_a_call_more_at_the_end_is_no_difference() -> None:
-    class Often(Network):
-        calls = [0]  # noqa: RUF012  what a copy shares
-
-        def loss(self, x: Any, t: Any) -> Any:
-            self.calls[0] += 1
-            loss = self.last_layer.forward(x, t)
-            for _ in range(self.calls[0]):
-                self.layers["Relu1"].forward(x)
+            for is_loss in (True, False) if at_end else (False, True):
+                if is_loss:
+                    loss = self.last_layer.forward(x, t)
+                    continue
+                for _ in range(next(numbers)):
+                    self.layers["Relu1"].forward(x)
             return loss
 
     network = Often([Relu()], SoftmaxWithLoss(), backend=backend)
-    assert network.unsteady_layer(arr([1.0, 2.0], widest), arr(0)) is None
+    assert network.unsteady_layer(arr([1.0, 2.0], widest), arr(0)) == expected
 
 
 def test_a_network_of_no_layer_takes_samples_too() -> None:

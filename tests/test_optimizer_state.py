@@ -1115,14 +1115,26 @@ def test_what_a_trace_counts_otherwise_later_is_found_out_before(kind: Any) -> N
     assert_same(found, as_written, rtol=TOLERANCE)
 
 
-def test_a_schedule_is_not_asked_for_other_steps() -> None:
-    table = [0.3, 0.2, 0.1, 0.05, 0.04]
+class OwnStep(SGD):
+    def step(self, W: Any, dW: Any, memory: Any, lr: Any) -> Any:
+        return W - lr * dW
 
-    class Own(SGD):
-        def step(self, W: Any, dW: Any, memory: Any, lr: Any) -> Any:
-            return W - lr * dW
 
-    assert_same(fit(Own(table.__getitem__), 5), fit(SGD(table.__getitem__), 5), rtol=TOLERANCE)
+class OwnUpdate(SGD):
+    state_names = ("lr",)
+
+    def update(self, params: Any, grads: Any) -> None:
+        super().update(params, grads)
+
+
+@pytest.mark.parametrize("kind", [OwnStep, OwnUpdate])
+def test_a_trial_asks_a_schedule_for_no_other_steps(kind: type[SGD], tmp_path: Path) -> None:
+    def rate(number: int) -> float:
+        return [0.3][number]
+
+    assert_same(fit(kind(rate), 1), by_hand([0.3]), rtol=TOLERANCE)
+    network = fit(kind(rate), 1, checkpoints=Checkpoints(tmp_path))
+    assert_same(network, by_hand([0.3]), rtol=TOLERANCE)
 
 
 # When a training goes on -------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def thinned(losses: list[float], points: int) -> tuple[list[int], list[float], i
     block = ceil(len(losses) / points)
     blocks = [losses[start : start + block] for start in range(0, len(losses), block)]
     stops = list(accumulate(map(len, blocks)))
-    return stops, [sum(losses) / len(losses) for losses in blocks], block
+    return stops, [sum(part) / len(part) for part in blocks], block
 
 
 class Progress(Protocol):

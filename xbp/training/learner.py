@@ -69,7 +69,7 @@ class Learner:
         if not self._is_traced:
             return None
         arrays = self.arrays()
-        Optimizer.prepare(self.optimizer, arrays["params"])  # somebody may have made room
+        Optimizer.prepare(self.optimizer, arrays["params"])  # somebody may have emptied it
         return {**arrays, "memory": memory_of(self.optimizer)}
 
     @state.setter
@@ -160,7 +160,7 @@ class Learner:
         )
 
     def updated(self, *, are_apart: bool = False) -> Self:
-        """Return a copy after two updates by gradients of 1.
+        """Return a copy after two updates of one number, by gradients of 1.
 
         If ``are_apart``, what is one array under two names is two arrays in each update.
         """
@@ -173,6 +173,8 @@ class Learner:
             )
             params = trial.network.params
             gradients = {key: namespace_of(W).ones_like(W) for key, W in params.items()}
+            # A schedule may know the steps of this training alone.
+            Optimizer.plan_update(trial.optimizer, self.optimizer.update_number)
             trial.optimizer.update(params, gradients)
         return trial
 

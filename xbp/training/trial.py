@@ -27,7 +27,7 @@ from xbp.training.parts import attributes_of, strange_parts
 
 SAMPLES = 8
 STEPS = 5  # replayed from the third on
-NUMBERS = 0, 2, 14, 107, 1001  # of the updates before each of them
+NUMBERS = [0, 2, 14, 107, 1001]  # of the updates before each of them
 
 
 def try_out(learner: Learner, x: Array, t: Array) -> None:
@@ -237,8 +237,10 @@ def _difference(learner: Learner, x: Array, t: Array, distance: float) -> str | 
     size = max(1, count - count // 3)
     # Other samples in each step, and numbers of updates that lie far apart.
     rows = backend.asarray([[(2 * i + j) % count for j in range(size)] for i in range(STEPS)])
-    numbers, *rates = learner.plan(range(STEPS)) or ([],)
-    plan = [list(NUMBERS[: len(numbers)]), *rates] if numbers else []
+    first = learner.optimizer.update_number
+    # A schedule may know the steps of this training alone, so it is asked for the first only.
+    _, *rates = learner.plan(range(first, first + 1))
+    plan = [NUMBERS, *(rate * STEPS for rate in rates)]
     start, plain, nearby, traced = (_copy_of(learner) for _ in range(4))
     floating = [W for W in start.network.params.values() if is_floating(W)]
     unit = max(map(epsilon_of, floating), default=epsilon_of(x) if is_floating(x) else 0.0)
@@ -280,7 +282,7 @@ def _move(learner: Learner, by: float) -> None:
 
 def _norm(value: Any, other: Any, backend: Backend) -> float:
     """Return the Euclidean norm of a difference."""
-    if not is_array(value):  # the learning rate
+    if not is_array(value):  # a number that the optimizer is set to
         return float(abs(value - other))
     xp, dtype = namespace_of(value), widest_float(value, backend)
     with np.errstate(all="ignore"):
