@@ -104,5 +104,5 @@ def test_torch_records_no_history() -> None:
 
 @pytest.mark.skipif(backend.name != "torch", reason="is about PyTorch's arrays")
 def test_torch_brings_its_own_tensors_alone_to_the_host() -> None:
-    with pytest.raises(MixedBackendError, match="torch: ndarray is no tensor"):
+    with pytest.raises(MixedBackendError, match="torch: ndarray is no tensor: make one by back"):
         backend.to_numpy(np.ones(2))
