@@ -13,14 +13,13 @@ import jax.numpy
 import numpy
 
 from xbp.backend import Backend
-from xbp.engine import Function, Work
+from xbp.engine import MOST_STRUCTURES, Function, Work
 from xbp.errors import DTypeError, XbpError
 from xbp.namespace import Array
 from xbp.recording import untraceable
 
 # The compiled loops used last, by device and structure of their work.
 _loops: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
-_MOST_LOOPS = 16
 
 # In bytes; larger data are not padded, since that copies them.
 _LARGE = 2**26
@@ -149,7 +148,7 @@ class JaxBackend(Backend):
         with _lock:
             if key not in _loops:
                 _loops[key] = self._loop_of(work.without_arrays())
-                if len(_loops) > _MOST_LOOPS:
+                if len(_loops) > MOST_STRUCTURES:
                     _loops.popitem(last=False)
             _loops.move_to_end(key)
             return _loops[key]

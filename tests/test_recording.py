@@ -28,7 +28,7 @@ from xbp.recording import (
     flatten,
     fuse_elementwise,
 )
-from xbp.recording.recording import Recording
+from xbp.recording.program import Program
 from xbp.recording.tracing import Trace
 from xbp.testing import NetworkCase, network_cases
 from xbp.training.learner import Learner
@@ -985,23 +985,24 @@ def test_without_a_rule_a_training_learns_the_same(
     calls = []
 
     def learned() -> dict[str, Array]:
+        vars(backend).pop("_programs", None)
         network = xbp.Network.fully_connected([4, 9, 5, 3], seed=1, dtype=widest)
         xbp.Trainer(network, make(), batch_size=6, seed=0).fit(x, t, epochs=4, clip_norm=0.5)
         return {key: host(value) for key, value in network.params.items()}
 
-    def as_they_are(recording: Any, notes: Sequence[Note], outputs: Any, given: Any) -> Any:
+    def as_they_are(program: Any, notes: Sequence[Note], outputs: Any) -> Any:
         calls.append(len(notes))
         return notes, outputs
 
-    def by_rules(recording: Any, *args: Any) -> Any:
-        notes, outputs = ordinary(recording, *args)
+    def by_rules(program: Any, *args: Any) -> Any:
+        notes, outputs = ordinary(program, *args)
         calls.append(len(notes))
         return notes, outputs
 
-    ordinary = Recording._rewritten
-    monkeypatch.setattr(Recording, "_rewritten", by_rules)
+    ordinary = Program._rewritten
+    monkeypatch.setattr(Program, "_rewritten", by_rules)
     expected = learned()
-    monkeypatch.setattr(Recording, "_rewritten", as_they_are)
+    monkeypatch.setattr(Program, "_rewritten", as_they_are)
     for key, value in learned().items():
         np.testing.assert_allclose(value, expected[key], rtol=1e-9, atol=1e-9)
     assert len(set(calls)) > 1

@@ -19,6 +19,9 @@ random = np.random.default_rng(1)
 X, T = random.normal(size=(50, 4)), random.integers(0, 3, 50)
 
 compiles = pytest.mark.skipif(backend.name != "jax", reason="compiles nothing")
+compiles_or_records = pytest.mark.skipif(
+    backend.name != "jax" and not backend.writers, reason="runs each step as it is written"
+)
 
 
 def network(*layers: Layer, seed: int = 0) -> xbp.Network:
@@ -95,19 +98,71 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-@compiles
-def test_a_later_training_compiles_nothing(traces: list[int]) -> None:
+@compiles_or_records
+def test_a_later_training_traces_nothing(traces: list[int]) -> None:
     fit(network(Sigmoid()))
     assert traces
     traces.clear()
     fit(network(Sigmoid(), seed=3))
-    fit(network(Sigmoid()), xbp.Momentum(0.3, momentum=0.5), steps=7)
     net = network(Sigmoid())
     fit(net, steps=4)
     fit(net, steps=14)
     assert not traces
     fit(network(Relu()))
     assert traces
+
+
+@compiles
+def test_other_settings_of_an_optimizer_compile_nothing(traces: list[int]) -> None:
+    fit(network(Sigmoid()))
+    traces.clear()
+    fit(network(Sigmoid()), xbp.Momentum(0.3, momentum=0.5), steps=7)
+    assert not traces
+
+
+@compiles_or_records
+def test_a_later_training_learns_as_the_first() -> None:
+    """Also with other settings, with other data, and while another of its kind goes on."""
+
+    def learned(net: xbp.Network, rate: float = 0.1, **settings: Any) -> list[Array]:
+        fit(net, xbp.Adam(rate), **settings)
+        return [host(W) for W in net.params.values()]
+
+    def forget() -> None:
+        vars(backend).pop("_programs", None)
+
+    cases: list[tuple[float, dict[str, Any]]] = [
+        (0.1, {"count": 47}),
+        (0.1, {"count": 47, "clip_norm": 0.5}),
+        (0.1, {"count": 45}),
+        (0.2, {"count": 47}),
+        (0.1, {"count": 47, "steps": 3}),
+    ]
+    first = []
+    for rate, settings in cases:
+        forget()
+        first.append(learned(network(Sigmoid()), rate, **settings))
+    forget()
+    for _ in range(2):
+        for before, (rate, settings) in zip(first, cases, strict=True):
+            later = learned(network(Sigmoid()), rate, **settings)
+            for one, other in zip(before, later, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+    class Another:
+        """Trains a second network of the structure in the middle of the first one's training."""
+
+        def step(self, step: int, loss: Array) -> None:
+            if step in (4, 7):
+                learned(network(Sigmoid(), seed=step), count=47)
+
+        def evaluated(self, *args: Any) -> None:
+            pass
+
+    for one, other in zip(
+        first[0], learned(network(Sigmoid()), count=47, progress=Another()), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 @compiles
@@ -122,12 +177,29 @@ def test_a_few_samples_more_compile_nothing(traces: list[int]) -> None:
 
 
 @compiles
-def test_what_is_compiled_is_bounded_and_keeps_no_array() -> None:
+def test_what_is_compiled_is_bounded() -> None:
     loops = import_module("xbp_backends.jax")._loops
     for divisor in range(2, 30):
-        net = network(Rescale(float(divisor), widest))
-        fit(net, steps=1)
+        fit(network(Rescale(float(divisor), widest)), steps=1)
     assert 0 < len(loops) <= 16
+
+
+@pytest.mark.skipif(not backend.writers, reason="nothing is recorded")
+def test_what_is_recorded_is_bounded(traces: list[int]) -> None:
+    def is_traced(divisor: int) -> bool:
+        traces.clear()
+        fit(network(Rescale(float(divisor), widest)), steps=1)
+        return bool(traces)
+
+    assert all(map(is_traced, range(2, 30)))
+    assert [is_traced(divisor) for divisor in (29, 14, 13)] == [False, False, True]
+
+
+@compiles_or_records
+@pytest.mark.skipif(backend.name == "dpnp", reason="its arrays have no weak references")
+def test_what_is_kept_for_later_trainings_keeps_no_array() -> None:
+    net = network(Sigmoid())
+    fit(net, steps=1)
     refs = [weakref.ref(value) for value in net.params.values()]
     del net
     gc.collect()

@@ -4,12 +4,16 @@ A library need provide none of it: then each step runs as it is written.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from xbp.namespace import Array, Namespace
-from xbp.recording import ELEMENTWISE, Capture, Fuse, Recorded, Writer
+from xbp.recording import ELEMENTWISE, Capture, Fuse, Program, Recorded, Writer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# The most structures of works whose compiled steps are kept.
+MOST_STRUCTURES = 16
 
 
 class Work(Protocol):
@@ -70,6 +74,11 @@ class Engine:
         recorded: Any = Recorded(function, self, donate)
         return cast(Function, recorded)
 
+    @cached_property
+    def _programs(self) -> Callable[[Hashable], list[Program[Any]]]:
+        """The programs of works, by their structure: what was recorded once is not again."""
+        return lru_cache(MOST_STRUCTURES)(lambda structure: [])
+
     @property
     def loop_length(self) -> int:
         """How many steps of a training a `loop` runs before its results are read."""
@@ -89,6 +98,8 @@ class Engine:
             return bound.state, result
 
         compiled: Any = self.compile(step, donate=[0])
+        if isinstance(compiled, Recorded) and work.structure is not None:
+            compiled.programs = self._programs(work.structure)
 
         def run(rows: Any, *others: Array) -> Array:
             state, results = work.state, []

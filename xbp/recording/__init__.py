@@ -7,8 +7,8 @@ into existing memory; it computes the same.
 """
 
 from xbp.recording.nested import flatten
+from xbp.recording.program import Capture, Program, Writer
 from xbp.recording.recorded import Recorded
-from xbp.recording.recording import Capture, Writer
 from xbp.recording.rewriting import FUSED, Fuse, fuse_elementwise
 from xbp.recording.tracing import (
     ELEMENTWISE,
@@ -25,6 +25,7 @@ __all__ = [
     "Capture",
     "Fuse",
     "Note",
+    "Program",
     "Recorded",
     "Traced",
     "Writer",

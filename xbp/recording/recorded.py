@@ -7,11 +7,12 @@ from typing import Any, Generic
 
 from xbp.namespace import Array, is_array
 from xbp.recording.nested import flatten, flattened
-from xbp.recording.recording import Library, Recording, Result
+from xbp.recording.program import Library, Program, Result
+from xbp.recording.recording import Recording
 from xbp.recording.tracing import Traced, values
 
-# The most recordings of one function: a training needs two, for the last mini-batch of an epoch may
-# be smaller.
+# The most recordings of one function, and the most programs: a training needs two, for the last
+# mini-batch of an epoch may be smaller.
 MAX_RECORDINGS = 8
 
 
@@ -39,6 +40,8 @@ class Recorded(Generic[Result]):
         self.function = function
         self.library = library
         self.donate = donate
+        # What is known of the function; functions that do the same may share it.
+        self.programs: list[Program[Result]] = []
         # The most recently used comes first.
         self.recordings: list[Recording[Result]] = []
         # The replays share memory.
@@ -48,8 +51,8 @@ class Recorded(Generic[Result]):
         """Return the function's result."""
         return self._run(args)
 
-    def _run(self, args: Sequence[Any], varying: range = range(0)) -> Result:
-        """Return the result; a new recording takes the leaves of these numbers as varying."""
+    def _run(self, args: Sequence[Any], rows: range = range(0)) -> Result:
+        """Return the result; the leaves of these numbers belong to a row, and will vary."""
         leaves, structure, rebuild = flattened(args)
         if any(isinstance(leaf, Traced) for leaf in leaves):
             return self.function(*args)  # part of a larger recording
@@ -57,24 +60,27 @@ class Recorded(Generic[Result]):
             for number, recording in enumerate(self.recordings):
                 if recording.takes(leaves, structure):
                     self.recordings.insert(0, self.recordings.pop(number))
-                    recording.replay({number: leaves[number] for number in recording.varying})
+                    recording.replay({i: leaves[i] for i in recording.program.varying})
                     return recording.result()
-            recording = Recording(
-                self.library,
-                self.function,
-                leaves,
-                structure,
-                rebuild,
-                self._varying(leaves, structure) | set(varying),
-                set(chain.from_iterable(_leaf_numbers(args)[i] for i in self.donate)),
-            )
+            varying = self._varying(leaves, structure) | set(rows)
+            # A copy, since another thread may add a program.
+            fitting = (p for p in self.programs.copy() if p.fits(leaves, structure, varying))
+            program = next(fitting, None)
+            if program is None:
+                donated = chain.from_iterable(_leaf_numbers(args)[i] for i in self.donate)
+                program = Program(
+                    self.library, self.function, leaves, structure, rebuild, varying, set(donated)
+                )
+                self.programs.insert(0, program)
+                del self.programs[MAX_RECORDINGS:]
+            recording = Recording(program, leaves)
             self.recordings.insert(0, recording)
             del self.recordings[MAX_RECORDINGS:]
             return recording.result()
 
     def _varying(self, leaves: Sequence[Any], structure: Hashable) -> set[int]:
         """Return the numbers of the leaves that differ from a last call of this structure."""
-        if not self.recordings or structure != self.recordings[0].structure:
+        if not self.recordings or structure != self.recordings[0].program.structure:
             return set()
         last = self.recordings[0].inputs
         pairs = enumerate(zip(leaves, values(last), strict=True))

@@ -1,178 +1,63 @@
-"""One recording: a function's calls on arguments of given shapes."""
+"""One recording: a program's calls on memory of its own, replayed."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 from operator import is_
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
-from xbp.calls import noted_calls
-from xbp.errors import TracingError, XbpError
-from xbp.namespace import Array, Namespace, is_array
-from xbp.recording.nested import flatten
-from xbp.recording.rewriting import (
-    Fuse,
-    fused,
-    in_memory_of,
-    without_repeats,
-    without_the_unread,
-)
-from xbp.recording.tracing import (
-    Note,
-    Trace,
-    Traced,
-    traced_among,
-    untraceable,
-    values,
-)
+from xbp.namespace import Array, is_array
+from xbp.recording.program import Layout, Program, Writer
+from xbp.recording.tracing import Note, Traced, traced_among, values
 
 Result = TypeVar("Result")
 
-# From a function's arguments and ``out`` to a call that writes the result into out.
-Writer: TypeAlias = Callable[..., Callable[[], object]]
-
-# From many calls to one that does the same.
-Capture: TypeAlias = Callable[[Sequence[Callable[[], object]]], Callable[[], object]]
-
-
-class Library(Protocol):
-    """What a recording needs of an array library: see `xbp.Backend`."""
-
-    @property
-    def xp(self) -> Namespace: ...  # noqa: D102
-    @property
-    def writers(self) -> Mapping[str, Writer]: ...  # noqa: D102
-    @property
-    def overwriting(self) -> Set[str]: ...  # noqa: D102
-    @property
-    def fuse(self) -> Fuse | None: ...  # noqa: D102
-    @property
-    def capture(self) -> Capture | None: ...  # noqa: D102
-
 
 class Recording(Generic[Result]):
-    """One function's calls on arguments of given shapes.
+    """The calls of a program on these arguments, and on memory of its own.
 
     Parameters
     ----------
-    library
-        The library of the arrays.
-    function
-        It is run once, on the arguments, to note its calls.
+    program
+        What the calls do.
     leaves
-        The leaves of the arguments: arrays, numbers, and whatever else.
-    structure
-        How they are nested, with the names in dictionaries.
-    rebuild
-        Builds the arguments of other leaves.
-    varying
-        The numbers of the leaves that differ from call to call: arrays are copied into memory of
+        The leaves of the arguments. Arrays that vary from call to call are copied into memory of
         the recording, and numbers are looked up.
-    donated
-        The numbers of the leaves whose memory may be reused.
     """
 
-    def __init__(
-        self,
-        library: Library,
-        function: Callable[..., Result],
-        leaves: Sequence[Any],
-        structure: Hashable,
-        rebuild: Callable[[Sequence[Any]], tuple[Any, ...]],
-        varying: set[int],
-        donated: set[int],
-    ) -> None:
-        self.library = library
-        self.structure = structure
-        self.varying = varying
-        trace = Trace(library.xp, frozenset(library.writers))
-        places = [self._copy(x) if i in varying else x for i, x in enumerate(leaves)]
-        self.inputs = [
-            trace.traced(place) if is_array(place) or i in varying else place
-            for i, place in enumerate(places)
-        ]
-        before = {i: self._copy(places[i]) for i in donated if is_array(places[i])}
-        with noted_calls():
-            try:
-                result = function(*rebuild(self.inputs))
-                trace.is_running = False
-                _require_apart(trace.notes, self.inputs, leaves)
-            except Exception as error:
-                _restore(places, before)
-                if isinstance(error, XbpError):
-                    raise
-                # If the function fails untraced as well, this call raises the real error.
-                function(*rebuild([self._copy(place) for place in places]))
-                raise untraceable(error) from error
-        self.outputs, self._rebuild_result = flatten(result)
-        arguments = {x for x in self.inputs if isinstance(x, Traced) and is_array(x.value)}
+    def __init__(self, program: Program[Result], leaves: Sequence[Any]) -> None:
+        self.program = program
+        self.library = program.library
+        self.inputs, notes, self.outputs = program.copy()
+        arguments = set()
+        for i, argument in enumerate(self.inputs):
+            if isinstance(argument, Traced):
+                argument.value = self._copy(leaves[i]) if i in program.varying else leaves[i]
+                arguments |= {argument} if is_array(argument.value) else set()
         # Those whose memory is the same in every replay.
         self._static = set(arguments)
-        counts = Counter(map(id, leaves))
-        self._is_apart = [counts[id(leaf)] == 1 for leaf in leaves]
-        self._donated = donated
         # The arrays that are returned without a copy, by id.
         self._returnable = {
-            id(place) for i, place in enumerate(places) if i in donated or i not in varying
+            id(place)
+            for i, place in enumerate(values(self.inputs))
+            if i in program.donated or i not in program.varying
         }
-        notes, self.outputs = self._rewritten(trace.notes, self.outputs, arguments)
-        calls = list(self._calls(notes, arguments))
         # The first result comes from the calls as well: a fused call rounds differently, and no
         # result may depend on whether it was the first.
-        _restore(places, before)
+        calls = list(self._calls(notes, arguments))
         self.calls = [_first_run(note, call) for note, call in calls]
-        if library.capture and all(isinstance(call, partial) for call in self.calls):
+        capture = self.library.capture
+        if capture and all(isinstance(call, partial) for call in self.calls):
             # All arguments are bound: each call is the same in every replay.
-            self.calls = [library.capture(self.calls)]
-
-    # From the notes to calls ---------------------------------------------------------------------
-
-    def _rewritten(
-        self, notes: Sequence[Note], outputs: list[Any], arguments: Set[Traced]
-    ) -> tuple[list[Note], list[Any]]:
-        """Return notes that compute the same with less work, and the outputs they compute."""
-        results = list(traced_among(outputs))
-        live = frozenset(results).union(*(x.owners for x in results))
-        notes = without_repeats(without_the_unread(notes, live), live)
-        places = self._places(notes)
-        notes = in_memory_of(notes, places, self.library.overwriting, live)
-        outputs = [places.get(x, x) if isinstance(x, Traced) else x for x in outputs]
-        if self.library.fuse:
-            owners = frozenset().union(*(x.owners for x in traced_among(outputs)))
-            notes = fused(notes, self.library.fuse, arguments | owners)
-        return notes, outputs
-
-    def _places(self, notes: Sequence[Note]) -> dict[Traced, Traced]:
-        """Return, for each result that replaces a donated argument, that argument."""
-        new_arrays = {note.output for note in notes if not (note.in_place or note.is_view)}
-        results = list(traced_among(self.outputs))
-        counts = Counter(owner for x in results for owner in x.owners)
-        places = {}
-        for number in sorted(self._donated):
-            argument = self.inputs[number]
-            result = self.outputs[number] if number < len(self.outputs) else None
-            if (
-                self._is_apart[number]  # no other argument is the same array
-                and isinstance(argument, Traced)
-                and isinstance(result, Traced)
-                and result in new_arrays
-                and result.owners == {result}
-                and counts[result] == 1
-                and not counts[argument]
-                and is_array(argument.value)
-                and is_array(result.value)
-                and _kind(argument.value) == _kind(result.value)
-            ):
-                places[result] = argument
-        return places
+            self.calls = [capture(self.calls)]
 
     def _calls(
         self, notes: Sequence[Note], arguments: set[Traced]
     ) -> Iterator[tuple[Note, Callable[[], object]]]:
         """Yield the calls of a replay, each on the memory that it reads and writes."""
         last_use = self._last_uses(notes)
-        free: dict[tuple[Any, ...], list[Array]] = defaultdict(list)
+        free: dict[Hashable, list[Array]] = defaultdict(list)
         for i, note in enumerate(notes):
             dying = {
                 owner
@@ -188,8 +73,10 @@ class Recording(Generic[Result]):
             else:
                 if not note.in_place:
                     self._static.add(note.output)
+                    reused = None
                     if last_use[note.output] < inf:
-                        self._reuse_memory(note, dying, free)
+                        reused = self._memory_to_reuse(note, dying, free)
+                    note.output.value = self._memory(note) if reused is None else reused
                 write = partial(_writing, self.library.writers[note.name], note)
                 if self._static.issuperset([*note.inputs, note.output]):
                     yield note, write()
@@ -208,10 +95,14 @@ class Recording(Generic[Result]):
             last_use.update(dict.fromkeys(output.owners, inf))
         return last_use
 
-    def _reuse_memory(
-        self, note: Note, dying: set[Traced], free: dict[tuple[Any, ...], list[Array]]
-    ) -> None:
-        """Let a result reuse memory that no later call reads, if any: it is in the cache."""
+    def _memory(self, note: Note) -> Array:
+        layout: Layout = note.output.value
+        return self.library.xp.empty(layout.shape, dtype=layout.dtype, device=layout.device)
+
+    def _memory_to_reuse(
+        self, note: Note, dying: set[Traced], free: dict[Hashable, list[Array]]
+    ) -> Array | None:
+        """Return memory for a result that no later call reads, if any: it is in the cache."""
         kind = _kind(note.output.value)
         if note.name in self.library.overwriting:
             for owner in dying:
@@ -219,11 +110,9 @@ class Recording(Generic[Result]):
                 if _kind(owner.value) == kind and all(
                     x is owner for x in note.inputs if owner in x.owners
                 ):
-                    note.output.value = owner.value
                     dying.remove(owner)
-                    return
-        if free[kind]:
-            note.output.value = free[kind].pop()
+                    return owner.value
+        return free[kind].pop() if free[kind] else None
 
     def _bind(self, note: Note) -> Callable[[], Any]:
         """Return a note's call, which looks its arguments up in each replay if some vary."""
@@ -238,7 +127,9 @@ class Recording(Generic[Result]):
 
     def takes(self, leaves: Sequence[Any], structure: Hashable) -> bool:
         """Tell whether it was recorded for such arguments."""
-        return structure == self.structure and all(map(self._fits, leaves, range(len(leaves))))
+        return structure == self.program.structure and all(
+            map(self._fits, leaves, range(len(leaves)))
+        )
 
     def _fits(self, leaf: Any, number: int) -> bool:
         argument = self.inputs[number]
@@ -248,19 +139,15 @@ class Recording(Generic[Result]):
         if type(leaf) is not type(place):
             return False
         if not is_array(leaf):
-            return number in self.varying or bool(leaf == place)
-        return number in self.varying and (leaf.shape, leaf.dtype, leaf.device) == (
-            place.shape,
-            place.dtype,
-            place.device,
-        )
+            return number in self.program.varying or bool(leaf == place)
+        return number in self.program.varying and _kind(leaf) == _kind(place)
 
     def replay(self, arguments: Mapping[int, Any]) -> None:
         """Run the calls again, on these values of the arguments that vary."""
         changes = {
             # The memory of a donated argument may be that of another, as when two arrays have been
             # swapped. So all are read before any is written to.
-            number: self._copy(leaf) if number in self._donated else leaf
+            number: self._copy(leaf) if number in self.program.donated else leaf
             for number, leaf in arguments.items()
             if leaf is not self.inputs[number].value
         }
@@ -278,7 +165,7 @@ class Recording(Generic[Result]):
 
         An argument that was changed in place is itself returned, without a copy.
         """
-        result: Result = self._rebuild_result([self._value_of(output) for output in self.outputs])
+        result: Result = self.program.rebuild_result(list(map(self._value_of, self.outputs)))
         return result
 
     def last_result(self) -> Any:
@@ -297,32 +184,14 @@ class Recording(Generic[Result]):
         """
         first = numbers.start
         return (
-            self.varying == set(numbers)
+            self.program.varying == set(numbers)
             and len(self.outputs) == first + 1
             and all(map(is_, self.inputs[:first], self.outputs[:first]))
         )
 
 
-def _require_apart(notes: Sequence[Note], inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
-    """Raise `TracingError` if an array is changed in place that is two of the arguments."""
-    targets = {owner for note in notes if note.in_place for owner in note.output.owners}
-    counts = Counter(id(leaf) for leaf in leaves if is_array(leaf))
-    for argument, leaf in zip(inputs, leaves, strict=True):
-        if isinstance(argument, Traced) and argument in targets and counts[id(leaf)] > 1:
-            raise TracingError(
-                "two of what a step is given are one array, and it changes one of them in place: "
-                "begin with a copy, xp.asarray(x, copy=True)"
-            )
-
-
-def _restore(places: Sequence[Any], before: Mapping[int, Array]) -> None:
-    for i, values_before in before.items():
-        places[i][...] = values_before
-
-
-def _kind(x: Array) -> tuple[Any, ...]:
-    # Some functions write only into row-major arrays.
-    return (x.shape, x.dtype, x.device, getattr(x, "strides", None))
+def _kind(x: Array | Layout) -> Hashable:
+    return (x.shape, x.dtype, x.device)
 
 
 def _plain(note: Note, call: Callable[[], Any]) -> Callable[[], object]:

@@ -140,23 +140,27 @@ def _fill(place: Any, result: Any) -> None:
 
 def _with(other: Traced, traced: Traced, note: Note) -> Note:
     """Return a note with one traced array replaced by another."""
-    if traced not in {note.output, *note.inputs}:
-        return note
+    return replaced(note, {traced: other}) if traced in {*_all(note)} else note
+
+
+def replaced(note: Note, others: Mapping[Traced, Traced]) -> Note:
+    """Return a note with others in the place of its traced arrays."""
     return replace(
         note,
-        args=_substitute(note.args, traced, other),
-        kwargs=_substitute(note.kwargs, traced, other),
-        output=other if note.output is traced else note.output,
+        args=substituted(note.args, others),
+        kwargs=substituted(note.kwargs, others),
+        output=others.get(note.output, note.output),
     )
 
 
-def _substitute(arguments: Any, traced: Traced, other: Traced) -> Any:
-    if arguments is traced:
-        return other
+def substituted(arguments: Any, others: Mapping[Traced, Traced]) -> Any:
+    """Return nested arguments with others in the place of traced ones."""
+    if isinstance(arguments, Traced):
+        return others.get(arguments, arguments)
     if type(arguments) in (list, tuple):
-        return type(arguments)(_substitute(part, traced, other) for part in arguments)
+        return type(arguments)(substituted(part, others) for part in arguments)
     if isinstance(arguments, dict):
-        return {key: _substitute(part, traced, other) for key, part in arguments.items()}
+        return {key: substituted(part, others) for key, part in arguments.items()}
     return arguments
 
 
