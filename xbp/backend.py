@@ -85,7 +85,7 @@ class Backend(Engine):
 
     def __getstate__(self) -> dict[str, Any]:
         # Not every library's objects can be copied or pickled: they are looked up again by name.
-        native = ("native_device", "dtypes")
+        native = ("native_device", "dtypes", "_programs")
         return {name: value for name, value in vars(self).items() if name not in native}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:

@@ -1,13 +1,13 @@
 """Tests of a layer: every property, on cases that Hypothesis generates and shrinks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from hypothesis import HealthCheck, Phase, given, settings
 
 from xbp.backend import Backend
 from xbp.layers import Layer
 from xbp.registry import get_backend
-from xbp.testing.cases import LayerCase
+from xbp.testing.cases import LayerCase, case_of
 from xbp.testing.properties import PROPERTIES
 from xbp.testing.signatures import Input, Shape, Signature
 from xbp.testing.strategies import LARGEST, layer_cases
@@ -25,6 +25,7 @@ def assert_gradients(
     largest: float = LARGEST,
     backend: str | Backend | None = None,
     max_examples: int | None = None,
+    examples: Iterable[Mapping[str, object]] = (),
 ) -> None:
     """Test a layer's ``backward``: every property of `xbp.testing.properties`, on many cases.
 
@@ -42,6 +43,9 @@ def assert_gradients(
         Where to run the tests; None takes the selected backend.
     max_examples
         The number of cases; None takes it from the Hypothesis profile.
+    examples
+        Cases that are tried first: the values of each input, of each parameter, and of ``dout``, by
+        name. So a case that failed is tried again each time.
 
     Raises
     ------
@@ -49,7 +53,7 @@ def assert_gradients(
         If a property does not hold. The message names the layer and the property, and shows the
         smallest case found, both gradients, and where they differ.
     SettingError
-        If the shapes are not valid: see `Signature`.
+        If the shapes are not valid: see `Signature`; or an example is not one of the signature.
 
     Examples
     --------
@@ -82,6 +86,8 @@ def assert_gradients(
     def every_property_holds(case: LayerCase) -> None:
         prove(case, backend)
 
+    for example in examples:
+        prove(case_of(signature, example), backend)
     every_property_holds()
 
 

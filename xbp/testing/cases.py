@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xbp.backend import Backend
+from xbp.errors import SettingError
 from xbp.layers import Affine, Layer, LossLayer
 from xbp.namespace import Array
 from xbp.networks import Network
-from xbp.testing.signatures import Signature
+from xbp.testing.signatures import Labels, Signature, sizes_of
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
 
@@ -55,6 +56,50 @@ class LayerCase:
         }
         dout = self.dout if self.signature.takes_the_mean else self.dout[order]
         return replace(self, arrays=arrays, dout=dout)
+
+
+def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
+    """Return the case of these values: of each input, of each parameter, and of ``dout``, by name.
+
+    Raises
+    ------
+    SettingError
+        If a name is missing or unknown, or a shape is not one of the signature.
+    """
+    shapes = {name: signature.shape_of(name) for name in (*signature.inputs, *signature.params)}
+    shapes["dout"] = signature.output_shape
+    if odd := sorted(values.keys() ^ shapes.keys()):
+        raise SettingError(
+            f"{signature.name}: an example names {', '.join(shapes)}; "
+            f"{odd[0]} is {'unknown' if odd[0] in values else 'missing'}"
+        )
+    arrays = {name: np.asarray(values[name]) for name in shapes}
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        found = arrays[name].shape
+        if len(found) == len(shape):
+            known = zip(shape, found, strict=True)
+            sizes = {size: n for size, n in known if isinstance(size, str)} | sizes
+    for name, shape in shapes.items():
+        names = {part for size in shape if isinstance(size, str) for part in size.split("*")}
+        is_known = names <= sizes.keys()
+        if len(shape) != arrays[name].ndim or (
+            is_known and sizes_of(shape, sizes) != arrays[name].shape
+        ):
+            raise SettingError(
+                f"{signature.name}: an example's {name} has the shape {arrays[name].shape}, which "
+                f"does not fit the others and {signature}"
+            )
+    floating = {
+        name: array if isinstance(signature.inputs.get(name), Labels) else _float32(array)
+        for name, array in arrays.items()
+    }
+    dout = floating.pop("dout")
+    return LayerCase(signature, floating, dout)
+
+
+def _float32(array: HostArray) -> HostArray:
+    return np.asarray(array.astype(np.float32), dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A layer under test: made from a case on a backend, with its results as NumPy arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 
@@ -10,13 +11,23 @@ from xbp.backend import Backend
 from xbp.differences import noise_of
 from xbp.layers import Layer
 from xbp.namespace import Array
+from xbp.recording import values
+from xbp.registry import get_backend
 from xbp.testing.cases import HostArray, LayerCase, shown
+from xbp.testing.rounding import RoughArithmetic
 from xbp.testing.signatures import Labels
 
 __tracebackhide__ = True
 
 # More roundings than a layer does to one element, apart from those of its sums.
 OPERATIONS = 64
+
+# How often a layer is run to see its rounding errors, at first and at most.
+RUNS = 8
+MOST_RUNS = 32
+
+# How many times the root of their mean square is a bound of them.
+SPREADS = 4.0
 
 
 class LayerTrial:
@@ -36,18 +47,21 @@ class LayerTrial:
     layer : Layer
     inputs : list of Array
         What ``layer.forward`` takes.
+    place : str
+        The backend and the device, for messages.
     """
 
     def __init__(self, case: LayerCase, backend: Backend, dtype: str) -> None:
         self.case = case
         self.backend = backend
         self.dtype = dtype
+        self.place = f"{backend.name}:{backend.device}"
         self.arrays = {name: self.put(name, value) for name, value in case.arrays.items()}
         params = {name: self.arrays[name] for name in case.signature.params}
         self.made: Layer = self._attempt("making the layer", case.signature.make, **params)
         self.layer = self.made
         self.inputs = [self.arrays[name] for name in case.signature.inputs]
-        self._neighbours_by_unit: dict[float, list[LayerTrial]] = {}
+        self._rough_trials: dict[str, list[LayerTrial]] = {}
 
     def __repr__(self) -> str:
         return f"{self.title} {self.dtype}\n{self.case}"
@@ -58,14 +72,16 @@ class LayerTrial:
         # What makes the layer may be a function without a name of its own.
         layer = getattr(self, "layer", None)
         name = self.case.signature.name if layer is None else type(layer).__name__
-        return f"{name} on {self.backend.name}:{self.backend.device}"
+        return f"{name} on {self.place}"
 
     def fail(self, complaint: str, **details: HostArray) -> AssertionError:
         """Return the error with the layer, the complaint, the details and the case in it."""
         details_text = f"{shown(details)}\n" if details else ""
+        names = ", ".join(f"{name}=..." for name in (*self.case.arrays, "dout"))
         return AssertionError(
             f"{self.title}, {self.dtype}: {complaint}\n{details_text}"
-            f"the smallest case found:\n{self.case}"
+            f"the smallest case found:\n{self.case}\n"
+            f"to have it tried first from now on: examples=[dict({names})]"
         )
 
     # Running it ----------------------------------------------------------------------------------
@@ -184,10 +200,9 @@ class LayerTrial:
         return self.unit if self.dtype == "float64" else self._unit_of(0)
 
     def _unit_of(self, operations: int) -> float:
-        epsilon = float(self.backend.xp.finfo(self.backend.dtype(self.dtype)).eps)
         # No sum has more terms than an array has elements.
         longest_sum = max(value.size for value in self.case.arrays.values())
-        return noise_of(epsilon, operations + longest_sum, 1.0)
+        return noise_of(self._epsilon_of(self.dtype), operations + longest_sum, 1.0)
 
     @cached_property
     def magnitude(self) -> HostArray:
@@ -201,25 +216,57 @@ class LayerTrial:
     def rounding(self, name: str) -> HostArray:
         """Return a bound, for each element, of the rounding error of a derivative.
 
-        It holds if no terms cancel in ``backward``; if they may, add `cancellation`.
+        It holds if no terms cancel in ``backward``; if they may, add `noise`.
         """
         return self.unit * chained(abs(self.case.dout), 1 + abs(self.jacobian[name]))
 
-    def cancellation(self, name: str, unit: float | None = None) -> HostArray:
-        """Return how far a derivative moves when each number of the case moves by ``unit``."""
-        rows = self.jacobian[name]
-        changes = [abs(near.jacobian[name] - rows) for near in self._neighbours(unit or self.unit)]
-        return 2 * chained(abs(self.case.dout), np.max(changes, axis=0))
+    def noise(
+        self, result: Callable[["LayerTrial"], HostArray], runs: int, dtype: str | None = None
+    ) -> HostArray:
+        """Return how far a result lies apart from itself when each operation rounds otherwise.
 
-    def output_cancellation(self, unit: float) -> HostArray:
-        """Return how far each output moves when each number of the case moves by ``unit``."""
-        changes = [abs(near.output - self.output) for near in self._neighbours(unit)]
-        return 2 * np.asarray(np.max(changes, axis=0))
+        It rounds as in the given dtype; None takes that of the trial. Of a layer that cannot be run
+        so, it is how far the result moves when each number of the case is rounded so.
+        """
+        plain = result(self.again(self.case))  # a new layer, as those that round otherwise are
+        with np.errstate(all="ignore"):
+            apart = np.stack([result(rough) - plain for rough in self._rough(runs, dtype)])
+            far = SPREADS * np.sqrt(np.mean(apart**2, axis=0))
+        return np.asarray(np.where(np.isnan(far) & ~np.isnan(plain), np.inf, far))
 
-    def _neighbours(self, unit: float) -> list["LayerTrial"]:
-        if unit not in self._neighbours_by_unit:
-            self._neighbours_by_unit[unit] = [self.nudged(unit, seed) for seed in range(2)]
-        return self._neighbours_by_unit[unit]
+    def _rough(self, runs: int, dtype: str | None) -> list["LayerTrial"]:
+        trials = self._rough_trials.setdefault(dtype or self.dtype, [])
+        epsilon = self._epsilon_of(dtype or self.dtype)
+        for seed in range(len(trials), runs):
+            if self._takes_traced:
+                rough = RoughTrial(self.case, self.backend, self.dtype, epsilon, seed)
+                trials.append(rough)
+            else:
+                trials.append(self.nudged(OPERATIONS * epsilon, seed))
+        return trials[:runs]
+
+    @cached_property
+    def on_numpy(self) -> "LayerTrial | None":
+        """The trial of the same case on NumPy, in float64; None if the layer does not run there."""
+        with suppress(AssertionError):
+            trial = LayerTrial(self.case, get_backend("numpy"), "float64")
+            # The failure is one of the layer on this backend.
+            trial.place = f"{self.place}, float32, seen on {trial.place}"
+            trial.jacobian  # noqa: B018  fails if it does not run there
+            return trial
+        return None
+
+    @cached_property
+    def _takes_traced(self) -> bool:
+        """Whether the layer computes with functions of the namespace alone, and asks no values."""
+        try:
+            RoughTrial(self.case, self.backend, self.dtype, 0.0, 0).jacobian  # noqa: B018
+        except Exception:  # whatever it raises, it cannot
+            return False
+        return True
+
+    def _epsilon_of(self, dtype: str) -> float:
+        return float(self.backend.xp.finfo(self.backend.dtype(dtype)).eps)
 
     # Trials of other cases -----------------------------------------------------------------------
 
@@ -228,10 +275,10 @@ class LayerTrial:
         return LayerTrial(case, self.backend, self.dtype)
 
     def nudged(self, distance: float, seed: int) -> "LayerTrial":
-        """Return the trial with each number changed by a relative distance, up or down randomly."""
+        """Return the trial with each number changed by up to a relative distance, randomly."""
         chance = np.random.default_rng(seed)
         arrays = {
-            name: value * (1 + distance * chance.choice([-1, 1], value.shape))
+            name: value * (1 + distance * chance.uniform(-1, 1, value.shape))
             if self.is_differentiable(name)
             else value
             for name, value in self.case.arrays.items()
@@ -242,6 +289,29 @@ class LayerTrial:
         """Tell whether ``backward`` returns the derivative with respect to the named array."""
         signature = self.case.signature
         return name in signature.differentiable or name in signature.params
+
+
+class RoughTrial(LayerTrial):
+    """A trial in which each operation is rounded otherwise: see `RoughArithmetic`."""
+
+    def __init__(
+        self, case: LayerCase, backend: Backend, dtype: str, epsilon: float, seed: int
+    ) -> None:
+        self._arithmetic = RoughArithmetic(backend, epsilon, seed)
+        super().__init__(case, backend, dtype)
+
+    def again(self, case: LayerCase) -> LayerTrial:
+        """Return a trial of another case, which rounds as roughly."""
+        epsilon, seed = self._arithmetic.epsilon, self._arithmetic.seed
+        return RoughTrial(case, self.backend, self.dtype, epsilon, seed + MOST_RUNS)
+
+    def put(self, name: str, value: HostArray) -> Array:
+        """Return an array on the backend that computes roughly."""
+        return self._arithmetic.traced(super().put(name, value))
+
+    def host(self, value: Array, what: str) -> HostArray:
+        """Return what was computed as a NumPy array of float64."""
+        return super().host(values(value), what)
 
 
 def _is_refusal(error: Exception) -> bool:

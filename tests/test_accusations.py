@@ -1,0 +1,254 @@
+"""The kit accuses no right layer, however ill-conditioned: it measures what rounding does."""
+
+import os
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from right_layers import (
+    RIGHT_LAYERS,
+    Attention,
+    BatchNorm,
+    GatedLinear,
+    LayerNorm,
+    RootMeanSquareNorm,
+    Softmax,
+    UnitLength,
+)
+from support import SLOW, arr, backend
+
+import xbp
+from xbp.errors import SettingError
+from xbp.layers import Layer
+from xbp.namespace import Array, namespace_of
+from xbp.testing import LAYERS, Signature, assert_gradients, layer_cases
+from xbp.testing.assertions import prove
+from xbp.testing.cases import LayerCase, case_of
+from xbp.testing.trial import LayerTrial
+
+# How often each proof is repeated, each time with other cases: see the session `accusations`.
+PROOFS = int(os.environ.get("XBP_PROOFS", "1"))
+
+BY_MAKER = {signature.make: signature for signature in RIGHT_LAYERS}
+
+
+@pytest.mark.parametrize("signature", RIGHT_LAYERS, ids=lambda signature: signature.name)
+def test_no_right_layer_is_accused(signature: Signature) -> None:
+    accused = []
+    for number in range(PROOFS):
+
+        @seed(number)
+        @settings(
+            max_examples=10 if SLOW and PROOFS == 1 else 100,
+            derandomize=False,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
+        )
+        @given(layer_cases(signature))
+        def proof(case: LayerCase) -> None:
+            prove(case, backend)
+
+        try:
+            proof()
+        except AssertionError as error:
+            accused.append(str(error))
+    print(
+        f"{signature.name} on {backend.name}:{backend.device}: {len(accused)} of {PROOFS} accused"
+    )
+    assert not accused, f"{len(accused)} of {PROOFS}: {accused[0]}"
+
+
+def arrays(**values: Any) -> dict[str, Any]:
+    return values
+
+
+# Each was taken for a fault.
+ILL_CONDITIONED = [
+    # The variance of equal numbers is 0, and a small number in float32.
+    (
+        BatchNorm,
+        arrays(
+            x=[[-485634.9375] * 2] * 3,
+            gamma=[0.0, 10000.0],
+            beta=[0.0, -8290.8466796875],
+            dout=[[-9999.8994140625, 0.0], [0.0, 5236.5888671875], [1.0, -4000.0]],
+        ),
+    ),
+    (
+        LayerNorm,
+        arrays(
+            x=[[0.0, -4138.0234375], [-4138.0234375, -4138.0234375]],
+            gamma=[-0.004138023592531681] * 2,
+            beta=[0.0, -0.004138023592531681],
+            dout=[[1.0, 3.0], [-2.0, 5.0]],
+        ),
+    ),
+    # Two scores are equal, among numbers whose neighbours in float32 are a sixteenth apart.
+    (
+        Softmax,
+        arrays(
+            x=[[830000.0, 216653.15625, 0.0], [997232.0, 830000.0, 997232.0]],
+            dout=[[1.0, 2.0, -3.0], [0.5, -1.0, 2.0]],
+        ),
+    ),
+    (
+        Attention,
+        arrays(
+            q=[[0.0, -95654.203125], [827722.9375, 0.0], [818891.75, 609236.0]],
+            k=[[0.7720087766647339] * 2] * 2,
+            v=[[-0.5411604046821594, 0.0], [0.4840339720249176, -5.848690032958984]],
+            dout=[[1.0, 2.0], [-3.0, 1.0], [2.0, -2.0]],
+        ),
+    ),
+    (GatedLinear, arrays(x=[[1e6]], y=[[11.5]], dout=[[1.0]])),
+    (UnitLength, arrays(x=[[1e6, 1e-3, -1e6]], dout=[[1e6, 1e-5, -1e6]])),
+    (
+        RootMeanSquareNorm,
+        arrays(x=[[1e6, 1e6, 1e6]], gamma=[1e6, 1e6, 1e6], dout=[[1e6, 1e6, 999999.0]]),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "values"), ILL_CONDITIONED, ids=[make.__name__ for make, _ in ILL_CONDITIONED]
+)
+def test_what_is_ill_conditioned_is_no_fault(make: type[Layer], values: dict[str, Any]) -> None:
+    prove(case_of(BY_MAKER[make], values), backend)
+
+
+class Bend(Layer):
+    """Bends at 0 by 0.005: less than differences in float32 can tell from rounding."""
+
+    def forward(self, x: Array) -> Array:
+        xp = namespace_of(x)
+        self.x, self.gate = x, xbp.functions.sigmoid(x)
+        self.rest = xp.where(x > 0, 0.01 * x, 0 * x) - x
+        return x + self.gate * self.rest
+
+    def backward(self, dout: Array) -> Array:
+        xp = namespace_of(dout)
+        slope = xp.where(self.x > 0, 0 * self.x + 0.01, 0 * self.x) - 1
+        return dout * (1 + self.gate * slope + self.gate * (1 - self.gate) * self.rest)
+
+
+def test_a_small_kink_is_no_fault() -> None:
+    assert_gradients(
+        Bend, backend=backend, max_examples=1, examples=[arrays(x=[[0.0]], dout=[[1.0]])]
+    )
+
+
+@pytest.mark.parametrize("signature", [*LAYERS, *RIGHT_LAYERS], ids=str)
+def test_rounding_is_measured_and_not_guessed(signature: Signature) -> None:
+    case = find(layer_cases(signature), lambda case: True, settings=settings(database=None))
+    with backend.scope():
+        assert LayerTrial(case, backend, "float32")._takes_traced
+
+
+class Asking(GatedLinear):
+    """Asks for a value, which cannot be traced."""
+
+    def forward(self, x: Array, y: Array) -> Array:
+        float(namespace_of(x).max(x))
+        return super().forward(x, y)
+
+
+def test_a_layer_that_asks_for_values_is_not_accused_either() -> None:
+    pair = {"x": ("N", "D"), "y": ("N", "D")}
+    assert_gradients(Asking, inputs=pair, backend=backend, max_examples=5 if SLOW else 40)
+
+    class Wrong(Asking):
+        def backward(self, dout: Array) -> Any:
+            dx, dy = super().backward(dout)
+            return dx, dy * 1.01
+
+    with pytest.raises(AssertionError, match=r"^Wrong on .*derivative"):
+        assert_gradients(Wrong, inputs=pair, backend=backend)
+
+
+def test_a_layer_of_one_device_is_proven_there() -> None:
+    """Its constant does not go to NumPy, where a device without float64 is seen from."""
+
+    class Constant(Layer):
+        def __init__(self) -> None:
+            self.constant = arr([2.0], "float32")
+
+        def forward(self, x: Array) -> Array:
+            return x * namespace_of(x).astype(self.constant, x.dtype)
+
+        def backward(self, dout: Array) -> Array:
+            return dout * namespace_of(dout).astype(self.constant, dout.dtype)
+
+    class Wrong(Constant):
+        def backward(self, dout: Array) -> Array:
+            return super().backward(dout) * 1.5
+
+    assert_gradients(Constant, backend=backend, max_examples=5)
+    with pytest.raises(AssertionError, match=r"^Wrong on .*backward is wrong"):
+        assert_gradients(Wrong, backend=backend, max_examples=5)
+
+
+def test_an_example_that_failed_is_tried_first() -> None:
+    tried = []
+
+    class Rare(Layer):
+        """Wrong for one number alone."""
+
+        def forward(self, x: Array) -> Array:
+            tried.append(x)
+            self.x = x
+            return x * 2
+
+        def backward(self, dout: Array) -> Array:
+            xp = namespace_of(dout)
+            return xp.where(self.x == 0.40625, 3 * dout, 2 * dout)
+
+    prove_rare = partial(assert_gradients, Rare, backend=backend, max_examples=1)
+    prove_rare()
+    case = arrays(x=[[1.0, 0.40625]], dout=[[1.0, -1.0]])
+    with pytest.raises(AssertionError, match="backward is wrong") as failure:
+        prove_rare(examples=[case])
+    message = str(failure.value)
+    assert "  x = [[1.     , 0.40625]]\n  dout = [[ 1., -1.]]\n" in message
+    assert message.endswith("examples=[dict(x=..., dout=...)]")
+
+
+def test_mistakes_in_an_example() -> None:
+    weights = {"W": ("D", "M"), "b": ("M",)}
+    affine = Signature(xbp.layers.Affine, {"x": ("N", "D")}, ("N", "M"), weights)
+    right = arrays(x=[[1.0, 2.0]], W=[[1.0], [2.0]], b=[3.0], dout=[[1.0]])
+    assert_gradients(affine, backend=backend, max_examples=1, examples=[right])
+    for change, complaint in (
+        ({"y": 1}, "an example names x, W, b, dout; y is unknown"),
+        ({"b": [1.0, 2.0]}, r"an example's b has the shape \(2,\), which does not fit the others"),
+        ({"x": [1.0]}, r"an example's x has the shape \(1,\), which does not fit"),
+    ):
+        with pytest.raises(SettingError, match=complaint):
+            assert_gradients(affine, backend=backend, examples=[{**right, **change}])
+    del right["dout"]
+    with pytest.raises(SettingError, match="dout is missing"):
+        assert_gradients(affine, backend=backend, examples=[right])
+
+
+def test_what_overflows_is_told_what_to_do() -> None:
+    class Naive(Layer):
+        """Overflows in float32 from 89 on."""
+
+        def forward(self, x: Array) -> Array:
+            xp = namespace_of(x)
+            self.x = x
+            return xp.log(1 + xp.exp(x))
+
+        def backward(self, dout: Array) -> Array:
+            xp = namespace_of(dout)
+            return dout * xp.exp(self.x) / (1 + xp.exp(self.x))
+
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(AssertionError, match=r"say how large its numbers may be, largest=100"),
+    ):
+        assert_gradients(Naive, backend=backend)
+    assert_gradients(Naive, backend=backend, largest=30, max_examples=10 if SLOW else 100)

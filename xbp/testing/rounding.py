@@ -1,0 +1,102 @@
+"""Rounding errors as they are: a layer is run again, and each operation is rounded otherwise.
+
+Monte Carlo arithmetic: D. S. Parker, Monte Carlo Arithmetic: exploiting randomness in
+floating-point arithmetic, UCLA Computer Science Department, report 970002, 1997.
+"""
+
+from collections.abc import Callable
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+
+from xbp.backend import Backend
+from xbp.namespace import dtype_name, is_floating
+from xbp.recording.tracing import ELEMENTWISE, Trace, Traced, traced_among, values
+
+# How far an operation may be off, in machine epsilons. Elementary functions of graphics cards, and
+# of compilers that replace them by polynomials, are off by two to four.
+ROUGHNESS = 2.0
+
+# The functions of the standard whose results are exact: they make, move, choose, compare numbers.
+# Any other function is taken to round, also one that is not in the standard.
+EXACT = {
+    "abs", "all", "any", "arange", "argmax", "argmin", "argsort", "asarray", "astype",
+    "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift",
+    "bitwise_xor", "broadcast_arrays", "broadcast_to", "can_cast", "ceil", "clip", "concat", "conj",
+    "copysign", "count_nonzero", "empty", "empty_like", "equal", "expand_dims", "eye", "flip",
+    "floor", "from_dlpack", "full", "full_like", "greater", "greater_equal", "imag", "isfinite",
+    "isin", "isinf", "isnan", "less", "less_equal", "linspace", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "matrix_transpose", "max", "maximum", "meshgrid", "min", "minimum",
+    "moveaxis", "negative", "nextafter", "nonzero", "not_equal", "ones", "ones_like",
+    "permute_dims", "positive", "real", "repeat", "reshape", "result_type", "roll", "round",
+    "searchsorted", "sign", "signbit", "sort", "squeeze", "stack", "take", "take_along_axis",
+    "tile", "tril", "triu", "trunc", "unique_all", "unique_counts", "unique_inverse",
+    "unique_values", "unstack", "where", "zeros", "zeros_like",
+}  # fmt: skip
+
+
+class RoughArithmetic(Trace):
+    """Computes with traced arrays; operands and results are moved as rounding may move them.
+
+    Parameters
+    ----------
+    backend
+        The backend of the arrays.
+    epsilon
+        The machine epsilon of the dtype in whose precision it computes, or appears to.
+    seed
+        The same seed moves the same numbers alike.
+    """
+
+    def __init__(self, backend: Backend, epsilon: float, seed: int) -> None:
+        super().__init__(backend.xp, frozenset())
+        self.backend = backend
+        self.epsilon = epsilon
+        self.seed = seed
+        self._chance = np.random.default_rng(seed)
+
+    def call(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call a function of the namespace, or an operator."""
+        if not name or name in EXACT:
+            return self._wrapped(function(*values(args), **values(kwargs)))
+        # A sum is off in proportion to its partial sums: each term, to something like its root.
+        longest = max(prod(x.shape) for x in traced_among((args, kwargs)))
+        times = 1.0 if name in ELEMENTWISE else 1 + sqrt(longest)
+        result = function(*values(self._moved(args, times)), **values(kwargs))
+        return self._wrapped(self._moved(result))
+
+    def change(
+        self, name: str, function: Callable[[Any, Any], Any], x: Traced, other: Any
+    ) -> Traced:
+        """Apply an in-place operator."""
+        result = function(x.value, values(other))
+        if result is not x.value:
+            return self.traced(self._moved(result))
+        x.value[...] = self._moved(result)
+        return x
+
+    def view(self, function: Callable[[Any], Any], x: Traced) -> Traced:
+        """Return a view of an array."""
+        return self.traced(function(x.value))
+
+    def _wrapped(self, result: Any) -> Any:
+        if isinstance(result, tuple | list):
+            make = getattr(type(result), "_make", type(result))  # a named tuple
+            return make([self._wrapped(part) for part in result])
+        return self.traced(result) if hasattr(result, "dtype") else result
+
+    def _moved(self, tree: Any, times: float = 1.0) -> Any:
+        """Return nested values with each array of floating-point numbers moved."""
+        if isinstance(tree, tuple | list):
+            return tuple(self._moved(part, times) for part in tree)
+        x = values(tree)
+        if not hasattr(x, "dtype"):
+            return x
+        x = self.xp.asarray(x)  # a scalar of NumPy
+        if not is_floating(x):
+            return x
+        by = times * ROUGHNESS * self.epsilon * self._chance.uniform(-1, 1, tuple(x.shape))
+        return x * self.backend.asarray(1 + by, dtype_name(x.dtype))
