@@ -41,7 +41,7 @@ def test_no_right_layer_is_accused(signature: Signature) -> None:
 
         @seed(number)
         @settings(
-            max_examples=10 if SLOW and PROOFS == 1 else 100,
+            max_examples=100 if PROOFS > 1 else 5 if SLOW else 30,
             derandomize=False,
             deadline=None,
             database=None,

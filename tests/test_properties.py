@@ -23,7 +23,7 @@ from xbp.testing import (
     network_cases,
 )
 from xbp.testing.assertions import prove
-from xbp.testing.properties import backward_is_the_derivative
+from xbp.testing.derivative import backward_is_the_derivative
 
 NUMPY = xbp.get_backend("numpy")
 EPSILON = float(backend.xp.finfo(backend.dtype(widest)).eps)

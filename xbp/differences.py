@@ -331,6 +331,8 @@ class Comparison:
         Whether the claim is wrong even if there is a kink within the step.
     contradicted : bool
         Whether the claim is wrong at this very point, but right a step aside.
+    outside : bool
+        Whether there is a kink, and the claim lies outside of the slopes on its two sides.
     """
 
     claimed: float
@@ -339,6 +341,7 @@ class Comparison:
     kink: bool = False
     certain: bool = field(default=False, compare=False)
     contradicted: bool = False
+    outside: bool = field(default=False, compare=False)
 
     @property
     def difference(self) -> float:
@@ -428,7 +431,9 @@ def compare(
     is_stair = (rises and comparison.numerical == 0) or is_staircase(f, first, noise)
     is_edge = not isfinite(comparison.numerical)  # of the domain of f
     certain = all(excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))
-    return replace(comparison, kink=is_stair or is_edge or has_kink(), certain=certain)
+    outside = not (is_stair or is_edge) and has_kink() and _outside(claimed, f, first, noise, unit)
+    kink = is_stair or is_edge or has_kink()
+    return replace(comparison, kink=kink, certain=certain, outside=outside)
 
 
 def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
@@ -486,6 +491,32 @@ def excludes(
     slope = _quotient(f, h)
     gap = abs(f(h) - 2 * f(0.0) + f(-h)) / h
     return abs(claimed - slope) > gap + 4 * (noise / h + unit * max(abs(claimed), abs(slope)))
+
+
+def _outside(
+    claimed: float, f: Callable[[float], float], h: float, noise: float, unit: float
+) -> bool:
+    """Tell whether a claim lies outside of the slopes to the left and to the right of 0.
+
+    By more than their rounding, and than they still change from one step to the next finer one.
+    """
+    coarse: tuple[float, float] | None = None
+    outside = 0
+    for refinement in range(FINEST):
+        step = h / REFINEMENT**refinement
+        slopes = (f(0.0) - f(-step)) / step, (f(step) - f(0.0)) / step
+        steepest = max(map(abs, (claimed, *slopes)))
+        margin = 4 * (noise / step + unit * steepest)
+        if not margin < steepest / 2:
+            break
+        if coarse is not None:
+            margin += max(abs(a - b) for a, b in zip(coarse, slopes, strict=True))
+            is_outside = claimed < min(slopes) - margin or claimed > max(slopes) + margin
+            outside = outside + 1 if is_outside else 0
+        if outside == DOUBTS:
+            return True
+        coarse = slopes
+    return False
 
 
 def _has_kink(f: Callable[[float], float], h: float, noise: float, unit: float) -> bool:

@@ -12,7 +12,7 @@ from xbp.errors import SettingError
 from xbp.layers import Affine, Layer, LossLayer
 from xbp.namespace import Array
 from xbp.networks import Network
-from xbp.testing.signatures import Labels, Signature, sizes_of
+from xbp.testing.signatures import Labels, OneHot, Signature, sizes_of
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
 
@@ -56,6 +56,19 @@ class LayerCase:
         }
         dout = self.dout if self.signature.takes_the_mean else self.dout[order]
         return replace(self, arrays=arrays, dout=dout)
+
+    def otherwise(self, is_longer: bool = False) -> "LayerCase":
+        """Return a case of other numbers for the same parameters, in as long a batch or longer."""
+        count = self.sample_count
+        case = self.samples([*range(count), 0]) if is_longer and count else self
+        kinds = self.signature.inputs
+        arrays = {
+            name: value
+            if name not in kinds or isinstance(kinds[name], Labels | OneHot)
+            else -np.flip(value)
+            for name, value in case.arrays.items()
+        }
+        return replace(case, arrays=arrays, dout=-np.flip(case.dout))
 
 
 def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:

@@ -4,171 +4,16 @@ Each takes a `LayerTrial`, and raises `AssertionError`, with the case in its mes
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from itertools import islice
-from math import isfinite
-from typing import NamedTuple
 
 import numpy as np
 
-from xbp.differences import Comparison, compare
 from xbp.namespace import dtype_name
-from xbp.testing.cases import HostArray
-from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial, chained
+from xbp.testing.agreement import Agreement, require_agreement
+from xbp.testing.derivative import backward_is_the_derivative
+from xbp.testing.trial import LAYOUTS, LayerTrial, chained
 
 # pytest's traceback then shows the user's test, not this module.
 __tracebackhide__ = True
-
-# The first step of the central differences, for elements up to size 1; `compare` refines it.
-STEP = 2.0**-6
-
-
-@dataclass
-class Differences:
-    """The result of comparing the derivatives of a layer with central differences.
-
-    Attributes
-    ----------
-    compared : int
-        The number of derivatives, each of one output element with respect to one input element.
-    kinks : int
-        How many of them were not judged, because the function has a kink there.
-    wrong : list of tuple
-        For each wrong one: the array's name, the indices of output and input, the `Comparison`.
-    """
-
-    compared: int = 0
-    kinks: int = 0
-    wrong: list[tuple[str, tuple[int, ...], tuple[int, ...], Comparison]] = field(
-        default_factory=list
-    )
-
-
-def backward_is_the_derivative(trial: LayerTrial) -> Differences:
-    """``backward`` agrees with central differences, for each pair of output and input elements.
-
-    The tolerance follows from the step and the dtype. A derivative at a kink is not judged. Float32
-    is tested by `float32_agrees_with_float64`. If the device has no float64, differences are taken
-    on NumPy, and in float32 only of a layer that does not run there.
-    """
-    result = Differences()
-    if trial.dtype == "float32" and trial.backend.has_float64:
-        return result
-    if trial.dtype == "float32":
-        trial = trial.on_numpy or trial
-    unit = trial.unit_of_differences
-    output, noise = trial.output, unit * trial.magnitude
-    for name, claims in trial.jacobian.items():
-        value = trial.case.arrays[name]
-        if claims.shape[1:] != value.shape:
-            raise trial.fail(
-                f"the derivative with respect to {name} has shape {claims.shape[1:]}, {name} has "
-                f"{value.shape}"
-            )
-        for index in np.ndindex(value.shape):
-            outputs = _outputs_along(trial, name, index)
-            for j, claimed in enumerate(claims[(slice(None), *index)]):
-                f, h = partial(_item, outputs, j), STEP * max(1.0, abs(float(value[index])))
-                comparison = compare(float(claimed), f, h, float(noise[j]), unit)
-                if not (comparison.right or comparison.kink):
-                    at = (j, *index)
-                    comparison = _within_rounding(trial, name, at, comparison, f, h)
-                result.compared += 1
-                result.kinks += comparison.kink
-                if not (comparison.right or comparison.kink):
-                    where = tuple(int(k) for k in np.unravel_index(j, output.shape))
-                    result.wrong.append((name, where, index, comparison))
-    if result.wrong:
-        raise _wrong_derivative(trial, result)
-    return result
-
-
-def _within_rounding(
-    trial: LayerTrial,
-    name: str,
-    at: tuple[int, ...],
-    comparison: Comparison,
-    f: Callable[[float], float],
-    h: float,
-) -> Comparison:
-    """Compare again what is closest to the quotient within the rounding that the trial makes."""
-    if not isfinite(comparison.claimed):
-        return comparison
-    for runs in (RUNS, MOST_RUNS):
-        noise = float(trial.noise(lambda trial: trial.output.reshape(-1)[at[0]], runs))
-        by = float(trial.noise(lambda trial: trial.jacobian[name][at], runs))
-        bound = max(noise, float(trial.unit_of_differences * trial.magnitude[at[0]]))
-        claimed = comparison.claimed
-        again = compare(claimed, f, h, bound, trial.unit_of_differences)
-        if isfinite(again.numerical):
-            claimed = min(max(again.numerical, claimed - by), claimed + by)
-            again = compare(claimed, f, h, bound, trial.unit_of_differences)
-        if again.right or again.kink:
-            return again
-    return replace(comparison, error=max(comparison.error, again.error + by))
-
-
-def _item(outputs: Callable[[float], HostArray], j: int, step: float) -> float:
-    return float(outputs(step)[j])
-
-
-def _outputs_along(
-    trial: LayerTrial, name: str, index: tuple[int, ...]
-) -> Callable[[float], HostArray]:
-    """Return a function from a step, added to one element, to the flat outputs."""
-
-    @cache
-    def outputs(step: float) -> HostArray:
-        if step == 0:
-            return trial.output.reshape(-1)
-        value = trial.case.arrays[name].copy()
-        value[index] += step
-        with np.errstate(all="ignore"):  # a large step may reach a pole
-            return trial.forward({name: value}).reshape(-1)
-
-    return outputs
-
-
-def _wrong_derivative(trial: LayerTrial, result: Differences) -> AssertionError:
-    name, where, index, worst = max(
-        result.wrong, key=lambda wrong: wrong[-1].difference / max(wrong[-1].error, 1e-300)
-    )
-    row = int(np.ravel_multi_index(where, trial.output.shape)) if where else 0
-    # Arrays in any case: a parameter may be a single number.
-    backward = np.asarray(trial.jacobian[name][row])
-    differences = np.array(backward)
-    for wrong_name, at, element, comparison in result.wrong:
-        if (wrong_name, at) == (name, where):
-            differences[element] = comparison.numerical
-    which = f"of output{_at(where)} by"
-    return trial.fail(
-        f"backward is wrong in {len(result.wrong)} of {result.compared} derivatives, "
-        "as unit vectors for dout show\n"
-        f"the furthest off is that {which} {name}{_at(index)}:\n"
-        f"  backward says {worst.claimed!r}{_why_not_finite(worst.claimed)}\n"
-        f"  central differences say {worst.numerical!r}, give or take {worst.error:.1e}\n"
-        f"{which} all of {name}:",
-        backward=backward,
-        differences=differences,
-    )
-
-
-def _why_not_finite(value: float) -> str:
-    """Return what to do if a layer overflows; nothing if it does not."""
-    if isfinite(value):
-        return ""
-    return " (it overflows, or leaves its domain: say how large its numbers may be, largest=100)"
-
-
-def _within(index: tuple[int, ...]) -> str:
-    """Return ``" at [i, j]"`` for an index; nothing for a 0-d array."""
-    return f" at {list(index)}" if index else ""
-
-
-def _at(index: tuple[int, ...]) -> str:
-    """Return ``"[i, j]"`` for an index; nothing for a 0-d array."""
-    return str(list(index)) if index else ""
 
 
 def backward_is_linear(trial: LayerTrial) -> None:
@@ -185,7 +30,7 @@ def backward_is_linear(trial: LayerTrial) -> None:
                 trial.rounding(name),
             )
 
-    _require(trial, agreements)
+    require_agreement(trial, agreements)
 
 
 def parameters_alone_get_the_same_gradients(trial: LayerTrial) -> None:
@@ -206,7 +51,7 @@ def parameters_alone_get_the_same_gradients(trial: LayerTrial) -> None:
                 trial.rounding(name),
             )
 
-    _require(trial, agreements)
+    require_agreement(trial, agreements)
 
 
 def samples_are_independent(trial: LayerTrial) -> None:
@@ -245,7 +90,7 @@ def samples_are_independent(trial: LayerTrial) -> None:
                 bound,
             )
 
-    _require(trial, agreements)
+    require_agreement(trial, agreements)
 
 
 def a_permuted_batch_is_permuted_throughout(trial: LayerTrial) -> None:
@@ -276,7 +121,93 @@ def a_permuted_batch_is_permuted_throughout(trial: LayerTrial) -> None:
                 other.rounding(name),
             )
 
-    _require(trial, agreements)
+    require_agreement(trial, agreements)
+
+
+def equal_layers_do_the_same(trial: LayerTrial) -> None:
+    """Two layers that are made alike give the same for the same case: nothing is random."""
+    if trial.made.state:
+        return
+
+    def agreements(trial: LayerTrial) -> Iterator[Agreement]:
+        one, other = trial.again(trial.case), trial.again(trial.case)
+        yield from _same_results(
+            "two layers that are made alike differ, as if random, in", one, other
+        )
+
+    require_agreement(trial, agreements, is_measured=False)
+
+
+def a_layer_keeps_nothing_of_earlier_calls(trial: LayerTrial) -> None:
+    """Check that a layer that has seen other inputs gives what a new one does.
+
+    It sees the case, other numbers in a longer batch and in one as long, and the case again.
+    """
+    if trial.made.state:
+        return
+
+    def agreements(trial: LayerTrial) -> Iterator[Agreement]:
+        trial.forward()
+        trial.backward(trial.case.dout)
+        others = (trial.case.otherwise(is_longer=True), trial.case.otherwise())
+        for case in (*others, trial.case):
+            used, new = trial.again(case, trial.layer), trial.again(case)
+            yield from _same_results("a layer that has seen other inputs differs in", used, new)
+
+    require_agreement(trial, agreements)
+
+
+def _same_results(complaint: str, one: LayerTrial, other: LayerTrial) -> Iterator[Agreement]:
+    output, expected = one.forward(), other.forward()
+    yield Agreement(
+        f"{complaint} the output, which", output, expected, one.unit * (1 + abs(expected))
+    )
+    gradients, others = one.backward(one.case.dout), other.backward(other.case.dout)
+    for name, expected in others.items():
+        yield Agreement(
+            f"{complaint} the derivative with respect to {name}, which",
+            gradients[name],
+            expected,
+            one.unit * (1 + abs(expected)),
+        )
+
+
+def results_are_not_overwritten(trial: LayerTrial) -> None:
+    """Check that what a call has returned stays as it is when the layer is called again."""
+    if trial.made.state:
+        return
+    results = {"the output": trial.forward_on_device()}
+    dout = trial.put("dout", trial.case.dout)
+    for name, gradient in trial.backward_on_device(dout).items():
+        results[f"the derivative with respect to {name}"] = gradient
+    before = {what: trial.host(result, what) for what, result in results.items()}
+    again = trial.again(trial.case.otherwise(), trial.layer)
+    again.forward()
+    again.backward(again.case.dout)
+    for what, result in results.items():
+        after = trial.host(result, what)
+        if not np.array_equal(after, before[what], equal_nan=True):
+            raise trial.fail(
+                f"a later call overwrites {what} of an earlier one: return a new array",
+                before=before[what],
+                after=after,
+            )
+
+
+def any_order_of_memory_gives_the_same(trial: LayerTrial) -> None:
+    """Check that arrays that are views give what whole arrays do.
+
+    Transposed, reversed, and every second element from the second on.
+    """
+    if trial.made.state:
+        return
+
+    def agreements(trial: LayerTrial) -> Iterator[Agreement]:
+        for layout in LAYOUTS:
+            view = trial.again(trial.case, layout=layout)
+            yield from _same_results(f"inputs that are {layout} views change", view, trial)
+
+    require_agreement(trial, agreements)
 
 
 def inputs_stay_as_they_are(trial: LayerTrial) -> None:
@@ -349,64 +280,20 @@ def float32_agrees_with_float64(trial: LayerTrial) -> None:
     unit = narrow.unit
     # How far float32 is off is seen from float64: float32 may be where no rounding leads back from,
     # as when a variance of 0 has become a small number.
-    _require(narrow, agreements, exact=wide)
-
-
-class Agreement(NamedTuple):
-    """Two results that are equal up to rounding; the bound holds if no terms cancel."""
-
-    complaint: str
-    actual: HostArray
-    expected: HostArray
-    bound: HostArray
-
-    @property
-    def difference(self) -> HostArray:
-        """What is 0 but for rounding."""
-        return self.actual - self.expected
-
-
-def _require(
-    trial: LayerTrial,
-    agreements: Callable[[LayerTrial], Iterator[Agreement]],
-    exact: LayerTrial | None = None,
-) -> None:
-    """Raise an error unless all agree, up to the rounding errors that the trial is seen to make.
-
-    They are seen in the exact trial, when it rounds as the other does; None takes the trial itself.
-    """
-    for number, agreement in enumerate(agreements(trial)):
-        complaint, actual, expected, bound = agreement
-        if actual.shape != expected.shape:
-            raise trial.fail(f"{complaint} has shape {actual.shape}, not {expected.shape}")
-
-        def difference(trial: LayerTrial, number: int = number) -> HostArray:
-            return next(islice(agreements(trial), number, None)).difference
-
-        # Not `abs(...) > bound`, which is false for NaN.
-        apart = ~(abs(agreement.difference) <= bound)
-        for runs in (RUNS, MOST_RUNS):  # only where they are needed, since it is slow
-            if apart.any():
-                total = bound + (exact or trial).noise(difference, runs, trial.dtype)
-                apart = ~(abs(agreement.difference) <= total)
-        if apart.any():
-            worst = tuple(int(k) for k in np.unravel_index(np.argmax(apart), apart.shape))
-            raise trial.fail(
-                f"{complaint} is {float(actual[worst])!r}{_within(worst)}, expected "
-                f"{float(expected[worst])!r}, give or take {total[worst]:.1e}"
-                f"{_why_not_finite(actual[worst])}:",
-                found=actual,
-                expected=expected,
-            )
+    require_agreement(narrow, agreements, exact=wide)
 
 
 # The first failure is the one reported: the most telling properties come first.
 PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
     inputs_stay_as_they_are,
     dtype_shape_and_device_stay,
+    equal_layers_do_the_same,
     backward_is_the_derivative,
     backward_is_linear,
     parameters_alone_get_the_same_gradients,
+    results_are_not_overwritten,
+    a_layer_keeps_nothing_of_earlier_calls,
+    any_order_of_memory_gives_the_same,
     samples_are_independent,
     a_permuted_batch_is_permuted_throughout,
     float32_agrees_with_float64,

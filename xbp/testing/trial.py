@@ -10,7 +10,7 @@ import numpy as np
 from xbp.backend import Backend
 from xbp.differences import noise_of
 from xbp.layers import Layer
-from xbp.namespace import Array
+from xbp.namespace import Array, namespace_of
 from xbp.recording import values
 from xbp.registry import get_backend
 from xbp.testing.cases import HostArray, LayerCase, shown
@@ -30,6 +30,29 @@ MOST_RUNS = 32
 SPREADS = 4.0
 
 
+def _axes_reversed(x: Array) -> Array:
+    return namespace_of(x).permute_dims(x, tuple(reversed(range(x.ndim))))
+
+
+def _spread(value: HostArray) -> HostArray:
+    """Return an array of which every second element, from the second on, is one of the values."""
+    whole = np.full([2 * length + 1 for length in value.shape], 7, value.dtype)
+    whole[(slice(1, None, 2),) * value.ndim] = value
+    return whole
+
+
+# From the name of a layout to what the host makes whole, and the device a view of.
+LAYOUTS: dict[str, tuple[Callable[[HostArray], HostArray], Callable[[Array], Array]]] = {
+    "transposed": (lambda value: np.array(value.T, order="C"), _axes_reversed),
+    "reversed": (
+        lambda value: np.array(np.flip(value), order="C"),
+        lambda x: namespace_of(x).flip(x),
+    ),
+    "strided": (_spread, lambda x: x[(slice(1, None, 2),) * x.ndim]),
+}
+_AS_IT_IS = (np.array, lambda x: x)
+
+
 class LayerTrial:
     """A layer and its inputs on a backend.
 
@@ -41,6 +64,10 @@ class LayerTrial:
         The backend that the arrays are made on.
     dtype
         ``"float32"`` or ``"float64"``.
+    layer
+        A layer that has been used before; None makes a new one.
+    layout
+        One of `LAYOUTS`: the arrays are such views. None takes whole arrays.
 
     Attributes
     ----------
@@ -51,14 +78,22 @@ class LayerTrial:
         The backend and the device, for messages.
     """
 
-    def __init__(self, case: LayerCase, backend: Backend, dtype: str) -> None:
+    def __init__(
+        self,
+        case: LayerCase,
+        backend: Backend,
+        dtype: str,
+        layer: Layer | None = None,
+        layout: str | None = None,
+    ) -> None:
         self.case = case
         self.backend = backend
         self.dtype = dtype
+        self.layout = layout
         self.place = f"{backend.name}:{backend.device}"
         self.arrays = {name: self.put(name, value) for name, value in case.arrays.items()}
         params = {name: self.arrays[name] for name in case.signature.params}
-        self.made: Layer = self._attempt("making the layer", case.signature.make, **params)
+        self.made: Layer = layer or self._attempt("making the layer", case.signature.make, **params)
         self.layer = self.made
         self.inputs = [self.arrays[name] for name in case.signature.inputs]
         self._rough_trials: dict[str, list[LayerTrial]] = {}
@@ -164,7 +199,8 @@ class LayerTrial:
         """Return an array on the backend, in the trial's dtype or int64; on NumPy, read-only."""
         kind = self.case.signature.inputs.get(name)
         dtype = "int64" if isinstance(kind, Labels) else self.dtype
-        array = self.backend.asarray(np.array(value), dtype)
+        whole, view = LAYOUTS.get(self.layout or "", _AS_IT_IS)
+        array = view(self.backend.asarray(whole(np.array(value)), dtype))
         if isinstance(array, np.ndarray):
             array.flags.writeable = False
         return array
@@ -270,9 +306,11 @@ class LayerTrial:
 
     # Trials of other cases -----------------------------------------------------------------------
 
-    def again(self, case: LayerCase) -> "LayerTrial":
+    def again(
+        self, case: LayerCase, layer: Layer | None = None, layout: str | None = None
+    ) -> "LayerTrial":
         """Return a trial of another case, on the same backend and in the same dtype."""
-        return LayerTrial(case, self.backend, self.dtype)
+        return LayerTrial(case, self.backend, self.dtype, layer, layout)
 
     def nudged(self, distance: float, seed: int) -> "LayerTrial":
         """Return the trial with each number changed by up to a relative distance, randomly."""
@@ -295,15 +333,24 @@ class RoughTrial(LayerTrial):
     """A trial in which each operation is rounded otherwise: see `RoughArithmetic`."""
 
     def __init__(
-        self, case: LayerCase, backend: Backend, dtype: str, epsilon: float, seed: int
+        self,
+        case: LayerCase,
+        backend: Backend,
+        dtype: str,
+        epsilon: float,
+        seed: int,
+        layer: Layer | None = None,
+        layout: str | None = None,
     ) -> None:
         self._arithmetic = RoughArithmetic(backend, epsilon, seed)
-        super().__init__(case, backend, dtype)
+        super().__init__(case, backend, dtype, layer, layout)
 
-    def again(self, case: LayerCase) -> LayerTrial:
+    def again(
+        self, case: LayerCase, layer: Layer | None = None, layout: str | None = None
+    ) -> LayerTrial:
         """Return a trial of another case, which rounds as roughly."""
-        epsilon, seed = self._arithmetic.epsilon, self._arithmetic.seed
-        return RoughTrial(case, self.backend, self.dtype, epsilon, seed + MOST_RUNS)
+        epsilon, seed = self._arithmetic.epsilon, self._arithmetic.seed + MOST_RUNS
+        return RoughTrial(case, self.backend, self.dtype, epsilon, seed, layer, layout)
 
     def put(self, name: str, value: HostArray) -> Array:
         """Return an array on the backend that computes roughly."""

@@ -1,0 +1,78 @@
+"""Results that are equal up to rounding, which is measured where no bound of it is known."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from math import isfinite
+from typing import NamedTuple
+
+import numpy as np
+
+from xbp.testing.cases import HostArray
+from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial
+
+__tracebackhide__ = True
+
+
+class Agreement(NamedTuple):
+    """Two results that are equal up to rounding; the bound holds if no terms cancel."""
+
+    complaint: str
+    actual: HostArray
+    expected: HostArray
+    bound: HostArray
+
+    @property
+    def difference(self) -> HostArray:
+        """What is 0 but for rounding."""
+        return self.actual - self.expected
+
+
+def require_agreement(
+    trial: LayerTrial,
+    agreements: Callable[[LayerTrial], Iterator[Agreement]],
+    *,
+    exact: LayerTrial | None = None,
+    is_measured: bool = True,
+) -> None:
+    """Raise an error unless all agree, up to the rounding errors that the trial is seen to make.
+
+    They are seen in the exact trial, when it rounds as the other does; None takes the trial itself.
+    If they are not measured, the bounds alone count.
+    """
+    for number, agreement in enumerate(agreements(trial)):
+        complaint, actual, expected, bound = agreement
+        if actual.shape != expected.shape:
+            raise trial.fail(f"{complaint} has shape {actual.shape}, not {expected.shape}")
+
+        def difference(trial: LayerTrial, number: int = number) -> HostArray:
+            return next(islice(agreements(trial), number, None)).difference
+
+        # Not `abs(...) > bound`, which is false for NaN.
+        total, apart = bound, ~(abs(agreement.difference) <= bound)
+        for runs in (
+            (RUNS, MOST_RUNS) if is_measured else ()
+        ):  # only where they are needed, since it is slow
+            if apart.any():
+                total = bound + (exact or trial).noise(difference, runs, trial.dtype)
+                apart = ~(abs(agreement.difference) <= total)
+        if apart.any():
+            worst = tuple(int(k) for k in np.unravel_index(np.argmax(apart), apart.shape))
+            raise trial.fail(
+                f"{complaint} is {float(actual[worst])!r}{_within(worst)}, expected "
+                f"{float(expected[worst])!r}, give or take {total[worst]:.1e}"
+                f"{why_not_finite(actual[worst])}:",
+                found=actual,
+                expected=expected,
+            )
+
+
+def why_not_finite(value: float) -> str:
+    """Return what to do if a layer overflows; nothing if it does not."""
+    if isfinite(value):
+        return ""
+    return " (it overflows, or leaves its domain: say how large its numbers may be, largest=100)"
+
+
+def _within(index: tuple[int, ...]) -> str:
+    """Return ``" at [i, j]"`` for an index; nothing for a 0-d array."""
+    return f" at {list(index)}" if index else ""

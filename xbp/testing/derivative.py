@@ -1,0 +1,157 @@
+"""The first of all properties: ``backward`` computes the derivative of ``forward``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from math import isfinite
+
+import numpy as np
+
+from xbp.differences import Comparison, compare
+from xbp.testing.agreement import why_not_finite
+from xbp.testing.cases import HostArray
+from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial
+
+__tracebackhide__ = True
+
+# The first step of the central differences, for elements up to size 1; `compare` refines it.
+STEP = 2.0**-6
+
+
+@dataclass
+class Differences:
+    """The result of comparing the derivatives of a layer with central differences.
+
+    Attributes
+    ----------
+    compared : int
+        The number of derivatives, each of one output element with respect to one input element.
+    kinks : int
+        How many of them were between the slopes on both sides of a kink.
+    wrong : list of tuple
+        For each wrong one: the array's name, the indices of output and input, the `Comparison`.
+    """
+
+    compared: int = 0
+    kinks: int = 0
+    wrong: list[tuple[str, tuple[int, ...], tuple[int, ...], Comparison]] = field(
+        default_factory=list
+    )
+
+
+def backward_is_the_derivative(trial: LayerTrial) -> Differences:
+    """``backward`` agrees with central differences, for each pair of output and input elements.
+
+    The tolerance follows from the step and the dtype. At a kink a derivative is to lie between the
+    slopes on both sides. Float32 is tested by `float32_agrees_with_float64`. If the device has no
+    float64, differences are taken on NumPy, and in float32 only of a layer that does not run there.
+    """
+    result = Differences()
+    if trial.dtype == "float32" and trial.backend.has_float64:
+        return result
+    if trial.dtype == "float32":
+        trial = trial.on_numpy or trial
+    unit = trial.unit_of_differences
+    output, noise = trial.output, unit * trial.magnitude
+    for name, claims in trial.jacobian.items():
+        value = trial.case.arrays[name]
+        if claims.shape[1:] != value.shape:
+            raise trial.fail(
+                f"the derivative with respect to {name} has shape {claims.shape[1:]}, {name} has "
+                f"{value.shape}"
+            )
+        for index in np.ndindex(value.shape):
+            outputs = _outputs_along(trial, name, index)
+            for j, claimed in enumerate(claims[(slice(None), *index)]):
+                f, h = partial(_item, outputs, j), STEP * max(1.0, abs(float(value[index])))
+                comparison = compare(float(claimed), f, h, float(noise[j]), unit)
+                if _is_wrong(comparison):
+                    at = (j, *index)
+                    comparison = _within_rounding(trial, name, at, comparison, f, h)
+                result.compared += 1
+                result.kinks += comparison.kink
+                if _is_wrong(comparison):
+                    where = tuple(int(k) for k in np.unravel_index(j, output.shape))
+                    result.wrong.append((name, where, index, comparison))
+    if result.wrong:
+        raise _wrong_derivative(trial, result)
+    return result
+
+
+def _is_wrong(comparison: Comparison) -> bool:
+    return comparison.outside or not (comparison.right or comparison.kink)
+
+
+def _within_rounding(
+    trial: LayerTrial,
+    name: str,
+    at: tuple[int, ...],
+    comparison: Comparison,
+    f: Callable[[float], float],
+    h: float,
+) -> Comparison:
+    """Compare again what is closest to the quotient within the rounding that the trial makes."""
+    if not isfinite(comparison.claimed):
+        return comparison
+    for runs in (RUNS, MOST_RUNS):
+        noise = float(trial.noise(lambda trial: trial.output.reshape(-1)[at[0]], runs))
+        by = float(trial.noise(lambda trial: trial.jacobian[name][at], runs))
+        bound = max(noise, float(trial.unit_of_differences * trial.magnitude[at[0]]))
+        claimed = comparison.claimed
+        again = compare(claimed, f, h, bound, trial.unit_of_differences)
+        if isfinite(again.numerical):
+            claimed = min(max(again.numerical, claimed - by), claimed + by)
+            again = compare(claimed, f, h, bound, trial.unit_of_differences)
+        if not _is_wrong(again):
+            return again
+    return replace(comparison, error=max(comparison.error, again.error + by))
+
+
+def _item(outputs: Callable[[float], HostArray], j: int, step: float) -> float:
+    return float(outputs(step)[j])
+
+
+def _outputs_along(
+    trial: LayerTrial, name: str, index: tuple[int, ...]
+) -> Callable[[float], HostArray]:
+    """Return a function from a step, added to one element, to the flat outputs."""
+
+    @cache
+    def outputs(step: float) -> HostArray:
+        if step == 0:
+            return trial.output.reshape(-1)
+        value = trial.case.arrays[name].copy()
+        value[index] += step
+        with np.errstate(all="ignore"):  # a large step may reach a pole
+            return trial.forward({name: value}).reshape(-1)
+
+    return outputs
+
+
+def _wrong_derivative(trial: LayerTrial, result: Differences) -> AssertionError:
+    name, where, index, worst = max(
+        result.wrong, key=lambda wrong: wrong[-1].difference / max(wrong[-1].error, 1e-300)
+    )
+    row = int(np.ravel_multi_index(where, trial.output.shape)) if where else 0
+    # Arrays in any case: a parameter may be a single number.
+    backward = np.asarray(trial.jacobian[name][row])
+    differences = np.array(backward)
+    for wrong_name, at, element, comparison in result.wrong:
+        if (wrong_name, at) == (name, where):
+            differences[element] = comparison.numerical
+    which = f"of output{_at(where)} by"
+    return trial.fail(
+        f"backward is wrong in {len(result.wrong)} of {result.compared} derivatives, "
+        "as unit vectors for dout show\n"
+        f"the furthest off is that {which} {name}{_at(index)}:\n"
+        f"  backward says {worst.claimed!r}{why_not_finite(worst.claimed)}\n"
+        f"  central differences say {worst.numerical!r}, give or take {worst.error:.1e}\n"
+        f"{which} all of {name}:",
+        backward=backward,
+        differences=differences,
+    )
+
+
+def _at(index: tuple[int, ...]) -> str:
+    """Return ``"[i, j]"`` for an index; nothing for a 0-d array."""
+    return str(list(index)) if index else ""
