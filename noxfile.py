@@ -169,6 +169,16 @@ def deep(session: nox.Session, spec: str) -> None:
 
 
 @nox.session(default=False)
+@nox.parametrize("spec", SPECS, ids=SPECS)
+def accusations(session: nox.Session, spec: str) -> None:
+    """Prove each of 14 right layers 200 times, with other cases each time: none is accused."""
+    extras = [extra for extra in EXTRAS if extra.startswith(spec.partition(":")[0])]
+    install(session, "testing", *extras[-1:])
+    environment = {"XBP_BACKEND": spec, "XBP_PROOFS": "200"}
+    session.run("pytest", "-s", "tests/test_accusations.py", "-k", "no_right", env=environment)
+
+
+@nox.session(default=False)
 @nox.parametrize("spec", ["numpy", "torch", "jax"], ids=["numpy", "torch", "jax"])
 def kills(session: nox.Session, spec: str) -> None:
     """Kill a training 50 times: it must end as if nothing had happened."""

@@ -49,10 +49,8 @@ def require_agreement(
 
         # Not `abs(...) > bound`, which is false for NaN.
         total, apart = bound, ~(abs(agreement.difference) <= bound)
-        for runs in (
-            (RUNS, MOST_RUNS) if is_measured else ()
-        ):  # only where they are needed, since it is slow
-            if apart.any():
+        for runs in (RUNS, MOST_RUNS):
+            if is_measured and apart.any():  # only where it is needed, since it is slow
                 total = bound + (exact or trial).noise(difference, runs, trial.dtype)
                 apart = ~(abs(agreement.difference) <= total)
         if apart.any():

@@ -67,7 +67,8 @@ class LayerTrial:
     layer
         A layer that has been used before; None makes a new one.
     layout
-        One of `LAYOUTS`: the arrays are such views. None takes whole arrays.
+        ``"transposed"``, ``"reversed"`` or ``"strided"``: the arrays are such views. None takes
+        whole arrays.
 
     Attributes
     ----------
