@@ -248,6 +248,24 @@ def dtype_shape_and_device_stay(trial: LayerTrial) -> None:
             raise trial.fail(f"{what} has dtype {dtype_name(array.dtype)}, not {trial.dtype}")
 
 
+def arrays_are_made_beside_their_inputs(trial: LayerTrial) -> None:
+    """Check that no array is made on the default device.
+
+    It is seen on the second device of array-api-strict, if the layer runs on the first.
+    """
+    if trial.dtype != "float32":
+        return
+    first, second = (
+        trial.elsewhere(f"array-api-strict:{device}", "float32")
+        for device in ("CPU_DEVICE", "device1")
+    )
+    if first and first.runs and second and not second.runs:
+        raise second.fail(
+            "it makes an array on the default device, not on that of its inputs: "
+            "xp.zeros(..., device=x.device)"
+        )
+
+
 def float32_agrees_with_float64(trial: LayerTrial) -> None:
     """Check that float32 gives what float64 gives, up to the rounding errors of float32.
 
@@ -296,5 +314,6 @@ PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
     any_order_of_memory_gives_the_same,
     samples_are_independent,
     a_permuted_batch_is_permuted_throughout,
+    arrays_are_made_beside_their_inputs,
     float32_agrees_with_float64,
 )

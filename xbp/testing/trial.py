@@ -285,13 +285,28 @@ class LayerTrial:
     @cached_property
     def on_numpy(self) -> "LayerTrial | None":
         """The trial of the same case on NumPy, in float64; None if the layer does not run there."""
+        trial = self.elsewhere("numpy", "float64")
+        return trial if trial and trial.runs else None
+
+    def elsewhere(self, spec: str, dtype: str) -> "LayerTrial | None":
+        """Return a trial of the same case on another backend; None if no layer can be made there.
+
+        In a message its place is named as one where the layer of this backend is seen.
+        """
         with suppress(AssertionError):
-            trial = LayerTrial(self.case, get_backend("numpy"), "float64")
-            # The failure is one of the layer on this backend.
-            trial.place = f"{self.place}, float32, seen on {trial.place}"
-            trial.jacobian  # noqa: B018  fails if it does not run there
+            trial = LayerTrial(self.case, get_backend(spec), dtype)
+            trial.place = f"{self.place}, {self.dtype}, seen on {trial.place}"
             return trial
         return None
+
+    @property
+    def runs(self) -> bool:
+        """Whether forward and backward raise no error."""
+        with suppress(AssertionError), self.backend.scope():
+            self.forward()
+            self.backward(self.case.dout)
+            return True
+        return False
 
     @cached_property
     def _takes_traced(self) -> bool:
