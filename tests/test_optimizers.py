@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, dtype_of, host, precise, widest
+from support import arr, backend, dtype_of, host, other, precise, widest
 
 from xbp import SGD, Adam, Momentum, Optimizer
 from xbp.errors import DTypeError, SettingError, ShapeError
+from xbp.namespace import Array
+from xbp.optimizers import is_traceable, memory_of
 
 ALL = pytest.mark.parametrize("make", [lambda: SGD(0.1), lambda: Momentum(0.1), lambda: Adam(0.3)])
 
@@ -154,6 +156,55 @@ def test_what_is_read_only_keeps_its_dtype() -> None:
     assert params["W"].dtype == np.float32
     np.testing.assert_array_equal(params["W"], [0.5, 0.5])
     np.testing.assert_array_equal(W, [1, 1])
+
+
+def test_a_traced_step_carries_its_memory_and_the_numbers_it_reads() -> None:
+    momentum = Momentum(np.float32(0.5), momentum=np.float64(0.25))  # type: ignore[arg-type]
+    carried = memory_of(momentum)
+    assert carried == {"lr": 0.5, "momentum": 0.25, "velocity": {}}
+    assert [type(carried[name]) for name in ("lr", "momentum")] == [float, float]
+    momentum.prepare({"W": arr([1.0, 2.0])})
+    assert list(memory_of(momentum)["velocity"]) == ["W"]
+
+    class Scheduled:
+        """A schedule may change: it is asked on the host."""
+
+        def __init__(self) -> None:
+            self.asked: list[int] = []
+
+        def __call__(self, number: int) -> float:
+            return 0.1
+
+    assert list(memory_of(Adam(Scheduled()))) == [
+        "beta1",
+        "beta2",
+        "epsilon",
+        "mean",
+        "mean_square",
+    ]
+    assert is_traceable(SGD(Scheduled()))
+
+    class Own(Optimizer):
+        state_names = ("scale", "note")
+
+        def __init__(self, scale: Array) -> None:
+            self.lr, self.scale, self.note = 0.5, scale, "text"
+
+        def step(self, W: Array, dW: Array, memory: Any, lr: float) -> Array:
+            return W - lr * self.scale * dW
+
+    scale = arr([2.0])
+    assert memory_of(Own(scale)) == {"scale": scale, "lr": 0.5}
+
+
+def test_memory_of_another_library_is_called_so() -> None:
+    optimizer = Momentum(0.1)
+    params = {"W": arr([1.0, 2.0])}
+    optimizer.prepare(params)
+    optimizer.velocity["W"] = other.asarray([1.0, 2.0, 3.0], "float32")
+    library = type(optimizer.velocity["W"]).__module__.partition(".")[0]
+    with pytest.raises(SettingError, match=rf"self.velocity\['W'\] is {library} float32 \(3,\)"):
+        optimizer.update(params, params)
 
 
 @pytest.mark.parametrize("make", [lambda: Momentum(0.1), lambda: Adam(0.3)])

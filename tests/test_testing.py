@@ -124,6 +124,7 @@ def test_the_selected_backend_is_taken() -> None:
         assert_gradients(Softplus, max_examples=3)
 
 
+@except_slow
 def test_a_layer_that_mixes_its_samples_says_so_by_another_name_of_the_axis() -> None:
     assert "Centre on" in message(Centre)
     assert_gradients(Centre, inputs={"x": ("B", "D")}, backend=backend)
@@ -142,6 +143,7 @@ def test_the_smallest_case_is_shown() -> None:
     assert "smallest case found:\n  x = [[0.]]\n  scale = [0.]\n  dout = [[0.]]" in found
 
 
+@except_slow
 def test_gradients_that_pile_up_are_found() -> None:
     class Piling(Scale):
         dscale: Any = None
@@ -155,10 +157,12 @@ def test_gradients_that_pile_up_are_found() -> None:
     assert "Piling on" in message(Piling, **SCALE)
 
 
+@except_slow
 def test_a_shortcut_for_the_first_layer_is_looked_at() -> None:
     assert "backward_params and backward differ" in message(Shortcut, **SCALE)
 
 
+@except_slow
 def test_float32_that_loses_more_than_it_must_is_found() -> None:
     class Rough(Scale):
         def backward(self, dout: Array) -> Any:
@@ -352,6 +356,7 @@ def test_each_property_finds_what_it_is_for(holds: Any, kind: type[Layer], compl
         holds(trial_of(kind, dtype))
 
 
+@except_slow
 def test_a_mask_that_outlives_its_input_is_found() -> None:
     assert "a layer that has seen other inputs differs in the derivative" in message(Stale)
 
