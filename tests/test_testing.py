@@ -1,7 +1,7 @@
 """The kit for authors of layers: what it draws, what it finds, and what it says."""
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from xbp.testing import (
     networks,
     properties,
 )
-from xbp.testing.cases import LayerCase
+from xbp.testing.cases import LayerCase, case_of
 from xbp.testing.derivative import backward_is_the_derivative
 
 
@@ -294,6 +294,30 @@ class Flattening(Softplus):
         return namespace_of(x).permute_dims(y, (1, 0)) if is_turned else y
 
 
+class Transposing(Affine):
+    """Transposes its parameter when it is made, and not again when it has been trained."""
+
+    def __init__(self, W: Array, b: Array) -> None:
+        super().__init__(W, b)
+        self.turned = namespace_of(W).matrix_transpose(W) * 1
+
+    def backward(self, dout: Array) -> Array:
+        super().backward(dout)
+        return namespace_of(dout).matmul(dout, self.turned)
+
+
+class Fixing(Scale):
+    """Keeps what it has computed of its parameter."""
+
+    def __init__(self, scale: Array) -> None:
+        super().__init__(scale)
+        self.fixed = scale * 1
+
+    def forward(self, x: Array) -> Array:
+        super().forward(x)
+        return x * self.fixed
+
+
 class Homeless(Softplus):
     """Makes an array where it happens to be made."""
 
@@ -320,6 +344,7 @@ BROKEN: list[tuple[Any, type[Layer], str]] = [
         Pulled,
         "derivative with respect to x is",
     ),
+    (properties.parameters_may_change, Fixing, "whose parameters were replaced differs in the out"),
     (properties.arrays_are_made_beside_their_inputs, Homeless, "makes an array on the default dev"),
     (properties.float32_agrees_with_float64, Coarse, "differ in the output, which in float32"),
 ]
@@ -359,6 +384,111 @@ def test_each_property_finds_what_it_is_for(holds: Any, kind: type[Layer], compl
 @except_slow
 def test_a_mask_that_outlives_its_input_is_found() -> None:
     assert "a layer that has seen other inputs differs in the derivative" in message(Stale)
+
+
+class Sharing(Layer):
+    """Keeps its input where all layers of its class do."""
+
+    kept: ClassVar[dict[str, Array]] = {}
+
+    def forward(self, x: Array) -> Array:
+        self.kept["x"] = x
+        return x * x
+
+    def backward(self, dout: Array) -> Array:
+        return 2 * dout * self.kept["x"]
+
+
+@except_slow
+def test_layers_that_share_what_they_keep_are_found() -> None:
+    assert "after a forward of another layer" in message(Sharing, inputs={"x": ("T", "D")})
+    shapes = {"inputs": {"x": ("N", "D")}, "output": ("N", "M")}
+    weights = {"W": ("D", "M"), "b": ("M",)}
+    assert "whose parameters were replaced" in message(Transposing, **shapes, params=weights)
+
+
+class Narrow(Layer):
+    """Computes in float32: a staircase of many steps."""
+
+    slope = 2.0
+
+    def forward(self, x: Array) -> Array:
+        xp = namespace_of(x)
+        self.x = x
+        return xp.astype(xp.astype(x, xp.float32) ** 2, x.dtype)
+
+    def backward(self, dout: Array) -> Array:
+        return dout * self.x * self.slope
+
+
+@except_slow
+def test_a_staircase_is_no_excuse() -> None:
+    class Steep(Narrow):
+        slope = 4.0
+
+    class Quantized(Layer):
+        """Rounds to 256ths; the derivative goes straight through."""
+
+        slope = 3.0
+
+        def forward(self, x: Array) -> Array:
+            return namespace_of(x).round(x * 256) / 256 * 3
+
+        def backward(self, dout: Array) -> Array:
+            return dout * self.slope
+
+    class Backwards(Quantized):
+        slope = -7.0
+
+    example = {"x": [[1.5, 0.75]], "dout": [[1.0, 1.0]]}
+    assert_gradients(Narrow, backend=backend, largest=10, examples=[example])
+    assert "backward is wrong" in message(Steep, largest=10, examples=[example])
+    prove_one(Quantized, example)
+    with pytest.raises(AssertionError, match="backward is wrong"):
+        prove_one(Backwards, example)
+
+
+def prove_one(kind: type[Layer], example: dict[str, Any]) -> None:
+    trial = LayerTrial(case_of(Signature(kind), example), backend, widest)
+    backward_is_the_derivative(trial)
+
+
+def test_equal_numbers_that_are_sorted_have_no_derivative() -> None:
+    class Sorting(Layer):
+        def forward(self, x: Array) -> Array:
+            xp = namespace_of(x)
+            self.order = xp.argsort(xp.argsort(x, axis=1), axis=1)
+            return xp.sort(x, axis=1)
+
+        def backward(self, dout: Array) -> Array:
+            return namespace_of(dout).take_along_axis(dout, self.order, axis=1)
+
+    class Unsorted(Sorting):
+        def backward(self, dout: Array) -> Array:
+            return dout
+
+    ties = {"x": [[0.0, 0.0, 0.0]], "dout": [[1.0, 2.0, 3.0]]}
+    prove_one(Sorting, ties)
+    different = {"x": [[2.0, 0.5, 1.0]], "dout": [[1.0, 2.0, 3.0]]}
+    prove_one(Sorting, different)
+    with pytest.raises(AssertionError, match="backward is wrong"):
+        prove_one(Unsorted, different)
+
+
+def test_no_number_is_not_called_random() -> None:
+    class Divided(Layer):
+        def forward(self, x: Array) -> Array:
+            self.x = x
+            return namespace_of(x).abs(x)
+
+        def backward(self, dout: Array) -> Array:
+            return dout * self.x / namespace_of(dout).abs(self.x)
+
+    example = {"x": [[0.0]], "dout": [[1.0]]}
+    with np.errstate(all="ignore"):
+        found = message(Divided, max_examples=1, examples=[example])
+    assert "as if random" not in found
+    assert "it overflows, or leaves its domain" in found
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.25, 1.0])

@@ -332,7 +332,8 @@ class Comparison:
     contradicted : bool
         Whether the claim is wrong at this very point, but right a step aside.
     outside : bool
-        Whether there is a kink, and the claim lies outside of the slopes on its two sides.
+        Whether there is a kink, and the claim lies outside of the slopes on its two sides; or a
+        staircase that rises otherwise, whatever the step.
     """
 
     claimed: float
@@ -431,8 +432,12 @@ def compare(
     is_stair = (rises and comparison.numerical == 0) or is_staircase(f, first, noise)
     is_edge = not isfinite(comparison.numerical)  # of the domain of f
     certain = all(excludes(claimed, f, h, noise, unit) for h in (first, first / REFINEMENT))
-    outside = not (is_stair or is_edge) and has_kink() and _outside(claimed, f, first, noise, unit)
     kink = is_stair or is_edge or has_kink()
+    outside = kink and not is_edge
+    if is_stair:
+        outside = outside and certain and _is_far_from_all(claimed, f, first)
+    else:
+        outside = outside and _outside(claimed, f, first, noise, unit)
     return replace(comparison, kink=kink, certain=certain, outside=outside)
 
 
@@ -491,6 +496,19 @@ def excludes(
     slope = _quotient(f, h)
     gap = abs(f(h) - 2 * f(0.0) + f(-h)) / h
     return abs(claimed - slope) > gap + 4 * (noise / h + unit * max(abs(claimed), abs(slope)))
+
+
+def _is_far_from_all(claimed: float, f: Callable[[float], float], h: float) -> bool:
+    """Tell whether no quotient over several steps of a staircase agrees with a claim to a tenth."""
+    slopes = []
+    for refinement in range(FINEST):
+        step = h / REFINEMENT**refinement
+        if f(0.0) in (f(step), f(-step)):  # it does not leave the stair
+            break
+        slopes.append(_quotient(f, step))
+    # Over the last one or two stairs a quotient says little.
+    near = 0.1 * abs(claimed)
+    return len(slopes) > 1 and not any(abs(claimed - slope) <= near for slope in slopes[:-1])
 
 
 def _outside(

@@ -57,14 +57,15 @@ class LayerCase:
         dout = self.dout if self.signature.takes_the_mean else self.dout[order]
         return replace(self, arrays=arrays, dout=dout)
 
-    def otherwise(self, is_longer: bool = False) -> "LayerCase":
-        """Return a case of other numbers for the same parameters, in as long a batch or longer."""
+    def otherwise(self, *, is_longer: bool = False, of_parameters: bool = False) -> "LayerCase":
+        """Return a case of other numbers, in as long a batch or in a longer one."""
         count = self.sample_count
         case = self.samples([*range(count), 0]) if is_longer and count else self
         kinds = self.signature.inputs
         arrays = {
             name: value
-            if name not in kinds or isinstance(kinds[name], Labels | OneHot)
+            if isinstance(kinds.get(name), Labels | OneHot)
+            or (name not in kinds and not of_parameters)
             else -np.flip(value)
             for name, value in case.arrays.items()
         }

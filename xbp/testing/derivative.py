@@ -17,6 +17,9 @@ __tracebackhide__ = True
 # The first step of the central differences, for elements up to size 1; `compare` refines it.
 STEP = 2.0**-6
 
+# More than rounding, and than stairs as those of float32.
+A_TENTH = 0.1
+
 
 @dataclass
 class Differences:
@@ -104,7 +107,35 @@ def _within_rounding(
             again = compare(claimed, f, h, bound, trial.unit_of_differences)
         if not _is_wrong(again):
             return again
+    if _mixes_elements(trial, name, at, h):
+        return replace(comparison, kink=True, outside=False)
     return replace(comparison, error=max(comparison.error, again.error + by))
+
+
+def _mixes_elements(trial: LayerTrial, name: str, at: tuple[int, ...], h: float) -> bool:
+    """Tell whether the slope in some direction is not that of the elements together.
+
+    So it is where elements tie: three equal numbers that are sorted have no derivative, and yet no
+    kink is seen along one of them.
+    """
+    value = trial.case.arrays[name]
+    direction = np.asarray(np.random.default_rng(0).uniform(-1, 1, value.shape))
+
+    def slope(along: HostArray, h: float) -> float:
+        with np.errstate(all="ignore"):
+            up, down = (trial.forward({name: value + s * along}) for s in (h, -h))
+        return float((up - down).reshape(-1)[at[0]]) / (2 * h)
+
+    def gap(h: float) -> float:
+        """Return what is missing, as a part of the slope."""
+        units = np.eye(value.size).reshape(value.size, *value.shape)
+        slopes = np.asarray([slope(unit, h) for unit in units])
+        parts = slopes * direction.reshape(-1)
+        return abs(slope(direction, h) - float(parts.sum())) / max(float(abs(parts).sum()), 1e-300)
+
+    # Curvature makes the slopes differ, too, but by less with each finer step.
+    coarse, fine = gap(h / 64), gap(h / 512)
+    return coarse > A_TENTH and fine > max(A_TENTH, coarse / 2)
 
 
 def _item(outputs: Callable[[float], HostArray], j: int, step: float) -> float:

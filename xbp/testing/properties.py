@@ -9,6 +9,7 @@ import numpy as np
 
 from xbp.namespace import dtype_name
 from xbp.testing.agreement import Agreement, require_agreement
+from xbp.testing.cases import HostArray
 from xbp.testing.derivative import backward_is_the_derivative
 from xbp.testing.trial import LAYOUTS, LayerTrial, chained
 
@@ -150,6 +151,16 @@ def a_layer_keeps_nothing_of_earlier_calls(trial: LayerTrial) -> None:
         trial.forward()
         trial.backward(trial.case.dout)
         others = (trial.case.otherwise(is_longer=True), trial.case.otherwise())
+        one, between = trial.again(trial.case), trial.again(trial.case.otherwise())
+        one.forward()
+        between.forward()
+        gradients = one.backward(trial.case.dout)
+        for name, expected in trial.again(trial.case).results().items():
+            if name:
+                complaint = (
+                    f"after a forward of another layer, the derivative with respect to {name}"
+                )
+                yield _equal(complaint, gradients[name], expected, one.unit)
         for case in (*others, trial.case):
             used, new = trial.again(case, trial.layer), trial.again(case)
             yield from _same_results("a layer that has seen other inputs differs in", used, new)
@@ -157,19 +168,40 @@ def a_layer_keeps_nothing_of_earlier_calls(trial: LayerTrial) -> None:
     require_agreement(trial, agreements)
 
 
+def parameters_may_change(trial: LayerTrial) -> None:
+    """Check that a layer does with other parameters what a layer that is made of them does."""
+    names = list(trial.case.signature.params)
+    is_theirs = all(getattr(trial.layer, name, None) is trial.arrays[name] for name in names)
+    if not names or trial.made.state or not is_theirs:
+        return
+
+    def agreements(trial: LayerTrial) -> Iterator[Agreement]:
+        case = trial.case.otherwise(of_parameters=True)
+        used, new = trial.again(trial.case), trial.again(case)
+        used.forward()
+        used.backward(trial.case.dout)
+        used = trial.again(case, used.layer)
+        for name in names:
+            setattr(used.layer, name, used.arrays[name])
+        yield from _same_results("a layer whose parameters were replaced differs in", used, new)
+
+    require_agreement(trial, agreements)
+
+
 def _same_results(complaint: str, one: LayerTrial, other: LayerTrial) -> Iterator[Agreement]:
-    output, expected = one.forward(), other.forward()
-    yield Agreement(
-        f"{complaint} the output, which", output, expected, one.unit * (1 + abs(expected))
-    )
-    gradients, others = one.backward(one.case.dout), other.backward(other.case.dout)
-    for name, expected in others.items():
-        yield Agreement(
-            f"{complaint} the derivative with respect to {name}, which",
-            gradients[name],
-            expected,
-            one.unit * (1 + abs(expected)),
-        )
+    results = one.results()
+    for name, expected in other.results().items():
+        what = f"the derivative with respect to {name}" if name else "the output"
+        yield _equal(f"{complaint} {what}, which", results[name], expected, one.unit)
+
+
+def _equal(complaint: str, actual: HostArray, expected: HostArray, unit: float) -> Agreement:
+    """Return an agreement in which both may be infinite or NaN: that is no difference."""
+    if actual.shape == expected.shape:
+        are_nan = np.isnan(actual) & np.isnan(expected)
+        is_odd = ~np.isfinite(actual) & ((actual == expected) | are_nan)
+        actual, expected = np.where(is_odd, 0.0, actual), np.where(is_odd, 0.0, expected)
+    return Agreement(complaint, actual, expected, unit * (1 + abs(expected)))
 
 
 def results_are_not_overwritten(trial: LayerTrial) -> None:
@@ -261,8 +293,8 @@ def arrays_are_made_beside_their_inputs(trial: LayerTrial) -> None:
     )
     if first and first.runs and second and not second.runs:
         raise second.fail(
-            "it makes an array on the default device, not on that of its inputs: "
-            "xp.zeros(..., device=x.device)"
+            "it makes an array on the default device, not on that of its inputs: give "
+            "device=x.device to xp.zeros, xp.arange, xp.asarray or what else makes it"
         )
 
 
@@ -312,6 +344,7 @@ PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
     results_are_not_overwritten,
     a_layer_keeps_nothing_of_earlier_calls,
     any_order_of_memory_gives_the_same,
+    parameters_may_change,
     samples_are_independent,
     a_permuted_batch_is_permuted_throughout,
     arrays_are_made_beside_their_inputs,

@@ -38,7 +38,10 @@ def host_arrays(draw: st.DrawFn, shape: tuple[int, ...], *, largest: float = LAR
         1e-6, and at least a thousandth of the scale drawn for its array.
     """
     scales = [10.0**exponent for exponent in range(-5, 7) if 10.0**exponent <= largest]
-    scale = draw(st.sampled_from(sorted(scales, key=lambda scale: abs(np.log10(scale)))))
+    ordered = sorted(scales, key=lambda scale: abs(np.log10(scale)))
+    # Most of what a layer distinguishes, it distinguishes between 1 and 10.
+    often = [scale for scale in (1.0, 10.0) if scale in scales] * 2
+    scale = draw(st.sampled_from([*ordered, *often]))
     elements = st.floats(-1, 1, width=32)
     values = draw(host.arrays(np.float32, shape, elements=elements))
     smallest = max(1e-3, SMALLEST / scale)

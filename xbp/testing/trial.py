@@ -153,6 +153,11 @@ class LayerTrial:
             for name, gradient in self.backward_on_device(self.put("dout", dout)).items()
         }
 
+    def results(self) -> dict[str, HostArray]:
+        """Return the output, under ``""``, and the derivatives by the name of the array."""
+        output = self.forward()
+        return {"": output, **self.backward(self.case.dout)}
+
     def backward_on_device(self, dout: Array) -> dict[str, Array]:
         """Return the derivatives as the layer returns them, by the name of the array."""
         names = self.case.signature.differentiable
@@ -295,7 +300,7 @@ class LayerTrial:
         """
         with suppress(AssertionError):
             trial = LayerTrial(self.case, get_backend(spec), dtype)
-            trial.place = f"{self.place}, {self.dtype}, seen on {trial.place}"
+            trial.place = f"{self.place}, seen on {trial.place}"
             return trial
         return None
 
