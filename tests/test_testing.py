@@ -1,6 +1,7 @@
 """The kit for authors of layers: what it draws, what it finds, and what it says."""
 
 from functools import partial
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from xbp.testing import (
     Signature,
     arrays,
     assert_gradients,
+    assert_vjp,
     host_arrays,
     layers,
     networks,
@@ -473,6 +475,95 @@ def test_equal_numbers_that_are_sorted_have_no_derivative() -> None:
     prove_one(Sorting, different)
     with pytest.raises(AssertionError, match="backward is wrong"):
         prove_one(Unsorted, different)
+
+
+@except_slow
+def test_layers_that_do_large_sizes_otherwise_are_found() -> None:
+    class Blocked(Scale):
+        """Sums up to four samples."""
+
+        block = 4
+
+        def backward(self, dout: Array) -> Array:
+            dx = super().backward(dout)
+            first = (dout * self.x)[: self.block, ...]
+            self.dscale = namespace_of(dout).sum(first, axis=0)
+            return dx
+
+    class Wide(Blocked):
+        block = 20
+
+    assert "Blocked on" in message(Blocked, **SCALE)
+    assert_gradients(Wide, backend=backend, **SCALE)  # type: ignore[arg-type]
+    large = {"sizes": {"N": (21, 24), "D": (1, 1)}, "max_examples": 3}
+    assert "Wide on" in message(Wide, **SCALE, **large)
+
+
+def test_mistakes_in_sizes() -> None:
+    for sizes, complaint in (
+        ({"E": (1, 2)}, r"Scale: sizes names 'E', and the sizes of Scale\(.*\) are N, D"),
+        ({"N": 3}, r"Scale: sizes\['N'\] is the smallest and the largest number, .*, not 3"),
+        ({"N": (0, 3)}, r"not \(0, 3\)"),
+        ({"N": (3, 2)}, r"not \(3, 2\)"),
+        ({"N": (1, 2.5)}, r"not \(1, 2.5\)"),
+    ):
+        with pytest.raises(SettingError, match=complaint):
+            assert_gradients(Scale, backend=backend, sizes=sizes, **SCALE)  # type: ignore[arg-type]
+
+
+def test_a_pair_of_functions_is_proven() -> None:
+    def product(x: Array, y: Array) -> Array:
+        return x * y
+
+    both = {"x": ("N", "D"), "y": ("N", "D")}
+    few: dict[str, Any] = {"inputs": both, "backend": backend, "max_examples": 5}
+    assert_vjp(product, lambda dout, x, y: (dout * y, dout * x), **few)
+    example = [{"x": [[1.0]], "y": [[2.0]], "dout": [[1.0]]}]
+    with pytest.raises(
+        AssertionError, match=r"^product on .*\n.* by [xy]\[0, 0\]:\n  backward says"
+    ):
+        assert_vjp(product, lambda dout, x, y: (dout * x, dout * y), examples=example, **few)
+
+
+@pytest.mark.skipif(backend.name not in ("torch", "jax"), reason="differentiates nothing itself")
+def test_a_function_that_a_library_differentiates_is_proven() -> None:
+    library = import_module(backend.name)
+    if backend.name == "torch":
+
+        class Cube(library.autograd.Function):  # type: ignore[name-defined, misc]
+            factor = 3
+
+            @staticmethod
+            def forward(ctx: Any, x: Any) -> Any:
+                ctx.save_for_backward(x)
+                return x**3
+
+            @staticmethod
+            def backward(ctx: Any, dout: Any) -> Any:
+                return Cube.factor * dout * ctx.saved_tensors[0] ** 2
+
+        cube = Cube.apply
+
+        def pull(dout: Any, x: Any) -> Any:
+            with library.enable_grad():
+                x = x.detach().requires_grad_()
+                return library.autograd.grad(cube(x), x, dout)[0]
+    else:
+
+        class Cube:  # type: ignore[no-redef]
+            factor = 3
+
+        cube = library.custom_vjp(lambda x: x**3)
+        cube.defvjp(lambda x: (x**3, x), lambda x, dout: (Cube.factor * dout * x**2,))
+
+        def pull(dout: Any, x: Any) -> Any:
+            return library.vjp(cube, x)[1](dout)[0]
+
+    settings: dict[str, Any] = {"backend": backend, "max_examples": 5, "largest": 100}
+    assert_vjp(cube, pull, **settings)
+    Cube.factor = 2
+    with pytest.raises(AssertionError, match="backward is wrong"):
+        assert_vjp(cube, pull, **settings)
 
 
 def test_no_number_is_not_called_random() -> None:

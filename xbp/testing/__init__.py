@@ -16,7 +16,7 @@ if not __debug__:
         "PYTHONOPTIMIZE"
     )
 
-from xbp.testing.assertions import assert_gradients
+from xbp.testing.assertions import assert_gradients, assert_vjp
 from xbp.testing.cases import LayerCase, NetworkCase
 from xbp.testing.conformance import BackendConformance
 from xbp.testing.layers import LAYERS
@@ -44,6 +44,7 @@ __all__ = [
     "Signature",
     "arrays",
     "assert_gradients",
+    "assert_vjp",
     "host_arrays",
     "layer_cases",
     "layers",

@@ -160,6 +160,29 @@ class Signature:
         """Return the names of the sizes, each once, in order of appearance."""
         return list(dict.fromkeys(self._names()))
 
+    def bounds(self, sizes: Mapping[str, tuple[int, int]]) -> Mapping[str, tuple[int, int]]:
+        """Return the smallest and the largest number of sizes by name, after a check of them.
+
+        Raises
+        ------
+        SettingError
+            If a name is not one of the signature, or the numbers are no bounds of a size.
+        """
+        for name, numbers in sizes.items():
+            if name not in self.size_names():
+                raise SettingError(
+                    f"{self.name}: sizes names {name!r}, and the sizes of {self} are "
+                    f"{', '.join(self.size_names())}"
+                )
+            pair = tuple(numbers) if isinstance(numbers, tuple | list) else ()
+            is_pair = len(pair) == 2 and all(map(is_integer, pair))  # noqa: PLR2004
+            if not is_pair or not 1 <= pair[0] <= pair[1]:
+                raise SettingError(
+                    f"{self.name}: sizes[{name!r}] is the smallest and the largest number, such as "
+                    f"(1, 8), not {numbers!r}"
+                )
+        return sizes
+
     def _names(self) -> Iterator[str]:
         shapes = [self.shape_of(name) for name in (*self.inputs, *self.params)]
         for size in (size for shape in (*shapes, self.output_shape) for size in shape):

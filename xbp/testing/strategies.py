@@ -4,7 +4,7 @@ They draw numbers of size 1e-6 to 1e6, with zeros and equal elements among them.
 represent every number exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +21,7 @@ from xbp.testing.signatures import Labels, Nonzero, OneHot, Signature, size_of, 
 from xbp.testing.trial import LayerTrial
 
 LARGEST_SIZE = 3
+RARER_SIZES = (4, 9)
 LARGEST = 1e6
 SMALLEST = 1e-6
 
@@ -64,9 +65,43 @@ def arrays(
 
 
 @st.composite
-def layer_cases(draw: st.DrawFn, signature: Signature, *, largest: float = LARGEST) -> LayerCase:
-    """Draw the inputs, parameters and dout of a layer as NumPy values; named sizes are 1 to 3."""
-    sizes = {name: draw(st.integers(1, LARGEST_SIZE)) for name in signature.size_names()}
+def layer_cases(
+    draw: st.DrawFn,
+    signature: Signature,
+    *,
+    largest: float = LARGEST,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> LayerCase:
+    """Draw the inputs, parameters and dout of a layer as NumPy values.
+
+    Parameters
+    ----------
+    signature
+        The shapes, in named sizes.
+    largest
+        The largest absolute value of an element.
+    sizes
+        The smallest and the largest number that a size stands for, by its name. Others are 1 to 3;
+        in one case of nine, one of them is 4 to 9.
+
+    Raises
+    ------
+    SettingError
+        If a name is not one of the signature, or the numbers are no bounds of a size.
+    """
+    bounds = signature.bounds(sizes or {})
+    drawn = {name: draw(st.integers(*bounds[name])) for name in bounds}
+    free = [name for name in signature.size_names() if name not in bounds]
+    drawn |= {name: draw(st.integers(1, LARGEST_SIZE)) for name in free}
+    if free and draw(st.integers(0, 8)) == 8:  # noqa: PLR2004
+        drawn[draw(st.sampled_from(free))] = draw(st.integers(*RARER_SIZES))
+    return draw(_cases_of(signature, drawn, largest))
+
+
+@st.composite
+def _cases_of(
+    draw: st.DrawFn, signature: Signature, sizes: Mapping[str, int], largest: float
+) -> LayerCase:
     values = {}
     for name in (*signature.inputs, *signature.params):
         kind = signature.inputs.get(name)
