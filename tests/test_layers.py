@@ -24,6 +24,7 @@ from support import (
 )
 
 import xbp
+from xbp.calls import noted_calls
 from xbp.errors import (
     CallOrderError,
     DataError,
@@ -1264,3 +1265,14 @@ def test_a_layer_of_two_inputs_may_send_back_one_derivative_alone() -> None:
     chosen = Chosen()
     chosen.forward(arr([1.0]), arr([2.0, 3.0]))
     assert len(chosen.backward(arr([1.0]))) == 1
+
+
+def test_an_argument_by_name_reaches_a_layer_whose_calls_are_noted() -> None:
+    class Scaled(Layer):
+        def forward(self, x: Array, *, factor: float = 1.0) -> Array:
+            return x * factor
+
+    with noted_calls() as root:
+        y = Scaled().forward(arr([1.0, 2.0]), factor=3.0)
+    np.testing.assert_array_equal(host(y), [3, 6])
+    assert [str(part) for part in root.parts] == ["Scaled.forward"]

@@ -185,6 +185,7 @@ def test_a_traced_step_carries_its_memory_and_the_numbers_it_reads() -> None:
     assert is_traceable(SGD(Scheduled()))
 
     class Own(Optimizer):
+        memory_names = ("last",)
         state_names = ("scale", "note")
 
         def __init__(self, scale: Array) -> None:
@@ -194,7 +195,8 @@ def test_a_traced_step_carries_its_memory_and_the_numbers_it_reads() -> None:
             return W - lr * self.scale * dW
 
     scale = arr([2.0])
-    assert memory_of(Own(scale)) == {"scale": scale, "lr": 0.5}
+    assert memory_of(Own(scale)) == {"scale": scale, "lr": 0.5, "last": {}}
+    assert type(memory_of(Own(np.float64(2.0)))["scale"]) is float
 
 
 def test_memory_of_another_library_is_called_so() -> None:

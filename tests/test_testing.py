@@ -493,8 +493,9 @@ def test_layers_that_do_large_sizes_otherwise_are_found() -> None:
     class Wide(Blocked):
         block = 20
 
-    assert "Blocked on" in message(Blocked, **SCALE)
-    assert_gradients(Wide, backend=backend, **SCALE)  # type: ignore[arg-type]
+    narrow = {"sizes": {"D": (1, 1)}}
+    assert "Blocked on" in message(Blocked, **SCALE, **narrow)
+    assert_gradients(Wide, backend=backend, **SCALE, **narrow)  # type: ignore[arg-type]
     large = {"sizes": {"N": (21, 24), "D": (1, 1)}, "max_examples": 3}
     assert "Wide on" in message(Wide, **SCALE, **large)
 

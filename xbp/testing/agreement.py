@@ -51,7 +51,7 @@ def require_agreement(
         total, apart = bound, ~(abs(agreement.difference) <= bound)
         for runs in (RUNS, MOST_RUNS):
             if is_measured and apart.any():  # only where it is needed, since it is slow
-                total = bound + (exact or trial).noise(difference, runs, trial.dtype)
+                total = bound + (exact or trial).noise(difference, runs, dtype=trial.dtype)
                 apart = ~(abs(agreement.difference) <= total)
         if apart.any():
             worst = tuple(int(k) for k in np.unravel_index(np.argmax(apart), apart.shape))

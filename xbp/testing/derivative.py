@@ -97,8 +97,9 @@ def _within_rounding(
     if not isfinite(comparison.claimed):
         return comparison
     for runs in (RUNS, MOST_RUNS):
-        noise = float(trial.noise(lambda trial: trial.output.reshape(-1)[at[0]], runs))
-        by = float(trial.noise(lambda trial: trial.jacobian[name][at], runs))
+        noise_of = partial(trial.noise, runs=runs, plain=trial.plain)
+        noise = float(noise_of(lambda trial: trial.output.reshape(-1)[at[0]]))
+        by = float(noise_of(lambda trial: trial.jacobian[name][at]))
         bound = max(noise, float(trial.unit_of_differences * trial.magnitude[at[0]]))
         claimed = comparison.claimed
         again = compare(claimed, f, h, bound, trial.unit_of_differences)

@@ -263,18 +263,29 @@ class LayerTrial:
         return self.unit * chained(abs(self.case.dout), 1 + abs(self.jacobian[name]))
 
     def noise(
-        self, result: Callable[["LayerTrial"], HostArray], runs: int, dtype: str | None = None
+        self,
+        result: Callable[["LayerTrial"], HostArray],
+        runs: int,
+        *,
+        dtype: str | None = None,
+        plain: "LayerTrial | None" = None,
     ) -> HostArray:
         """Return how far a result lies apart from itself when each operation rounds otherwise.
 
         It rounds as in the given dtype; None takes that of the trial. Of a layer that cannot be run
-        so, it is how far the result moves when each number of the case is rounded so.
+        so, it is how far the result moves when each number of the case is rounded so. The plain
+        trial is one of a new layer, as those are that round otherwise; None makes one.
         """
-        plain = result(self.again(self.case))  # a new layer, as those that round otherwise are
+        exact = result(plain or self.again(self.case))
         with np.errstate(all="ignore"):
-            apart = np.stack([result(rough) - plain for rough in self._rough(runs, dtype)])
+            apart = np.stack([result(rough) - exact for rough in self._rough(runs, dtype)])
             far = SPREADS * np.sqrt(np.mean(apart**2, axis=0))
-        return np.asarray(np.where(np.isnan(far) & ~np.isnan(plain), np.inf, far))
+        return np.asarray(np.where(np.isnan(far) & ~np.isnan(exact), np.inf, far))
+
+    @cached_property
+    def plain(self) -> "LayerTrial":
+        """A trial of a new layer, for results that are computed once."""
+        return self.again(self.case)
 
     def _rough(self, runs: int, dtype: str | None) -> list["LayerTrial"]:
         trials = self._rough_trials.setdefault(dtype or self.dtype, [])
