@@ -1269,7 +1269,7 @@ def test_a_layer_of_two_inputs_may_send_back_one_derivative_alone() -> None:
 
 def test_an_argument_by_name_reaches_a_layer_whose_calls_are_noted() -> None:
     class Scaled(Layer):
-        def forward(self, x: Array, *, factor: float = 1.0) -> Array:
+        def forward(self, x: Array, *, factor: float = 1.0) -> Array:  # type: ignore[override]
             return x * factor
 
     with noted_calls() as root:
