@@ -29,6 +29,7 @@ from xbp.testing import (
 )
 from xbp.testing.cases import LayerCase, case_of
 from xbp.testing.derivative import backward_is_the_derivative
+from xbp.testing.trial import takes_views
 
 
 class LayerNormalization(Layer):
@@ -600,6 +601,12 @@ def test_a_derivative_at_a_kink_lies_between_the_slopes(slope: float) -> None:
     some: dict[str, Any] = {"max_examples": 5, "examples": examples}
     assert_gradients(Between, backend=backend, **some)
     assert "by x[0, 0]" in message(Beyond, **some)
+
+
+@pytest.mark.parametrize("layout", ["transposed", "reversed", "strided"])
+def test_what_the_library_cannot_read_is_no_fault_of_a_layer(layout: str) -> None:
+    with backend.scope():
+        assert takes_views(backend, layout) == ((backend.name, layout) != ("dpnp", "reversed"))
 
 
 def test_every_property_is_shown_to_find_something() -> None:

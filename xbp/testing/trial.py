@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -51,6 +51,19 @@ LAYOUTS: dict[str, tuple[Callable[[HostArray], HostArray], Callable[[Array], Arr
     "strided": (_spread, lambda x: x[(slice(1, None, 2),) * x.ndim]),
 }
 _AS_IT_IS = (np.array, lambda x: x)
+
+
+@cache
+def takes_views(backend: Backend, layout: str) -> bool:
+    """Tell whether a library computes with such views at all: if not, that is no layer's fault.
+
+    The ``where`` of dpnp 0.20, given a number, reads other memory if its condition is a reversed view.
+    """
+    values, xp = np.array([[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0]]), backend.xp
+    whole, view = LAYOUTS[layout]
+    x = view(backend.asarray(whole(values), "float32"))
+    chosen = backend.to_numpy(xp.where(x > 0, x, 0.0))
+    return bool(np.array_equal(chosen, np.maximum(values, 0)))
 
 
 class LayerTrial:
