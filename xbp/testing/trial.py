@@ -57,7 +57,8 @@ _AS_IT_IS = (np.array, lambda x: x)
 def takes_views(backend: Backend, layout: str) -> bool:
     """Tell whether a library computes with such views at all: if not, that is no layer's fault.
 
-    The ``where`` of dpnp 0.20, given a number, reads other memory if its condition is a reversed view.
+    The ``where`` of dpnp 0.20 reads other memory if it is given a number, and a condition that is a
+    reversed view.
     """
     values, xp = np.array([[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0]]), backend.xp
     whole, view = LAYOUTS[layout]
