@@ -89,8 +89,9 @@ class LayerTrial:
     layer : Layer
     inputs : list of Array
         What ``layer.forward`` takes.
-    place : str
-        The backend and the device, for messages.
+    place, seen_on : str
+        For messages: the backend and the device that the layer is tested on; and another where it
+        is seen, after a comma.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class LayerTrial:
         self.dtype = dtype
         self.layout = layout
         self.place = f"{backend.name}:{backend.device}"
+        self.seen_on = ""
         self.arrays = {name: self.put(name, value) for name, value in case.arrays.items()}
         params = {name: self.arrays[name] for name in case.signature.params}
         self.made: Layer = layer or self._attempt("making the layer", case.signature.make, **params)
@@ -129,7 +131,7 @@ class LayerTrial:
         details_text = f"{shown(details)}\n" if details else ""
         names = ", ".join(f"{name}=..." for name in (*self.case.arrays, "dout"))
         return AssertionError(
-            f"{self.title}, {self.dtype}: {complaint}\n{details_text}"
+            f"{self.title}, {self.dtype}{self.seen_on}: {complaint}\n{details_text}"
             f"the smallest case found:\n{self.case}\n"
             f"to have it tried first from now on: examples=[dict({names})]"
         )
@@ -325,7 +327,7 @@ class LayerTrial:
         """
         with suppress(AssertionError):
             trial = LayerTrial(self.case, get_backend(spec), dtype)
-            trial.place = f"{self.place}, seen on {trial.place}"
+            trial.place, trial.seen_on = self.place, f", seen on {trial.place}"
             return trial
         return None
 
