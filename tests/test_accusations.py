@@ -224,10 +224,14 @@ def test_mistakes_in_an_example() -> None:
     for change, complaint in (
         ({"y": 1}, "an example names x, W, b, dout; y is unknown"),
         ({"b": [1.0, 2.0]}, r"an example's b has the shape \(2,\), which does not fit the others"),
+        ({"x": [[1.0], [1.0, 2.0]]}, "an example's values are numbers, nested as the arrays are"),
+        ({"x": [["one", "two"]]}, "an example's values are numbers, nested as the arrays are"),
         ({"x": [1.0]}, r"an example's x has the shape \(1,\), which does not fit"),
     ):
         with pytest.raises(SettingError, match=complaint):
             assert_gradients(affine, backend=backend, examples=[{**right, **change}])
+    with pytest.raises(SettingError, match=r"an example is values by name, .* not \['x'\]"):
+        assert_gradients(affine, backend=backend, examples=[["x"]])  # type: ignore[list-item]
     del right["dout"]
     with pytest.raises(SettingError, match="dout is missing"):
         assert_gradients(affine, backend=backend, examples=[right])

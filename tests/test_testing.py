@@ -504,6 +504,7 @@ def test_layers_that_do_large_sizes_otherwise_are_found() -> None:
 def test_mistakes_in_sizes() -> None:
     for sizes, complaint in (
         ({"E": (1, 2)}, r"Scale: sizes names 'E', and the sizes of Scale\(.*\) are N, D"),
+        ([("N", 3)], r"Scale: sizes are bounds by name, such as {'D': \(1, 8\)}, not \["),
         ({"N": 3}, r"Scale: sizes\['N'\] is the smallest and the largest number, .*, not 3"),
         ({"N": (0, 3)}, r"not \(0, 3\)"),
         ({"N": (3, 2)}, r"not \(3, 2\)"),

@@ -78,8 +78,13 @@ def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
     Raises
     ------
     SettingError
-        If a name is missing or unknown, or a shape is not one of the signature.
+        If a name is missing or unknown, a value is no array of numbers, or a shape is not one of
+        the signature.
     """
+    if not isinstance(values, Mapping):
+        raise SettingError(
+            f"{signature.name}: an example is values by name, dict(x=..., dout=...), not {values!r}"
+        )
     shapes = {name: signature.shape_of(name) for name in (*signature.inputs, *signature.params)}
     shapes["dout"] = signature.output_shape
     if odd := sorted(values.keys() ^ shapes.keys()):
@@ -87,7 +92,14 @@ def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
             f"{signature.name}: an example names {', '.join(shapes)}; "
             f"{odd[0]} is {'unknown' if odd[0] in values else 'missing'}"
         )
-    arrays = {name: np.asarray(values[name]) for name in shapes}
+    try:
+        arrays = {name: np.asarray(values[name]) for name in shapes}
+        for name in shapes:
+            _float32(arrays[name])
+    except (TypeError, ValueError) as error:
+        raise SettingError(
+            f"{signature.name}: an example's values are numbers, nested as the arrays are ({error})"
+        ) from error
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
         found = arrays[name].shape

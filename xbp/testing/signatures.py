@@ -168,6 +168,10 @@ class Signature:
         SettingError
             If a name is not one of the signature, or the numbers are no bounds of a size.
         """
+        if not isinstance(sizes, Mapping):
+            raise SettingError(
+                f"{self.name}: sizes are bounds by name, such as {{'D': (1, 8)}}, not {sizes!r}"
+            )
         for name, numbers in sizes.items():
             if name not in self.size_names():
                 raise SettingError(
