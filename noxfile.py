@@ -25,9 +25,10 @@ SPECS = [spec for specs in SPECS_OF.values() for spec in specs]
 WITHOUT_CALLS = [
     f"--ignore=tests/test_{name}.py"
     for name in (
-        *("examples", "fuzz", "house", "kernels", "planted_changes", "strangers", "streams"),
+        *("accusations", "examples", "fuzz", "house", "kernels", "planted_changes", "strangers"),
         *("bounded_reading", "datasets", "file_faults", "full_disk", "large", "registry"),
-        *("checkpoints", "cli", "conformance", "given", "planted_faults", "reports", "threads"),
+        *("checkpoints", "cli", "conformance", "given", "planted_faults", "reports", "streams"),
+        *("testing", "threads"),
     )
 ]
 
@@ -120,9 +121,10 @@ def links(session: nox.Session) -> None:
 @nox.session
 def notebooks(session: nox.Session) -> None:
     """Run the notebooks of examples/ on NumPy and on PyTorch."""
-    install(session, "testing", "graph", "torch", more=dependencies("notebooks"))
+    more = [*dependencies("notebooks"), *dependencies("test")]
+    install(session, "testing", "graph", "torch", more=more)
     for spec in ("numpy", "torch"):
-        session.run("pytest", "tests/test_notebooks.py", env={"XBP_BACKEND": spec})
+        session.run("pytest", "-n2", "tests/test_notebooks.py", env={"XBP_BACKEND": spec})
 
 
 @nox.session
@@ -144,7 +146,7 @@ def make_notebooks(session: nox.Session) -> None:
 @nox.session
 def strangers(session: nox.Session) -> None:
     """Install the backend and the layer of examples/ from copies elsewhere; run their own tests."""
-    install(session, "testing")
+    install(session, "testing", more=dependencies("test"))
     with TemporaryDirectory() as folder:
         for example in ("custom_backend", "custom_layer"):
             copy = shutil.copytree(Path("examples") / example, Path(folder) / example)
@@ -152,6 +154,7 @@ def strangers(session: nox.Session) -> None:
             with session.chdir(copy):
                 session.run(
                     "pytest",
+                    "-n2",
                     "--import-mode=importlib",
                     "--xbp-backend=numpy,array-api-strict:device1",
                 )

@@ -610,7 +610,7 @@ KILLS = int(os.environ.get("XBP_KILLS", "2"))
 
 
 @pytest.mark.skipif(
-    backend.name not in ("numpy", "torch", "jax") or (SLOW and "XBP_KILLS" not in os.environ),
+    backend.name != "numpy" and "XBP_KILLS" not in os.environ,
     reason="takes long: nox -s kills",
 )
 def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:

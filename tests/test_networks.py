@@ -90,7 +90,7 @@ def test_backpropagation_agrees_with_central_differences(
     assert report.dtype == widest
 
 
-@pytest.mark.parametrize("depth", [5, 20])
+@pytest.mark.parametrize("depth", [5] if SLOW else [5, 20])
 def test_deep_networks_are_stacked_like_bricks(depth: int) -> None:
     network = Network.fully_connected([4, *[6] * (depth - 1), 3], dtype=widest, seed=2)
     assert len(network.params) == 2 * depth

@@ -163,8 +163,8 @@ def test_the_message_shows_both_gradients_and_where_they_part(
 ) -> None:
     monkeypatch.setattr(MulLayer, "backward", operands_not_swapped)
     message = found(MUL)
-    assert "backward is wrong in " in message
-    assert "that of output[0, 0] by x[0, 0]:\n  backward says" in message
+    assert "backward is wrong: " in message
+    assert "that of output[0, 0] with respect to x[0, 0]:\n  backward says" in message
     assert "central differences say" in message
     assert "  backward = [[" in message
     assert "  differences = [[" in message
@@ -186,5 +186,5 @@ def test_a_wrong_derivative_by_a_single_number_is_reported() -> None:
             self.dby = -namespace_of(dout).sum(dout)
             return dout
 
-    with pytest.raises(AssertionError, match=r"(?s)backward is wrong.* by by:.*backward says -1"):
+    with pytest.raises(AssertionError, match=r"(?s)backward is wrong.* with respect to by:.*backward says -1"):
         assert_gradients(Shift, params={"by": ()}, backend=backend, max_examples=5)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, dtype_of, host, other, precise, widest
+from support import arr, backend, dtype_of, except_slow, host, other, precise, widest
 
 import xbp
 from xbp.errors import (
@@ -564,6 +564,7 @@ def test_a_network_in_float32_with_a_state_is_checked_in_float64() -> None:
     assert dtype_of(network.state["mean1"]) == "float32"
 
 
+@except_slow
 def test_layers_with_a_state_are_proven() -> None:
     assert_gradients(Noise, inputs={"x": ("N", "D")}, backend=backend)
 
