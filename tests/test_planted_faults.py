@@ -186,5 +186,6 @@ def test_a_wrong_derivative_by_a_single_number_is_reported() -> None:
             self.dby = -namespace_of(dout).sum(dout)
             return dout
 
-    with pytest.raises(AssertionError, match=r"(?s)backward is wrong.* with respect to by:.*backward says -1"):
+    says = r"(?s)backward is wrong.* with respect to by:.*backward says -1"
+    with pytest.raises(AssertionError, match=says):
         assert_gradients(Shift, params={"by": ()}, backend=backend, max_examples=5)
