@@ -1,8 +1,11 @@
 """The conformance suite finds a backend's faults; the command and the pytest plugin run it."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -10,7 +13,7 @@ import array_api_compat.numpy
 import array_api_strict
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import settings
 from support import backend, except_slow, needs_float64
 
@@ -29,11 +32,14 @@ from xbp.layers import (
     SubLayer,
 )
 from xbp.testing import LAYERS, BackendConformance
+from xbp.testing.functions import CALLS, differences
 
 pytest_plugins = ["pytester"]
 
 
 NUMPY = xbp.get_backend("numpy")
+
+once = pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
 
 
 class Draft(xbp.Backend):
@@ -157,7 +163,7 @@ ONE_FAULT_ONE_TEST: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 @pytest.mark.usefixtures("_draft")
 @pytest.mark.parametrize(
     ("members", "test"), ONE_FAULT_ONE_TEST, ids=[test for _, test in ONE_FAULT_ONE_TEST]
@@ -177,7 +183,7 @@ def test_the_test_that_a_fault_is_for_fails(members: dict[str, Any], test: str) 
 KNOWN_DEVICE = {"find_device": classmethod(lambda cls, name: "cpu")}
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 @pytest.mark.parametrize(
     ("name", "wrong", "test"),
     [
@@ -212,7 +218,7 @@ PROVEN = {
 }
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 @pytest.mark.parametrize("test", PROVEN)
 def test_a_layer_that_is_wrong_there_fails(test: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Suite(BackendConformance):
@@ -251,7 +257,7 @@ NAMED = [
     (
         {"to_numpy": lambda self, x: np.asarray(x) + x.dtype.type(1)},
         "test_the_functions_that_xbp_calls",
-        r"abs of\s+\[\[ 0.5 .*\]\]\s+gives array\(\[\[1.5 .*\s+expected array\(\[\[0.5 ",
+        r"\d+ of \d+ calls differ:\s+abs, float32: gives array\(\[\[1.5 .*expected array\(\[\[0.5 ",
     ),
     (
         {"asarray": _refuse},
@@ -318,9 +324,116 @@ def test_the_command_shows_what_is_broken() -> None:
     xbp.register_backend("draft", type("Draft", (Draft,), {"owns": lambda self, x: True}))
     result = CliRunner().invoke(main, ["check", "draft", "--examples", "1"])
     assert result.exit_code == 1
-    assert "broken" in result.stdout
+    assert "BROKEN" in result.stdout
     assert "test_it_knows_its_own: ``owns`` tells its arrays" in result.stdout
     assert "it claims 1.0" in result.stdout
+
+
+def check(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["check", *arguments, "--examples", "1"])
+
+
+@once
+def test_promises_are_chosen_by_their_names() -> None:
+    chosen = check("numpy", "--only", "Layouts arrive", "--only=layout", "--only=it_knows_its_own")
+    assert chosen.exit_code == 2
+    assert "no promise has 'Layouts arrive' in its name: they are numbers travel" in chosen.stderr
+    chosen = check("numpy", "--only", "Layout arrives", "--only=it_knows", "--skip=test_it_knows")
+    assert re.search(r"^kept +\d+\.\d\d s  every layout arrives$", chosen.stdout, re.MULTILINE)
+    assert "numpy:cpu: 1 of 1 promises kept, in " in chosen.stdout
+    skipped = check("numpy", "--only=relu", "--skip=relu")
+    assert skipped.exit_code == 2
+    assert "--skip leaves no promise of those that --only names" in skipped.stderr
+
+
+@once
+@pytest.mark.usefixtures("_draft")
+def test_what_is_known_to_be_broken_is_no_error(tmp_path: Path) -> None:
+    xbp.register_backend("draft", type("Draft", (Draft,), {"owns": lambda self, x: True}))
+    known = tmp_path / "known.txt"
+    known.write_text("# of version 1\n\nit knows its own  # claims all\n")
+    found = check("draft", "--only=it_knows", "--only=ragged", "--xfail", str(known))
+    assert found.exit_code == 0, found.stdout
+    assert re.search(r"^known .* it knows its own$", found.stdout, re.MULTILINE)
+    assert "1 of 2 promises kept" in found.stdout
+    assert "it claims" not in found.stdout
+    known.write_text("test_ragged_rows_are_refused")
+    found = check("draft", "--only=ragged", "--xfail", str(known))
+    assert found.exit_code == 1
+    assert "kept, though the file of --xfail names them: test_ragged" in found.stdout
+    found = check("draft", "--only=ragged", "--xfail", str(known), "--json")
+    values = json.loads(found.stdout)
+    assert not values["passed"]
+    assert values["checks"]["test_ragged_rows_are_refused"]["known"]
+    assert values["checks"]["test_ragged_rows_are_refused"]["seconds"] >= 0
+
+
+@once
+def test_a_file_of_what_is_known_is_read_with_care(tmp_path: Path) -> None:
+    known = tmp_path / "known.txt"
+    known.write_text("# some\nrely\n")
+    found = check("numpy", "--xfail", str(known))
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert f"{known}, line 2: no promise is called 'rely': they are numbers" in found.stderr
+    found = check("numpy", "--xfail", str(tmp_path))
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert f"{tmp_path}: cannot be read" in found.stderr
+    known.write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read" in check("numpy", "--xfail", str(known)).stderr
+
+
+@once
+@pytest.mark.usefixtures("_draft")
+def test_promises_that_one_fault_breaks_are_told_together() -> None:
+    def fault(self: Any, host: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    xbp.register_backend("draft", type("Draft", (Draft,), {"from_numpy": fault}))
+    found = check("draft", "--only=travel", "--only=own")
+    assert found.stdout.count("RuntimeError: no memory") == 1
+    assert re.search(
+        "of the same cause: test_an_array_of_its_own.*, test_it_knows_its_own", found.stdout
+    )
+
+
+@once
+def test_all_functions_that_fail_are_listed() -> None:
+    def fault(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("not yet")
+
+    class Lacking:
+        def __getattr__(self, name: str) -> Any:
+            if name in ("mean", "take"):
+                raise AttributeError(f"no {name}")
+            return fault if name == "where" else getattr(NUMPY.xp, name)
+
+    lacking = SimpleNamespace(
+        xp=Lacking(), asarray=NUMPY.asarray, owns=NUMPY.owns, to_numpy=NUMPY.to_numpy,
+        scope=NUMPY.scope,
+    )  # fmt: skip
+    found = list(differences(lacking, "float32"))  # type: ignore[arg-type]
+    assert [line.partition(",")[0] for line in found] == [
+        *("mean", "take", "where", "take of bytes", "take of argmax", "take of int32"),
+    ]
+    assert found[0].startswith("mean, float32: raises AttributeError: no mean (")
+    assert re.fullmatch(rf"where, float32: raises .*not yet \({__file__}, line \d+\)", found[2])
+
+
+@once
+def test_every_function_that_xbp_calls_is_tried() -> None:
+    called: set[str] = set()
+    for path in sorted(Path(xbp.__file__).parent.rglob("*.py")):
+        if not path.is_relative_to(Path(differences.__code__.co_filename).parent):
+            called |= {
+                node.attr
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Attribute)
+                and re.search(r"\bxp$|^namespace_of\([^()]*\)$", ast.unparse(node.value))
+            }
+    dtypes = {"float32", "float64", "int8", "int32", "int64"}
+    assert called - dtypes - {"__array_namespace_info__"} == {
+        name for name in CALLS if " " not in name
+    }
 
 
 def test_the_command_knows_no_such_backend() -> None:

@@ -1,6 +1,6 @@
 """The tests of a backend: its methods, the functions that xbp calls, the layers, the training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,41 +11,16 @@ from xbp.differences import noise_of, numerical_gradient
 from xbp.errors import DTypeError, MixedBackendError, SettingError, ShapeError
 from xbp.functions import one_hot
 from xbp.gradients import gradient_check
-from xbp.namespace import Array, Namespace, device_of, dtype_name
+from xbp.namespace import Array, dtype_name
 from xbp.networks import TwoLayerNet
 from xbp.optimizers import SGD
 from xbp.registry import get_backend
 from xbp.testing.assertions import assert_gradients
+from xbp.testing.functions import CALLS, CALLS_OF_WORDS, differences
 from xbp.testing.layers import LAYERS
 from xbp.training import Trainer
 
 REAL_DTYPES = ("bool", "uint8", "int32", "int64", "float32", "float64")
-
-# By the name of each namespace function that xbp calls: a call with xbp's kind of arguments.
-_Call = Callable[[Namespace, Array, Array], Array]
-FUNCTIONS: dict[str, _Call] = {
-    "abs": lambda xp, x, i: xp.abs(x),
-    "all": lambda xp, x, i: xp.all(x > 0, axis=(1,)),
-    "arange": lambda xp, x, i: xp.arange(5, device=device_of(x)),
-    "argmax": lambda xp, x, i: xp.argmax(x, axis=-1),
-    "argmin": lambda xp, x, i: xp.argmin(xp.astype(x > 0, xp.int8)),
-    "asarray": lambda xp, x, i: xp.asarray([1.0, 2.0], dtype=x.dtype, device=device_of(x)),
-    "astype": lambda xp, x, i: xp.astype(i, x.dtype),
-    "concat": lambda xp, x, i: xp.concat([x, x]),
-    "exp": lambda xp, x, i: xp.exp(x),
-    "full_like": lambda xp, x, i: xp.full_like(x, 2.5),
-    "isfinite": lambda xp, x, i: xp.isfinite(x),
-    "log": lambda xp, x, i: xp.log(xp.abs(x) + 1),
-    "matmul": lambda xp, x, i: xp.matmul(x.T, x),
-    "max": lambda xp, x, i: xp.max(x, axis=-1, keepdims=True),
-    "maximum": lambda xp, x, i: xp.maximum(x, 0.25),
-    "reshape": lambda xp, x, i: xp.reshape(x, (3, 2)),
-    "sqrt": lambda xp, x, i: xp.sqrt(xp.abs(x)),
-    "stack": lambda xp, x, i: xp.stack([x, x]),
-    "sum": lambda xp, x, i: xp.sum(x, axis=0),
-    "take": lambda xp, x, i: xp.take(x, i, axis=0),
-    "where": lambda xp, x, i: xp.where(x <= 0, 0, x),
-}
 
 
 class BackendConformance:
@@ -81,6 +56,11 @@ class BackendConformance:
         backend = get_backend(spec)
         backend.enable_float64()
         return backend
+
+    @property
+    def floats(self) -> tuple[str, ...]:
+        """The dtypes that the backend computes in, among those that xbp trains in."""
+        return ("float32", "float64") if self.backend.has_float64 else ("float32",)
 
     @property
     def stranger(self) -> Backend:
@@ -203,41 +183,43 @@ class BackendConformance:
 
     def test_a_compiled_gradient_is_the_gradient(self) -> None:
         """A compiled gradient is right at each call, and no call overwrites an earlier result."""
+        for dtype in self.floats:
+            self._compile_a_gradient(dtype)
+
+    def _compile_a_gradient(self, dtype: str) -> None:
         backend = self.backend
-        network = TwoLayerNet(4, 5, 3, weight_init_std=1, backend=backend, dtype="float32", seed=0)
+        network = TwoLayerNet(4, 5, 3, weight_init_std=1, backend=backend, dtype=dtype, seed=0)
         compiled = backend.compile(network.loss_and_gradient)
         params, t = dict(network.params), backend.asarray([2, 0])
         pairs = []
         with backend.scope():
             for number in range(4):
-                x = backend.asarray([[number, -1.0, 2.0, 0.5], [1.0, 0.0, -0.5, number]], "float32")
+                x = backend.asarray([[number, -1.0, 2.0, 0.5], [1.0, 0.0, -0.5, number]], dtype)
                 pairs.append((compiled(params, x, t), network.loss_and_gradient(params, x, t)))
-        epsilon = float(np.finfo(np.float32).eps)
+        epsilon = float(np.finfo(dtype).eps)
         for (loss, gradient), (expected_loss, expected) in pairs:
             bound = noise_of(epsilon, 64, 1 + abs(float(expected_loss)))
-            assert abs(float(loss) - float(expected_loss)) <= bound
+            assert abs(float(loss) - float(expected_loss)) <= bound, f"the loss in {dtype}"
             for key, value in expected.items():
                 difference = backend.to_numpy(gradient[key]) - backend.to_numpy(value)
                 largest = float(np.max(abs(backend.to_numpy(value))))
-                assert np.max(abs(difference)) <= noise_of(epsilon, 64, 1 + largest), key
+                bound = noise_of(epsilon, 64, 1 + largest)
+                assert np.max(abs(difference)) <= bound, f"{key} in {dtype}"
 
     # Its namespace -------------------------------------------------------------------------------
 
     def test_the_functions_that_xbp_calls(self) -> None:
-        """Each function gives what NumPy gives, on this device, in the same dtype."""
-        backend, xp = self.backend, self.backend.xp
-        values = np.array([[0.5, -2.0, 0.0], [1.5, 3.0, -0.25]], dtype=np.float32)
-        host = get_backend("numpy")
-        for name, call in FUNCTIONS.items():
-            index = [1, 0, 1]
-            with backend.scope():
-                array = call(xp, backend.asarray(values), backend.asarray(index))
-            expected = call(host.xp, values, np.asarray(index))
-            assert backend.owns(array), f"{name} leaves the device"
-            result = backend.to_numpy(array)
-            alike = (result.dtype, result.shape) == (expected.dtype, expected.shape)
-            good = alike and np.allclose(result, expected, rtol=1e-6, atol=0)
-            assert good, f"{name} of\n{values}\ngives {result!r}\nexpected {expected!r}"
+        """Each function and operator gives what NumPy gives, on this device and in each dtype."""
+        found = [line for dtype in self.floats for line in differences(self.backend, dtype)]
+        lines = "\n  ".join(found)
+        assert not found, (
+            f"{len(found)} of {len(self.floats) * len(CALLS)} calls differ:\n  {lines}"
+        )
+
+    def test_words_of_32_bits_wrap_around(self) -> None:
+        """Shifts and sums of int32 keep the lowest 32 bits, which random numbers are made of."""
+        found = list(differences(self.backend, "float32", CALLS_OF_WORDS))
+        assert not found, "\n  ".join(["random numbers would be others:", *found])
 
     def test_python_numbers_do_not_change_a_dtype(self) -> None:
         """``x * 2.0``, ``1 - x`` and ``x += y`` keep float32."""
@@ -326,23 +308,24 @@ class BackendConformance:
 
     def test_initial_parameters_are_those_of_numpy(self) -> None:
         """The same seed gives the same parameters, bit for bit."""
-        ours = TwoLayerNet(5, 4, 3, backend=self.backend, dtype="float32", seed=7)
-        numpys = TwoLayerNet(5, 4, 3, backend="numpy", dtype="float32", seed=7)
-        for key, value in numpys.params.items():
-            np.testing.assert_array_equal(self.backend.to_numpy(ours.params[key]), value)
+        for dtype in self.floats:
+            ours = TwoLayerNet(5, 4, 3, backend=self.backend, dtype=dtype, seed=7)
+            numpys = TwoLayerNet(5, 4, 3, backend="numpy", dtype=dtype, seed=7)
+            for key, value in numpys.params.items():
+                np.testing.assert_array_equal(self.backend.to_numpy(ours.params[key]), value)
 
     def test_training_follows_numpy(self) -> None:
-        """Twenty steps on the digits give NumPy's losses, up to the rounding of float32."""
-        losses: list[list[float]] = []
-        for backend in (self.backend, get_backend("numpy")):
-            (x, t), _ = load_digits(backend=backend)
-            network = TwoLayerNet(64, 20, 10, "he", backend=backend, dtype="float32", seed=0)
-            trainer = Trainer(network, SGD(0.1), batch_size=50, seed=0)
-            losses.append(trainer.fit(x, t, steps=20).loss)
-        # Rounding errors add up from step to step.
-        epsilon = float(np.finfo(np.float32).eps)
-        bound = noise_of(epsilon, 64, 20 * (1 + max(losses[1])))
-        np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=bound)
+        """Twenty steps on the digits give NumPy's losses, up to rounding, in each dtype."""
+        for dtype in self.floats:
+            losses: list[list[float]] = []
+            for backend in (self.backend, get_backend("numpy")):
+                (x, t), _ = load_digits(backend=backend)
+                network = TwoLayerNet(64, 20, 10, "he", backend=backend, dtype=dtype, seed=0)
+                trainer = Trainer(network, SGD(0.1), batch_size=50, seed=0)
+                losses.append(trainer.fit(x, t, steps=20).loss)
+            # Rounding errors add up from step to step.
+            bound = noise_of(float(np.finfo(dtype).eps), 64, 20 * (1 + max(losses[1])))
+            np.testing.assert_allclose(losses[0], losses[1], rtol=0, atol=bound, err_msg=dtype)
 
     # For `xbp check` -----------------------------------------------------------------------------
 
