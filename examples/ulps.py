@@ -1,7 +1,7 @@
 """How exact is each gradient? Against 50 digits, in units in the last place: layer × backend.
 
-It needs the backend of examples/custom_backend: ``pip install ./examples/custom_backend``. Backends
-are named on the command line; without names, all that are usable here and have float64 take part.
+It needs the backend mparray: ``pip install ./examples/backends/mparray``. Backends are named on the
+command line; without names, all that are usable here and have float64 take part.
 """
 
 import sys

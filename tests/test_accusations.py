@@ -17,7 +17,7 @@ from right_layers import (
     Softmax,
     UnitLength,
 )
-from support import SLOW, arr, backend
+from support import SLOW, arr, backend, except_slow
 
 import xbp
 from xbp.errors import SettingError
@@ -34,6 +34,7 @@ PROOFS = int(os.environ.get("XBP_PROOFS", "1"))
 BY_MAKER = {signature.make: signature for signature in RIGHT_LAYERS}
 
 
+@pytest.mark.skipif(SLOW and PROOFS == 1, reason="takes long: nox -s accusations")
 @pytest.mark.parametrize("signature", RIGHT_LAYERS, ids=lambda signature: signature.name)
 def test_no_right_layer_is_accused(signature: Signature) -> None:
     accused = []
@@ -41,7 +42,7 @@ def test_no_right_layer_is_accused(signature: Signature) -> None:
 
         @seed(number)
         @settings(
-            max_examples=100 if PROOFS > 1 else 5 if SLOW else 30,
+            max_examples=100 if PROOFS > 1 else 30,
             derandomize=False,
             deadline=None,
             database=None,
@@ -156,9 +157,10 @@ class Asking(GatedLinear):
         return super().forward(x, y)
 
 
+@except_slow
 def test_a_layer_that_asks_for_values_is_not_accused_either() -> None:
     pair = {"x": ("N", "D"), "y": ("N", "D")}
-    assert_gradients(Asking, inputs=pair, backend=backend, max_examples=5 if SLOW else 40)
+    assert_gradients(Asking, inputs=pair, backend=backend, max_examples=40)
 
     class Wrong(Asking):
         def backward(self, dout: Array) -> Any:

@@ -13,7 +13,7 @@ import xbp
 from xbp import namespace, registry
 from xbp.errors import DTypeError, MixedBackendError
 from xbp.layers import AddLayer
-from xbp.namespace import dtype_name, namespace_of
+from xbp.namespace import ToldArrays, device_of, dtype_name, namespace_of
 from xbp.precision import widened, widest_float
 
 pytestmark = pytest.mark.skipif(backend.name != "numpy", reason="is about a library of its own")
@@ -211,6 +211,45 @@ def test_no_backend_takes_the_arrays_of_another() -> None:
     del registry._process_factories["thief"]
 
 
+class Partial:
+    """An array of a library that reports its namespace, which lacks something."""
+
+    __module__ = "partial_library.core"
+    ndim = 0
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return PARTIAL
+
+
+PARTIAL: Any = SimpleNamespace(__name__="partial_library", asarray=np.asarray)
+
+
+def test_a_backend_completes_the_namespace_of_its_own_library() -> None:
+    complete = SimpleNamespace(asarray=np.asarray, log=np.log)
+    namespace.tell_arrays(Partial, ToldArrays(complete, lambda x: "there", PARTIAL))
+    assert namespace_of(Partial()) is complete
+    assert device_of(Partial()) == "there"
+    # Who completes it otherwise comes too late.
+    with pytest.raises(DTypeError, match="which has a namespace already"):
+        namespace.tell_arrays(Partial, ToldArrays(BareNamespace(), lambda x: "there", PARTIAL))
+    # And nobody else speaks for it.
+    kind = type("Partial", (Partial,), {"__module__": "partial_library.core"})
+    with pytest.raises(DTypeError, match="which has a namespace already"):
+        namespace.tell_arrays(kind, ToldArrays(complete, lambda x: "there", np))
+    other = SimpleNamespace(__name__="partial_library.other")
+    namespace.tell_arrays(kind, ToldArrays(complete, lambda x: "there", other))
+    assert namespace_of(kind()) is PARTIAL
+
+
+def test_python_numbers_take_the_default_dtypes_of_the_device(there: Any) -> None:
+    assert dtype_name(there.asarray([1, 2]).dtype) == there.default_integer
+    assert dtype_name(there.asarray(2.5).dtype) == there.default_float
+    assert dtype_name(there.asarray(np.array([1, 2])).dtype) == "int64"
+    if there.default_integer == "int32":
+        with pytest.raises(DTypeError, match="4294967296 is no number of int32"):
+            there.asarray([1, 2**32])
+
+
 class Later:
     """An array of another library, which array-api-compat knows although its type says nothing."""
 
@@ -221,7 +260,7 @@ def test_what_nobody_has_used_yet_is_not_taken_either(monkeypatch: pytest.Monkey
     """As PyTorch's tensors, before the first of them is looked at."""
     kind = type("Later", (Later,), {})
     monkeypatch.setattr("xbp.namespace.array_api_compat.array_namespace", lambda x: np)
-    namespace.tell_arrays(kind, BareNamespace(), lambda x: "bare")
+    namespace.tell_arrays(kind, ToldArrays(BareNamespace(), lambda x: "bare", None))
     assert namespace_of(kind()) is np
     assert namespace_of(kind()) is np
     assert kind not in namespace._array_types

@@ -33,7 +33,7 @@ def test_example(name: str) -> None:
     arguments = []
     if name == "ulps.py":
         if "mparray" not in xbp.available_backends() or not backend.has_float64:
-            pytest.skip("measures float64 against the backend of examples/custom_backend")
+            pytest.skip("measures float64 against the backend of examples/backends/mparray")
         arguments = [f"{backend.name}:{backend.device}"]
     printed = subprocess.run(
         [sys.executable, HOUSE / "examples" / name, *arguments],

@@ -1,4 +1,4 @@
-"""An oracle of 50 digits: mparray, the third-party backend of examples/custom_backend."""
+"""An oracle of 50 digits: mparray, the third-party backend of examples/backends/mparray."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ import xbp
 from xbp.testing import LAYERS, LayerCase, LayerTrial, Signature, layer_cases
 
 if "mparray" not in xbp.available_backends():
-    pytest.skip("pip install ./examples/custom_backend", allow_module_level=True)
+    pytest.skip("pip install ./examples/backends/mparray", allow_module_level=True)
 
 oracle = xbp.get_backend("mparray")
 

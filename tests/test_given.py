@@ -1,10 +1,12 @@
 """What people give: NumPy's numbers, generators, text, labels of graphs, layers that forgot."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -322,6 +324,49 @@ def test_a_backend_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "from_dlpack", lambda *_, **__: refusing(None, None))
     with pytest.raises(DTypeError, match=r"own:.* brings no array to the host .*overrides to_nump"):
         own.to_numpy(own.asarray([1.0]))
+
+
+SAID: dict[str, Any] = {
+    "default_device": classmethod(lambda cls: "cpu"),
+    "devices": classmethod(lambda cls: ["cpu"]),
+    "find_device": classmethod(lambda cls, name: ["cpu"][["cpu"].index(name)]),
+    "dtypes": {"float32": np.float32, "int64": np.int64},
+    "default_float": "float32",
+    "default_integer": "int64",
+}
+# What each backend does that lacks one of them.
+SAYS = {
+    "default_device": "backend own does not say its default_device",
+    "devices": "backend own:gpu does not say its devices",
+    "find_device": "backend 'own' does not find its device 'cpu'",
+    "dtypes": "backend own:cpu does not say its dtypes",
+    "default_float": "backend own:cpu does not say its default_float",
+    "default_integer": "backend own:cpu does not say its default_integer",
+}
+
+
+@once
+@pytest.mark.parametrize("lacking", SAID)
+def test_a_library_that_says_nothing_of_itself_is_spoken_for(lacking: str) -> None:
+    said = {name: value for name, value in SAID.items() if name != lacking}
+    if lacking == "default_device":  # which is the first of the devices
+        del said["devices"]
+    silent = SimpleNamespace(__name__="silent")
+    kind = type("Own", (xbp.Backend,), {"name": "own", "library": silent, "xp": silent, **said})
+
+    def use() -> None:
+        own = kind("gpu" if lacking == "devices" else None)
+        assert own.dtypes
+        assert own.default_float == "float32"
+        assert own.default_integer == "int64"
+
+    with pytest.raises(BackendUnavailableError) as caught:
+        use()
+    message = str(caught.value)
+    assert message.startswith(f"{SAYS[lacking]} (AttributeError: ")
+    assert re.search(r"__array_namespace_info__.* \(.*backend\.py, line \d+\)", message)
+    assert message.endswith(f": its author overrides {lacking}")
+    assert isinstance(caught.value.__cause__, AttributeError)
 
 
 # Labels of graphs --------------------------------------------------------------------------------

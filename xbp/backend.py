@@ -4,8 +4,8 @@ A backend is used only where arrays are created, moved and waited for. A layer t
 from its arrays. How functions are compiled is in the base class, `Engine`.
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -13,11 +13,19 @@ import array_api_compat
 import numpy as np
 
 from xbp.engine import Engine
-from xbp.errors import BackendUnavailableError, DataError, DTypeError, ShapeError, XbpError
+from xbp.errors import (
+    BackendUnavailableError,
+    DataError,
+    DTypeError,
+    ShapeError,
+    XbpError,
+    described,
+)
 from xbp.namespace import (
     Array,
     DType,
     Namespace,
+    ToldArrays,
     device_of,
     dtype_name,
     kind_of,
@@ -49,7 +57,8 @@ class Backend(Engine):
     xp
         The array API namespace.
     array_types : tuple of type
-        The types of the library's arrays, if these have no ``__array_namespace__``.
+        The types of the library's arrays, if these have no ``__array_namespace__``, or if it is
+        ``library`` and lacks something that `xp` adds.
 
     Raises
     ------
@@ -63,18 +72,27 @@ class Backend(Engine):
     array_types: ClassVar[tuple[type, ...]] = ()
 
     def __init__(self, device: str | None = None) -> None:
-        self.device = device or self.default_device()
+        self.device = device or ""
+        with self._saying("default_device"):
+            self.device = device or self.default_device()
         try:
             self.native_device = self.find_device(self.device)
         except XbpError:
             raise
         except Exception as error:
+            with self._saying("devices"):
+                names = self.devices()
+            if self.device in names:
+                raise BackendUnavailableError(
+                    f"backend {self.name!r} does not find its device {self.device!r} "
+                    f"({described(error)}): its author overrides find_device"
+                ) from error
             raise BackendUnavailableError(
                 f"backend {self.name!r} has no device {self.device!r} here ({error}): "
-                f"choose one of {', '.join(self.devices()) or 'none: there is no device for it'}"
+                f"choose one of {', '.join(names) or 'none: there is no device for it'}"
             ) from error
         for kind in self.array_types:
-            tell_arrays(kind, self.xp, self.device_of)
+            tell_arrays(kind, ToldArrays(self.xp, self.device_of, self.library))
         with suppress(Exception):  # raised again when a dtype is asked for
             for name, dtype in self.dtypes.items():
                 tell_dtype(dtype, name)
@@ -124,14 +142,16 @@ class Backend(Engine):
     @property
     def default_float(self) -> str:
         """The dtype of an array made of Python floats: the library's own default."""
-        dtypes = self._info.default_dtypes(device=self.native_device)
-        return dtype_name(dtypes["real floating"])
+        with self._saying("default_float"):
+            dtypes = self._info.default_dtypes(device=self.native_device)
+            return dtype_name(dtypes["real floating"])
 
     @cached_property
     def dtypes(self) -> Mapping[str, DType]:
         """The library's dtypes that the device computes in, by name."""
-        dtypes: Mapping[str, DType] = self._info.dtypes(device=self.native_device)
-        return dtypes
+        with self._saying("dtypes"):
+            dtypes: Mapping[str, DType] = self._info.dtypes(device=self.native_device)
+            return dtypes
 
     @property
     def has_float64(self) -> bool:
@@ -160,15 +180,35 @@ class Backend(Engine):
     def _info(self) -> Any:
         return self.xp.__array_namespace_info__()
 
+    @contextmanager
+    def _saying(self, what: str) -> Iterator[None]:
+        """Say what its author has to override, if the library does not say it."""
+        try:
+            yield
+        except XbpError:
+            raise
+        except Exception as error:
+            if getattr(error, "name", "") == "xp":  # which its author has not set at all
+                raise
+            name = getattr(self, "name", type(self).__name__)
+            raise BackendUnavailableError(
+                f"backend {f'{name}:{self.device}'.rstrip(':')} does not say its {what} "
+                f"({described(error)}): its author overrides {what}"
+            ) from error
+
     @property
     def default_integer(self) -> str:
         """The dtype of an array made of Python integers."""
-        dtypes = self._info.default_dtypes(device=self.native_device)
-        return dtype_name(dtypes["integral"])
+        with self._saying("default_integer"):
+            dtypes = self._info.default_dtypes(device=self.native_device)
+            return dtype_name(dtypes["integral"])
 
     def owns(self, x: object) -> bool:
         """Tell whether x is an array of this library on this device."""
-        return self.is_native(x) and device_of(x) in (self.native_device, None)
+        if not self.is_native(x):
+            return False
+        device = device_of(x)
+        return device is None or bool(device == self.native_device)
 
     def dtype(self, name: str) -> DType:
         """Return the library's dtype of that name, ``"float32"``.
@@ -198,8 +238,9 @@ class Backend(Engine):
         obj
             Numbers, nested lists of numbers, or an array of any library on any device.
         dtype
-            Name of the result's dtype. None keeps an array's dtype, gives Python floats
-            `default_float`, and turns float64 into `default_float` on a device that lacks it.
+            Name of the result's dtype. None keeps an array's dtype, gives Python's numbers
+            `default_float` or `default_integer`, and turns float64 into `default_float` on a device
+            that lacks it.
 
         Raises
         ------
@@ -224,10 +265,12 @@ class Backend(Engine):
             return self.xp.astype(x, native_dtype)
         host = to_host(obj)
         if native_dtype is None:
-            # Python's floats have no dtype of their own; NumPy makes float64 of them.
-            has_no_dtype = not hasattr(obj, "dtype") or not self.has_float64
-            if host.dtype == np.float64 and has_no_dtype:
+            # Python's numbers have no dtype of their own; NumPy makes float64 and int64 of them.
+            has_no_dtype = not hasattr(obj, "dtype")
+            if host.dtype == np.float64 and (has_no_dtype or not self.has_float64):
                 host = host.astype(self.default_float, copy=False)
+            elif host.dtype == np.int64 and has_no_dtype:
+                host = _convert(host, self.default_integer)
         elif dtype_name(host.dtype) != dtype:
             host = _convert(host, dtype)
         try:
@@ -238,7 +281,7 @@ class Backend(Engine):
             if host.dtype.name in self.dtypes:
                 raise DTypeError(
                     f"backend {self.name}:{self.device} makes no array of one of NumPy's "
-                    f"({error}): its author overrides from_numpy"
+                    f"({described(error)}): its author overrides from_numpy"
                 ) from error
             raise DTypeError(
                 f"backend {self.name}:{self.device} has no dtype {host.dtype}: name another one, "
@@ -280,8 +323,8 @@ class Backend(Engine):
             return np.from_dlpack(x, device="cpu")
         except Exception as error:  # whatever a library without the protocol raises
             raise DTypeError(
-                f"backend {self.name}:{self.device} brings no array to the host ({error}): its "
-                "author overrides to_numpy"
+                f"backend {self.name}:{self.device} brings no array to the host "
+                f"({described(error)}): its author overrides to_numpy"
             ) from error
 
 

@@ -4,6 +4,8 @@ Each derives from `XbpError` and from the builtin that a Python user would catch
 what was wrong, where, and what to do.
 """
 
+from traceback import extract_tb
+
 
 class XbpError(Exception):
     """Base of all errors that xbp raises on purpose."""
@@ -62,3 +64,10 @@ class CheckpointError(XbpError, ValueError):
 
 class CallOrderError(XbpError, RuntimeError):
     """`backward` was called before `forward`."""
+
+
+def described(error: BaseException) -> str:
+    """Return the type and the text of any error, and the file and the line that it comes from."""
+    *_, where = [None, *extract_tb(error.__traceback__)]
+    place = f" ({where.filename}, line {where.lineno})" if where else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -5,7 +5,7 @@ Every operation of every layer looks up the namespace, so it is cached by array 
 
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import array_api_compat
 
@@ -19,24 +19,47 @@ Namespace: TypeAlias = Any
 _namespaces: dict[type, Namespace] = {}
 _kinds: dict[tuple[type, DType], str] = {}
 
-# Of libraries whose arrays do not report these as the standard does; backends register them: the
-# namespace of a type of arrays, and a function that returns the device of one.
-_array_types: dict[type, tuple[Namespace, Callable[[Array], Any]]] = {}
+
+class ToldArrays(NamedTuple):
+    """What a backend tells of arrays that do not report it as the standard does.
+
+    Attributes
+    ----------
+    xp
+        Their namespace.
+    device
+        A function that returns the device of one.
+    library
+        If they do report a namespace, it is this, and `xp` completes it.
+    """
+
+    xp: Namespace
+    device: Callable[[Array], Any]
+    library: Any
+
+
+_array_types: dict[type, ToldArrays] = {}
 _dtype_names: dict[DType, str] = {}
 
 
-def tell_arrays(kind: type, xp: Namespace, device: Callable[[Array], Any]) -> None:
-    """Register the namespace of the arrays of a type, and a function that returns their device.
+def tell_arrays(kind: type, told: ToldArrays) -> None:
+    """Register what a backend tells of the arrays of a type.
 
     Raises
     ------
     DTypeError
-        If the type has a namespace already.
+        If the type has another namespace already.
     """
-    known = _array_types.get(kind, (_namespaces.get(kind, xp),))[0]
-    if hasattr(kind, "__array_namespace__") or known is not xp:
+    known = _array_types[kind].xp if kind in _array_types else _namespaces.get(kind, told.xp)
+    reports = hasattr(kind, "__array_namespace__")
+    if known is not told.xp or (reports and _package_of(kind) != _package_of(told.library)):
         raise DTypeError(f"array_types names {_name_of(kind)}, which has a namespace already")
-    _array_types[kind] = xp, device
+    _array_types[kind] = told
+
+
+def _package_of(thing: Any) -> str:
+    name = getattr(thing, "__module__", None) or getattr(thing, "__name__", "")
+    return str(name).partition(".")[0]
 
 
 def tell_dtype(dtype: DType, name: str) -> None:
@@ -88,14 +111,18 @@ def _look_up(array: Array, where: str) -> Namespace:
         if _ODD_KINDS & {kind.__name__ for kind in type(array).__mro__}:
             raise TypeError
         xp = array_api_compat.array_namespace(array)
-        _array_types.pop(type(array), None)  # no backend takes the arrays of another library
+        if type(array) in _array_types:
+            if _array_types[type(array)].library is xp:
+                xp = _array_types[type(array)].xp
+            else:  # no backend takes the arrays of another library
+                del _array_types[type(array)]
     except TypeError:
         if type(array) not in _array_types:
             raise DTypeError(
                 f"{where}: expected an array, got {_describe(array)}: make it one with "
                 "xbp.get_backend().asarray(...)"
             ) from None
-        xp = _array_types[type(array)][0]
+        xp = _array_types[type(array)].xp
     _namespaces[type(array)] = xp
     return xp
 
@@ -255,4 +282,4 @@ def epsilon_of(array: Array) -> float:
 def device_of(array: Array) -> Any:
     """Return the device of an array; None if the array is being traced."""
     known = _array_types.get(type(array))
-    return known[1](array) if known else array_api_compat.device(array)
+    return known.device(array) if known else array_api_compat.device(array)

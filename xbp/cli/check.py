@@ -17,7 +17,7 @@ from xbp.cli.common import (
     start,
     tracked,
 )
-from xbp.errors import DataError, SettingError
+from xbp.errors import DataError, SettingError, described
 
 
 class Verdict(NamedTuple):
@@ -156,8 +156,6 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _verdict(suite: Any, name: str) -> Verdict:
-    from xbp.testing.functions import described  # noqa: PLC0415  needs Hypothesis
-
     began = time.perf_counter()
     failure, cause = None, ""
     try:

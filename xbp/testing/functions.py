@@ -1,12 +1,12 @@
 """The functions and operators that xbp calls on arrays: each has to give what NumPy's gives."""
 
-from collections.abc import Callable, Iterator, Mapping
-from traceback import extract_tb
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from xbp.backend import Backend
+from xbp.errors import described
 from xbp.namespace import Array, Namespace, device_of, is_array
 from xbp.registry import get_backend
 
@@ -32,8 +32,10 @@ class Operands(NamedTuple):
     pixels: Array
 
 
+Call: TypeAlias = Callable[[Namespace, Operands], Any]
+
 # By the name of each function, or by an expression: a call with arguments of xbp's kind.
-CALLS: dict[str, Callable[[Namespace, Operands], Any]] = {
+CALLS: dict[str, Call] = {
     "abs": lambda xp, a: xp.abs(a.x),
     "all": lambda xp, a: xp.all(a.x > 0, axis=(1,)),
     "any": lambda xp, a: xp.any(a.x > 1, axis=1),
@@ -91,7 +93,7 @@ CALLS: dict[str, Callable[[Namespace, Operands], Any]] = {
 }
 
 # What random numbers are computed by.
-CALLS_OF_WORDS: dict[str, Callable[[Namespace, Operands], Any]] = {
+CALLS_OF_WORDS: dict[str, Call] = {
     "words >> 8": lambda xp, a: (a.words >> 8) & 0xFFFFFF,
     "words << 5": lambda xp, a: a.words << 5,
     "words + words": lambda xp, a: a.words + a.words,
@@ -105,25 +107,44 @@ def _added(xp: Namespace, x: Array) -> Array:
     return y
 
 
-def differences(
-    backend: Backend,
-    dtype: str,
-    calls: Mapping[str, Callable[[Namespace, Operands], Any]] = CALLS,
-) -> Iterator[str]:
-    """Yield for each call that does not give what NumPy gives its name, and what it gives."""
+def require_numpys_results(
+    backend: Backend, dtypes: Iterable[str], calls: Mapping[str, Call] = CALLS
+) -> None:
+    """Raise `AssertionError` unless each call gives what NumPy gives; the message names all."""
+    groups: dict[str, list[str]] = {}
+    errors: list[Exception | None] = []
+    count = 0
+    for dtype in dtypes:
+        count += len(calls)
+        for name, complaint, error in _differences(backend, dtype, calls):
+            groups.setdefault(complaint, []).append(f"{name} of {dtype}")
+            errors.append(error)
+    if not groups:
+        return
+    found = "\n".join(f"- {', '.join(names)}: {complaint}" for complaint, names in groups.items())
+    # Where all fail alike, it is for another reason than the functions themselves.
+    cause = errors[0] if len(groups) == 1 else None
+    raise AssertionError(f"{len(errors)} of {count} calls differ from NumPy's:\n{found}") from cause
+
+
+def _differences(
+    backend: Backend, dtype: str, calls: Mapping[str, Call]
+) -> Iterator[tuple[str, str, Exception | None]]:
+    """Yield for each call that does not give what NumPy gives its name, what it does, the error."""
     host = get_backend("numpy")
     operands, expected_operands = _operands(backend, dtype), _operands(host, dtype)
     for name, call in calls.items():
         with np.errstate(all="ignore"):
             expected = call(host.xp, expected_operands)
-        try:
-            with backend.scope(), np.errstate(all="ignore"):
-                found = call(backend.xp, operands)
-                complaint = _difference(backend, found, expected)
-        except Exception as error:  # whatever a library raises
-            complaint = f"raises {described(error)}"
-        if complaint:
-            yield f"{name}, {dtype}: {complaint}"
+            try:
+                with backend.scope():
+                    found = call(backend.xp, operands)
+                    complaint = _difference(backend, found, expected)
+            except Exception as error:  # whatever a library raises
+                yield name, f"raises {described(error)}", error
+            else:
+                if complaint:
+                    yield name, complaint, None
 
 
 def _operands(backend: Backend, dtype: str) -> Operands:
@@ -143,15 +164,10 @@ def _difference(backend: Backend, found: Any, expected: Any) -> str:
     if not backend.owns(found):
         return f"gives {found!r}, which is no array on this device"
     result = backend.to_numpy(found)
-    # Of integers, each library has a width of its own.
-    same_kind = result.dtype == expected.dtype or result.dtype.kind == expected.dtype.kind == "i"
+    # For numbers of elements, each library has a dtype of its own.
+    has_a_width_of_its_own = expected.dtype == np.int64 and result.dtype.kind in "iu"
+    same_kind = result.dtype == expected.dtype or has_a_width_of_its_own
     alike = same_kind and result.shape == expected.shape
     epsilon = float(np.finfo(expected.dtype).eps) if expected.dtype.kind == "f" else 0.0
     good = alike and np.allclose(result, expected, rtol=8 * epsilon, atol=0, equal_nan=True)
     return "" if good else f"gives {result!r}, expected {expected!r}"
-
-
-def described(error: BaseException) -> str:
-    """Return an error's type and text, and the file and the line that it comes from."""
-    where = extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"

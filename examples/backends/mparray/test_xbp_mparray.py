@@ -1,5 +1,6 @@
 """The backend keeps xbp's promises, and its gradients have 50 digits."""
 
+import pytest
 from mpmath import mp
 
 import xbp
@@ -12,6 +13,11 @@ class TestMparray(BackendConformance):
 
     spec = "mparray"
     max_examples = 5  # fifty digits take their time
+
+    @pytest.mark.xfail(reason="its integers are those of Python, which have no width", strict=True)
+    def test_words_of_32_bits_wrap_around(self) -> None:
+        """Random numbers are others than on other libraries."""
+        super().test_words_of_32_bits_wrap_around()
 
 
 def test_a_gradient_in_50_digits() -> None:

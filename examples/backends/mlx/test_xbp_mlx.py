@@ -1,0 +1,29 @@
+"""The backend keeps xbp's promises, and learns what NumPy learns."""
+
+import pytest
+
+import xbp
+from xbp.datasets import load_digits
+from xbp.testing import BackendConformance
+
+
+class TestMlx(BackendConformance):
+    """The suite that every backend passes."""
+
+    spec = "mlx"
+    max_examples = 10
+
+
+def accuracy(spec: str) -> float:
+    """Return the accuracy on the digits for testing, after 1000 steps."""
+    backend = xbp.get_backend(spec)
+    (x, t), (x_test, t_test) = load_digits(backend=backend)
+    network = xbp.TwoLayerNet(64, 50, 10, "he", backend=backend, dtype="float32", seed=0)
+    xbp.Trainer(network, xbp.SGD(0.1), batch_size=100, seed=0).fit(x, t, steps=1000)
+    with backend.scope():
+        return network.accuracy(x_test, t_test)
+
+
+def test_it_learns_the_digits_as_numpy_does() -> None:
+    """After 1000 steps it recognizes as many of them."""
+    assert accuracy("mlx") == pytest.approx(accuracy("numpy"), abs=0.005)
