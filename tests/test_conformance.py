@@ -515,3 +515,29 @@ def test_a_backend_named_twice_is_tested_once(pytester: pytest.Pytester) -> None
     pytester.makepyfile(WITH_FIXTURES)
     result = pytester.runpytest_subprocess("--xbp-backend", "numpy, numpy")
     result.assert_outcomes(passed=2)
+
+
+# xbp's own tests, from the installed package -----------------------------------------------------
+
+
+@once
+def test_the_suite_runs_on_a_backend_without_a_checkout(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess(
+        "--xbp-suite", "array-api-strict:device1", "test_errors.py", "test_precision.py"
+    )
+    passed = result.parseoutcomes()["passed"]
+    assert result.ret == 0
+    assert passed > 5
+    both = pytester.runpytest_subprocess("--xbp-suite=numpy", "-k", "an_error_is_what")
+    assert both.ret in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    assert both.parseoutcomes()["deselected"] > 1000
+
+
+@once
+def test_a_suite_that_cannot_run_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    wrong = pytester.runpytest_subprocess("--xbp-suite", "nunpy")
+    assert wrong.ret == pytest.ExitCode.USAGE_ERROR
+    wrong.stderr.re_match_lines(["ERROR: --xbp-suite nunpy: .*did you mean 'numpy'"])
+    wrong = pytester.runpytest_subprocess("--xbp-suite", "numpy", "test_nothing.py")
+    assert wrong.ret == pytest.ExitCode.USAGE_ERROR
+    wrong.stderr.re_match_lines(["ERROR: .*test_nothing.py"])

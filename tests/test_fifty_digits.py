@@ -7,7 +7,8 @@ from support import backend, widest
 import xbp
 from xbp.testing import LAYERS, LayerCase, LayerTrial, Signature, layer_cases
 
-if "mparray" not in xbp.available_backends():
+record = xbp.available_backends().get("mparray")
+if record is None or not record.usable:
     pytest.skip("pip install ./examples/backends/mparray", allow_module_level=True)
 
 oracle = xbp.get_backend("mparray")

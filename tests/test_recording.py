@@ -1,11 +1,14 @@
 """What is recorded and replayed computes the same as what is called."""
 
+import re
+import runpy
 import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -834,6 +837,17 @@ def test_what_cannot_be_traced_says_so(function: Any, message: str) -> None:
     place = rf"test_recording.py, line {function.__code__.co_firstlineno}, in <lambda>: cannot be"
     with pytest.raises(TracingError, match=rf"{place} traced.*{message}.*traceable = False"):
         backend.compile(function)(arr([1.0], "float32"))
+
+
+@pytest.mark.skipif(not compiled_or_recorded, reason="neither records nor compiles")
+def test_a_layer_that_is_installed_is_named_as_any_other(tmp_path: Path) -> None:
+    folder = tmp_path / "site-packages" / "their_layers"
+    folder.mkdir(parents=True)
+    (folder / "layer.py").write_text("def forward(x):\n    return x * float(x[0])\n")
+    theirs = runpy.run_path(str(folder / "layer.py"))["forward"]
+    place = rf"^{re.escape(str(folder))}.layer.py, line 2, in forward: cannot be traced"
+    with pytest.raises(TracingError, match=place):
+        backend.compile(theirs)(arr([1.0], "float32"))
 
 
 def in_place(x: Array) -> Array:

@@ -313,7 +313,7 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     ):
         get_backend("nunpy")
     with pytest.raises(
-        LookupError, match=r"known are array-api-strict, cupy, dpnp, jax, .*, torch"
+        LookupError, match=r"known are array-api-strict, cupy, .*dpnp, jax, .*, torch"
     ):
         get_backend("zzz")
 

@@ -102,6 +102,12 @@ def namespace_of(array: Array, *others: Array, where: str = "array") -> Namespac
     return xp
 
 
+def array_packages() -> set[str]:
+    """Return the names of the packages that arrays and namespaces seen so far come from."""
+    seen = (*_namespaces, *_namespaces.values(), array_api_compat)
+    return {_package_of(thing) for thing in seen}
+
+
 # Subclasses of NumPy's array for which its functions have another meaning.
 _ODD_KINDS = {"MaskedArray", "matrix"}
 

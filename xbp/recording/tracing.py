@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from xbp.calls import innermost_call
 from xbp.errors import TracingError
-from xbp.namespace import Namespace, is_array
+from xbp.namespace import Namespace, array_packages, is_array
 
 _XBP = Path(__file__).parents[1]
 
@@ -307,8 +307,11 @@ def untraceable(error: Exception) -> TracingError:
 
 
 def _is_of_an_author(filename: str) -> bool:
+    """Tell whether a file is neither of xbp nor of an array library: a layer may be installed."""
     path = Path(filename)
-    return _XBP not in path.parents and "site-packages" not in path.parts
+    _, installed, package = filename.rpartition("site-packages")
+    of_library = bool(installed) and Path(package).parts[1] in array_packages()
+    return _XBP not in path.parents and not of_library
 
 
 def traced_among(arguments: Any) -> Iterator[Traced]:
