@@ -13,7 +13,8 @@ from rich.table import Table
 
 import xbp
 from xbp.testing import LAYERS, LayerCase, LayerTrial, Nonzero, OneHot, Signature
-from xbp.testing.signatures import Labels, size_of, sizes_of
+from xbp.testing.signatures import Labels
+from xbp.testing.sizes import size_of, sizes_of
 
 SIZES = {"N": 8, "D": 16, "M": 10, "C": 10, "H": 4, "L": 4}
 CASES = 3

@@ -15,8 +15,6 @@ from xbp.layers import Affine, Layer
 from xbp.namespace import Array, namespace_of
 from xbp.testing import (
     LAYERS,
-    Fixed,
-    Labels,
     LayerTrial,
     Signature,
     arrays,
@@ -329,6 +327,28 @@ class Homeless(Softplus):
         return super().forward(x) + namespace_of(x).zeros(x.shape, dtype=x.dtype)
 
 
+class Squaring(Softplus):
+    """Says what it is to compute, and computes something else."""
+
+    reference = staticmethod(lambda x: 2 * x)
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return x * x
+
+    def backward(self, dout: Array) -> Array:
+        return 2 * self.x * dout
+
+
+class Sideways(Squaring):
+    """Its derivative along a tangent is another."""
+
+    reference = None  # type: ignore[assignment]
+
+    def jvp(self, tangent: Array) -> Array:
+        return self.x * tangent
+
+
 # Each property, with a layer for which it does not hold.
 BROKEN: list[tuple[Any, type[Layer], str]] = [
     (properties.inputs_stay_as_they_are, Stamping, "read-only|input dout in place"),
@@ -338,6 +358,8 @@ BROKEN: list[tuple[Any, type[Layer], str]] = [
     (properties.results_are_not_overwritten, Buffered, "a later call overwrites the output of an"),
     (properties.a_layer_keeps_nothing_of_earlier_calls, Counting, "seen other inputs differs in"),
     (properties.any_order_of_memory_gives_the_same, Flattening, "transposed views change the out"),
+    (properties.forward_is_the_reference, Squaring, "is not that of the reference: it is 1.0 at"),
+    (properties.forward_mode_agrees, Sideways, "jvp and backward differ: .* along the tangents is"),
     (properties.backward_is_linear, Bent, "backward is not linear in dout: .* to x is"),
     (properties.parameters_alone_get_the_same_gradients, Shortcut, "and backward differ: .* scale"),
     (properties.samples_are_independent, Numbered, "output of a batch is not that of its samples"),
@@ -359,7 +381,8 @@ def trial_of(kind: type[Layer], dtype: str) -> LayerTrial:
     with_scale = {"params": {"scale": ("D",)}} if issubclass(kind, Scale) else {}
     x = np.array([[1.0, 0.75], [-0.5, 0.25]])
     drawn = {"x": x, **({"scale": np.array([1.5, -0.5])} if with_scale else {})}
-    signature = Signature(kind, **with_scale)  # type: ignore[arg-type]
+    reference = getattr(kind, "reference", None)
+    signature = Signature(kind, reference=reference, **with_scale)  # type: ignore[arg-type]
     return LayerTrial(
         LayerCase(signature, drawn, np.array([[2.0, -3.0], [0.5, 4.0]])), backend, dtype
     )
@@ -679,35 +702,6 @@ def test_a_wrong_shape_is_found() -> None:
 
     complaint = "the output has shape (1,), not (1, 1) as the signature says, Flat(x: N D)"
     assert complaint in message(Flat)
-
-
-def test_mistakes_in_a_signature() -> None:
-    with pytest.raises(SettingError, match="Softplus: no input is an array of floating-point"):
-        Signature(Softplus, {"t": Labels(("N",), 3)})
-    with pytest.raises(SettingError, match=r"Softplus: x: a shape is a tuple .*, not \['N'\]"):
-        Signature(Softplus, {"x": ["N"]})  # type: ignore[dict-item]
-    for role in ("inputs", "params"):
-        with pytest.raises(SettingError, match=rf"Softplus: {role} are shapes by name, .*'N', 'D'"):
-            assert_gradients(Softplus, **{role: ("N", "D")})  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match=r"^a layer's class is needed, .*; not <Soft"):
-        assert_gradients(Softplus())  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match=r"Softplus: output: a shape is a tuple .*, not 'N'"):
-        Signature(Softplus, output="N")  # type: ignore[arg-type]
-    for size in (-1, 0, True, "H*", "2D", ""):
-        with pytest.raises(SettingError, match="Scale: scale: a size is a positive number"):
-            Signature(Scale, params={"scale": (size,)})
-    with pytest.raises(SettingError, match=r"Softplus: t: a size is .*, not '-'"):
-        Signature(Softplus, {"x": ("N", "D"), "t": Labels(("-",), "D")})
-
-
-def test_signatures_describe_themselves() -> None:
-    signature = Signature(
-        Affine, {"x": ("N", "H", "L")}, ("N", "M"), {"W": ("H*L", "M"), "b": ("M",)}
-    )
-    assert str(signature) == "Affine(x: N H L, W: H*L M, b: M)"
-    assert signature.size_names() == ["N", "H", "L", "M"]
-    assert "t: labels N" in str(Signature(Scale, {"x": ("N", "C"), "t": Labels(("N",), "C")}, ()))
-    assert "t: fixed 0-d" not in str(Signature(Scale, {"x": (), "t": Fixed(("N",))}, ()))
 
 
 @given(arrays((2, 3), largest=10, backend=backend))

@@ -20,7 +20,7 @@ from xbp.testing.assertions import assert_gradients, assert_vjp
 from xbp.testing.cases import LayerCase, NetworkCase
 from xbp.testing.conformance import BackendConformance
 from xbp.testing.layers import LAYERS
-from xbp.testing.signatures import Fixed, Labels, Nonzero, OneHot, Signature
+from xbp.testing.signatures import Fixed, Labels, Nonzero, OneHot, Signature, Values
 from xbp.testing.strategies import (
     arrays,
     host_arrays,
@@ -42,6 +42,7 @@ __all__ = [
     "Nonzero",
     "OneHot",
     "Signature",
+    "Values",
     "arrays",
     "assert_gradients",
     "assert_vjp",

@@ -8,9 +8,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from xbp.backend import Backend
 from xbp.layers import Layer
 from xbp.registry import get_backend
+from xbp.settings import positive_integer
 from xbp.testing.cases import LayerCase, case_of
-from xbp.testing.properties import PROPERTIES
-from xbp.testing.signatures import Input, Shape, Signature
+from xbp.testing.directions import backward_is_the_derivative_along, random_case
+from xbp.testing.properties import FAST_PROPERTIES, PROPERTIES
+from xbp.testing.signatures import Input, Labels, Parameter, Signature
+from xbp.testing.sizes import Shape
 from xbp.testing.strategies import LARGEST, layer_cases
 from xbp.testing.trial import LayerTrial
 
@@ -21,13 +24,15 @@ def assert_gradients(
     layer: Callable[..., Layer] | Signature,
     *,
     inputs: Mapping[str, Input] | None = None,
-    output: Shape | None = None,
-    params: Mapping[str, Shape] | None = None,
+    output: Shape | tuple[Shape, ...] | None = None,
+    params: Mapping[str, Parameter] | None = None,
+    reference: Callable[..., Any] | None = None,
     largest: float = LARGEST,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     backend: str | Backend | None = None,
     max_examples: int | None = None,
     examples: Iterable[Mapping[str, object]] = (),
+    directions: int | None = None,
 ) -> None:
     """Test a layer's ``backward``: every property of `xbp.testing.properties`, on many cases.
 
@@ -35,10 +40,11 @@ def assert_gradients(
     ----------
     layer
         The layer's class, or a function that returns a layer, called with the parameters by name.
-        Or a `Signature`, which has the shapes: then the next three arguments are not used.
-    inputs, output, params
-        The shapes, in named sizes, as in `Signature`. By default the layer has one input of shape
-        ``("N", "D")``, an output of the same shape, and no parameters.
+        Or a `Signature`, which has the shapes: then the next four arguments are not used.
+    inputs, output, params, reference
+        The shapes, in named sizes, and what ``forward`` is to return, as in `Signature`. By default
+        the layer has one input of shape ``("N", "D")``, an output of the same shape, and no
+        parameters.
     largest
         The largest absolute value of an element. Lower it for a layer that overflows.
     sizes
@@ -51,6 +57,11 @@ def assert_gradients(
     examples
         Cases that are tried first: the values of each input, of each parameter, and of ``dout``, by
         name. So a case that failed is tried again each time.
+    directions
+        For large layers: compare the derivative along so many random directions of each array, in
+        cases of random numbers, one unless max_examples says more. The first has the largest sizes
+        of ``sizes``. What needs the derivative by every element is not looked at: that samples are
+        independent, that backward is linear, and how precise float32 is. None proves all.
 
     Raises
     ------
@@ -75,10 +86,18 @@ def assert_gradients(
     signature = (
         layer
         if isinstance(layer, Signature)
-        else Signature(layer, inputs or {"x": ("N", "D")}, output, params or {})
+        else Signature(layer, inputs or {"x": ("N", "D")}, output, params or {}, reference)
     )
     backend = get_backend(backend)
-    signature.bounds(sizes or {})
+    signature.fitting_sizes(signature.bounds(sizes or {}))
+
+    for example in examples:
+        prove(case_of(signature, example), backend)
+    if directions is not None:
+        for seed in range(max_examples or 1):
+            case = random_case(signature, sizes or {}, seed, largest)
+            prove_along(case, backend, positive_integer("directions", directions))
+        return
 
     @settings(
         parent=settings.default,
@@ -93,8 +112,6 @@ def assert_gradients(
     def every_property_holds(case: LayerCase) -> None:
         prove(case, backend)
 
-    for example in examples:
-        prove(case_of(signature, example), backend)
     every_property_holds()
 
 
@@ -103,12 +120,15 @@ def assert_vjp(
     backward: Callable[..., Any],
     *,
     inputs: Mapping[str, Input] | None = None,
-    output: Shape | None = None,
+    output: Shape | tuple[Shape, ...] | None = None,
+    reference: Callable[..., Any] | None = None,
     largest: float = LARGEST,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     backend: str | Backend | None = None,
     max_examples: int | None = None,
     examples: Iterable[Mapping[str, object]] = (),
+    directions: int | None = None,
+    jvp: Callable[..., Any] | None = None,
 ) -> None:
     """Test a pair of functions, without a layer: see `assert_gradients`.
 
@@ -118,9 +138,15 @@ def assert_vjp(
         ``forward(*inputs)`` returns the output.
     backward
         ``backward(dout, *inputs)`` returns the derivative with respect to the input, or a tuple of
-        one for each: the product of dout and the Jacobian.
-    inputs, output, largest, sizes, backend, max_examples, examples
+        one for each: the product of dout and the Jacobian. If forward returns a tuple of outputs,
+        dout is a tuple, too.
+    inputs, output, reference, largest, sizes, backend, max_examples, examples, \
+    directions
         As in `assert_gradients`.
+    jvp
+        ``jvp(tangents, *inputs)`` returns the derivative of the output along tangents, a tuple of
+        one array for each input that has a derivative: the product of the Jacobian and the
+        tangents. None tests backward alone.
 
     Raises
     ------
@@ -137,19 +163,27 @@ def assert_vjp(
             self.inputs = inputs
             return forward(*inputs)
 
-        def backward(self, dout: Any) -> Any:
-            return backward(dout, *self.inputs)
+        def backward(self, *douts: Any) -> Any:
+            return backward(douts if len(douts) > 1 else douts[0], *self.inputs)
 
-    Pair.__name__ = Pair.name = getattr(forward, "__name__", type(forward).__name__)
+    class WithForwardMode(Pair):
+        def jvp(self, *tangents: Any) -> Any:
+            return jvp(tangents, *self.inputs)  # type: ignore[misc]
+
+    kind = Pair if jvp is None else WithForwardMode
+    kind.takes_integers = isinstance(next(iter((inputs or {}).values()), None), Labels)
+    kind.__name__ = kind.name = getattr(forward, "__name__", type(forward).__name__)
     assert_gradients(
-        Pair,
+        kind,
         inputs=inputs,
         output=output,
+        reference=reference,
         largest=largest,
         sizes=sizes,
         backend=backend,
         max_examples=max_examples,
         examples=examples,
+        directions=directions,
     )
 
 
@@ -159,4 +193,14 @@ def prove(case: LayerCase, backend: Backend) -> None:
         for dtype in ("float64", "float32") if backend.has_float64 else ("float32",):
             trial = LayerTrial(case, backend, dtype)
             for holds in PROPERTIES:
+                holds(trial)
+
+
+def prove_along(case: LayerCase, backend: Backend, directions: int) -> None:
+    """Raise `AssertionError` unless what is fast to see of a large case holds, in each dtype."""
+    with backend.scope():
+        for dtype in ("float64", "float32") if backend.has_float64 else ("float32",):
+            trial = LayerTrial(case, backend, dtype)
+            backward_is_the_derivative_along(trial, directions)
+            for holds in FAST_PROPERTIES:
                 holds(trial)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +13,8 @@ from xbp.errors import SettingError
 from xbp.layers import Affine, Layer, LossLayer
 from xbp.namespace import Array
 from xbp.networks import Network
-from xbp.testing.signatures import Labels, OneHot, Signature, sizes_of
+from xbp.testing.signatures import Input, Labels, OneHot, Signature, Values
+from xbp.testing.sizes import Shape, are_sizes, names_in, sizes_of
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
 
@@ -37,6 +39,14 @@ class LayerCase:
     def __str__(self) -> str:
         return shown({**self.arrays, "dout": self.dout})
 
+    def described(self) -> str:
+        """Return the case, and how it is tried again, for messages."""
+        names = ", ".join(f"{name}=..." for name in (*self.arrays, "dout"))
+        return (
+            f"the smallest case found:\n{self}\n"
+            f"to have it tried first from now on: examples=[dict({names})]"
+        )
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Let Hypothesis show every significant digit."""
         printer.text(f"{self.signature}\n{self}")
@@ -46,6 +56,38 @@ class LayerCase:
         """The number of samples in the batch; 0 if no input has a batch axis."""
         batched = self.signature.batched
         return len(self.arrays[batched[0]]) if batched else 0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the names of sizes stand for, as far as an axis has that name alone."""
+        shapes = {name: self.signature.shape_of(name) for name in self.arrays}
+        return sizes_in(shapes, self.arrays)
+
+    def douts(self) -> tuple[HostArray, ...]:
+        """Return the upstream derivative of each output."""
+        return self.parts(self.dout)
+
+    def parts(self, whole: HostArray) -> tuple[HostArray, ...]:
+        """Return what stands side by side in an array of the shape of the output, by output."""
+        if len(self.signature.outputs) == 1:
+            return (whole,)
+        shapes = [sizes_of(shape, self.sizes) for shape in self.signature.outputs]
+        rows = whole.reshape(-1, whole.shape[-1])
+        counts = [prod(shape) // len(rows) for shape in shapes]
+        ends = np.cumsum(counts)
+        parts = np.split(rows, ends[:-1], axis=-1)
+        return tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+
+    def whole(self, parts: Sequence[HostArray]) -> HostArray:
+        """Return the outputs side by side, in an array of the shape of the output."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = [part.reshape(len(part) if self._is_of_samples else 1, -1) for part in parts]
+        return np.concatenate(rows, axis=-1).reshape(self.dout.shape)
+
+    @property
+    def _is_of_samples(self) -> bool:
+        return len(self.signature.output_shape) > 1
 
     def samples(self, order: Sequence[int]) -> "LayerCase":
         """Return the case with the samples of the given numbers only, in that order."""
@@ -61,12 +103,10 @@ class LayerCase:
         """Return a case of other numbers, in as long a batch or in a longer one."""
         count = self.sample_count
         case = self.samples([*range(count), 0]) if is_longer and count else self
-        kinds = self.signature.inputs
         arrays = {
             name: value
-            if isinstance(kinds.get(name), Labels | OneHot)
-            or (name not in kinds and not of_parameters)
-            else -np.flip(value)
+            if name not in self.signature.inputs and not of_parameters
+            else other_values(self.signature.kind_of(name), value)
             for name, value in case.arrays.items()
         }
         return replace(case, arrays=arrays, dout=-np.flip(case.dout))
@@ -100,17 +140,12 @@ def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
         raise SettingError(
             f"{signature.name}: an example's values are numbers, nested as the arrays are ({error})"
         ) from error
-    sizes: dict[str, int] = {}
+    sizes = sizes_in(shapes, arrays)
     for name, shape in shapes.items():
-        found = arrays[name].shape
-        if len(found) == len(shape):
-            known = zip(shape, found, strict=True)
-            sizes = {size: n for size, n in known if isinstance(size, str)} | sizes
-    for name, shape in shapes.items():
-        names = {part for size in shape if isinstance(size, str) for part in size.split("*")}
-        is_known = names <= sizes.keys()
+        is_known = set(names_in(shape)) <= sizes.keys()
         if len(shape) != arrays[name].ndim or (
-            is_known and sizes_of(shape, sizes) != arrays[name].shape
+            is_known
+            and not (are_sizes(shape, sizes) and sizes_of(shape, sizes) == arrays[name].shape)
         ):
             raise SettingError(
                 f"{signature.name}: an example's {name} has the shape {arrays[name].shape}, which "
@@ -122,6 +157,36 @@ def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
     }
     dout = floating.pop("dout")
     return LayerCase(signature, floating, dout)
+
+
+def other_values(kind: Input, value: HostArray) -> HostArray:
+    """Return other numbers of the same domain; those of labels and one-hot rows are the same."""
+    if isinstance(kind, Labels | OneHot):
+        return value
+    turned = np.flip(value)
+    if not isinstance(kind, Values):
+        return -turned
+    low, high = kind.low, kind.high
+    if kind.strategy is not None:
+        return turned
+    if low is not None and high is not None:
+        return np.clip(_float32(np.asarray(low + high - turned)), value.min(), value.max())
+    if low is None and high is None:
+        return -turned
+    bound = low if low is not None else high
+    return _float32(np.asarray(2 * turned - bound))
+
+
+def sizes_in(shapes: Mapping[str, Shape], arrays: Mapping[str, HostArray]) -> dict[str, int]:
+    """Return what the names of sizes stand for: those that an axis of an array is called by."""
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if len(arrays[name].shape) == len(shape):
+            known = zip(shape, arrays[name].shape, strict=True)
+            sizes = {
+                size: n for size, n in known if isinstance(size, str) and names_in([size]) == [size]
+            } | sizes
+    return sizes
 
 
 def _float32(array: HostArray) -> HostArray:
@@ -190,15 +255,19 @@ class NetworkCase:
         return replace(self, weights=weights, x=nudge(self.x), t=t)
 
 
+# Of more elements, the first and the last are shown.
+_MOST_SHOWN = 1000
+
+
 def shown(arrays: Mapping[str, HostArray]) -> str:
-    """Return named arrays as text, with every element and every significant digit."""
+    """Return named arrays as text, with every significant digit, and all elements of small ones."""
     return "\n".join(
         f"  {name} = "
         + np.array2string(
             np.asarray(value),
             separator=", ",
             floatmode="unique",
-            threshold=np.asarray(value).size + 1,
+            threshold=_MOST_SHOWN,
             prefix=f"  {name} = ",
         )
         for name, value in arrays.items()

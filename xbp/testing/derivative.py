@@ -11,7 +11,7 @@ import numpy as np
 from xbp.differences import Comparison, compare
 from xbp.testing.agreement import why_not_finite
 from xbp.testing.cases import HostArray
-from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial
+from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial, at
 
 __tracebackhide__ = True
 
@@ -89,12 +89,12 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
                 comparison = compare(float(claimed), f, h, float(noise[j]), unit)
                 result.compared += 1
                 result.kinks += comparison.kink
-                if _is_wrong(comparison):
+                if is_wrong(comparison):
                     doubts.append(Doubt(name, (j, *index), comparison, f, h))
     # The worst first: rounding is measured until one is seen to be more, as a rule only once.
     for doubt in sorted(doubts, key=_excess, reverse=True):
         comparison = _within_rounding(trial, doubt)
-        if _is_wrong(comparison):
+        if is_wrong(comparison):
             raise _wrong_derivative(trial, doubt, comparison, doubts, result.compared)
         result.kinks += comparison.kink and not doubt.comparison.kink
     return result
@@ -106,7 +106,8 @@ def _excess(doubt: Doubt) -> float:
     return excess if isfinite(excess) else inf
 
 
-def _is_wrong(comparison: Comparison) -> bool:
+def is_wrong(comparison: Comparison) -> bool:
+    """Tell whether a derivative is neither the quotient nor at a kink, or lies outside of one."""
     return comparison.outside or not (comparison.right or comparison.kink)
 
 
@@ -126,7 +127,7 @@ def _within_rounding(trial: LayerTrial, doubt: Doubt) -> Comparison:
         if isfinite(again.numerical):
             claimed = min(max(again.numerical, claimed - by), claimed + by)
             again = compare(claimed, f, h, bound, trial.unit_of_differences)
-        if not _is_wrong(again):
+        if not is_wrong(again):
             return again
     if _mixes_elements(trial, name, j, h):
         return replace(comparison, kink=True, outside=False)
@@ -184,26 +185,20 @@ def _wrong_derivative(
     trial: LayerTrial, doubt: Doubt, worst: Comparison, doubts: list[Doubt], compared: int
 ) -> AssertionError:
     name, (row, *index) = doubt.name, doubt.at
-    where = tuple(int(k) for k in np.unravel_index(row, trial.output.shape))
     # Arrays in any case: a parameter may be a single number.
     backward = np.asarray(trial.jacobian[name][row])
     differences = np.array(backward)
     for other in doubts:
         if (other.name, other.at[0]) == (name, row):
             differences[other.at[1:]] = other.comparison.numerical
-    which = f"of output{_at(where)} with respect to"
+    which = f"of {trial.output_at(row)} with respect to"
     return trial.fail(
         f"backward is wrong: {len(doubts)} of {compared} derivatives differ from central "
         "differences, with unit vectors as dout\n"
-        f"the furthest off is that {which} {name}{_at(tuple(index))}:\n"
+        f"the furthest off is that {which} {name}{at(tuple(index))}:\n"
         f"  backward says {worst.claimed!r}{why_not_finite(worst.claimed)}\n"
         f"  central differences say {worst.numerical!r}, give or take {worst.error:.1e}\n"
         f"{which} all of {name}:",
         backward=backward,
         differences=differences,
     )
-
-
-def _at(index: tuple[int, ...]) -> str:
-    """Return ``"[i, j]"`` for an index; nothing for a 0-d array."""
-    return str(list(index)) if index else ""

@@ -17,6 +17,28 @@ from xbp.testing.trial import LAYOUTS, LayerTrial, chained, takes_views
 __tracebackhide__ = True
 
 
+def forward_is_the_reference(trial: LayerTrial) -> None:
+    """``forward`` gives what the signature's reference gives, a function of NumPy arrays."""
+    signature, case = trial.case.signature, trial.case
+    if signature.reference is None:
+        return
+    inputs = [np.array(case.arrays[name]) for name in signature.inputs]
+    params = {name: np.array(case.arrays[name]) for name in signature.params}
+    try:
+        returned = signature.reference(*inputs, **params)
+        parts = returned if len(signature.outputs) > 1 else [returned]
+        expected = case.whole([np.asarray(part, dtype=np.float64) for part in parts])
+    except Exception as error:
+        raise trial.fail(f"the reference raised {type(error).__name__}: {error}") from error
+
+    def agreements(trial: LayerTrial) -> Iterator[Agreement]:
+        output = trial.forward()
+        bound = trial.unit * trial.magnitude.reshape(output.shape)
+        yield Agreement("the output is not that of the reference: it", output, expected, bound)
+
+    require_agreement(trial, agreements)
+
+
 def backward_is_linear(trial: LayerTrial) -> None:
     """``backward`` of dout is the sum over the unit vectors of ``backward``, weighted with dout."""
 
@@ -30,6 +52,39 @@ def backward_is_linear(trial: LayerTrial) -> None:
                 chained(dout, jacobian[name]),
                 trial.rounding(name),
             )
+
+    require_agreement(trial, agreements)
+
+
+def forward_mode_agrees(trial: LayerTrial) -> None:
+    """``jvp``, where there is one, is the Jacobian times the tangents: see `assert_vjp`."""
+    if not hasattr(trial.made, "jvp"):
+        return
+
+    def agreements(trial: LayerTrial) -> Iterator[Agreement]:
+        chance = np.random.default_rng(0)
+        names = trial.case.signature.differentiable
+        tangents = {
+            name: np.asarray(
+                np.float32(chance.uniform(-1, 1, trial.case.arrays[name].shape)), np.float64
+            )
+            for name in names
+        }
+        jacobian = trial.jacobian
+        trial.forward()
+        output = trial.jvp(tangents)
+        expected, sizes = np.zeros(output.size), np.ones(output.size)
+        for name, tangent in tangents.items():
+            with np.errstate(all="ignore"):
+                products = (jacobian[name] * tangent).reshape(output.size, -1)
+            expected = expected + products.sum(axis=1)
+            sizes = sizes + abs(products).sum(axis=1)
+        yield Agreement(
+            "jvp and backward differ: the derivative of the output along the tangents",
+            output,
+            expected.reshape(output.shape),
+            (trial.unit * sizes).reshape(output.shape),
+        )
 
     require_agreement(trial, agreements)
 
@@ -208,9 +263,8 @@ def results_are_not_overwritten(trial: LayerTrial) -> None:
     """Check that what a call has returned stays as it is when the layer is called again."""
     if trial.made.state:
         return
-    results = {"the output": trial.forward_on_device()}
-    dout = trial.put("dout", trial.case.dout)
-    for name, gradient in trial.backward_on_device(dout).items():
+    results = dict(zip(trial.output_names, trial.forward_on_device(), strict=True))
+    for name, gradient in trial.backward_on_device(trial.put_dout(trial.case.dout)).items():
         results[f"the derivative with respect to {name}"] = gradient
     before = {what: trial.host(result, what) for what, result in results.items()}
     again = trial.again(trial.case.otherwise(), trial.layer)
@@ -246,10 +300,12 @@ def any_order_of_memory_gives_the_same(trial: LayerTrial) -> None:
 
 def inputs_stay_as_they_are(trial: LayerTrial) -> None:
     """Neither ``forward`` nor ``backward`` changes an array that it was given."""
-    arrays = {**trial.arrays, "dout": trial.put("dout", trial.case.dout)}
+    douts = trial.put_dout(trial.case.dout)
+    names = ["dout"] if len(douts) == 1 else [f"dout {number}" for number in range(len(douts))]
+    arrays = {**trial.arrays, **dict(zip(names, douts, strict=True))}
     before = {name: trial.host(array, name).copy() for name, array in arrays.items()}
     trial.forward()
-    trial.backward_on_device(arrays["dout"])
+    trial.backward_on_device(douts)
     for name, array in arrays.items():
         after = trial.host(array, name)
         if not np.array_equal(after, before[name], equal_nan=True):
@@ -262,10 +318,12 @@ def inputs_stay_as_they_are(trial: LayerTrial) -> None:
 
 def dtype_shape_and_device_stay(trial: LayerTrial) -> None:
     """Output and derivatives are arrays of the inputs' library, device and dtype."""
-    output = trial.forward_on_device()
-    dout = trial.case.dout
-    results = {"the output": (output, dout.shape)}
-    for name, gradient in trial.backward_on_device(trial.put("dout", dout)).items():
+    outputs, douts = trial.forward_on_device(), trial.case.douts()
+    results = {
+        what: (output, dout.shape)
+        for what, output, dout in zip(trial.output_names, outputs, douts, strict=True)
+    }
+    for name, gradient in trial.backward_on_device(trial.put_dout(trial.case.dout)).items():
         results[f"the derivative with respect to {name}"] = (
             gradient,
             trial.case.arrays[name].shape,
@@ -340,8 +398,10 @@ PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
     inputs_stay_as_they_are,
     dtype_shape_and_device_stay,
     equal_layers_do_the_same,
+    forward_is_the_reference,
     backward_is_the_derivative,
     backward_is_linear,
+    forward_mode_agrees,
     parameters_alone_get_the_same_gradients,
     results_are_not_overwritten,
     a_layer_keeps_nothing_of_earlier_calls,
@@ -351,4 +411,16 @@ PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
     a_permuted_batch_is_permuted_throughout,
     arrays_are_made_beside_their_inputs,
     float32_agrees_with_float64,
+)
+
+# Those that need no derivative by every element, for large layers.
+FAST_PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
+    inputs_stay_as_they_are,
+    dtype_shape_and_device_stay,
+    equal_layers_do_the_same,
+    results_are_not_overwritten,
+    a_layer_keeps_nothing_of_earlier_calls,
+    any_order_of_memory_gives_the_same,
+    parameters_may_change,
+    arrays_are_made_beside_their_inputs,
 )

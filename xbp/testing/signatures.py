@@ -1,35 +1,34 @@
 """Signatures: the shapes of what a layer takes and returns, from which test cases are drawn."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.settings import is_integer
+from xbp.testing.sizes import BATCH, Shape, Size, are_sizes, check_shape, is_product, names_in
 
-# A size is a number, a name that stands for one, or a product of names, "H*W".
-Size: TypeAlias = int | str
-Shape: TypeAlias = tuple[Size, ...]
+# The sizes that are drawn, at most; of a size that others are subtracted from, or that is divided.
+LARGEST_SIZE = 3
+LARGEST_DIVIDED_SIZE = 6
 
-# The size that counts the samples of a batch.
-BATCH = "N"
-
-_NAMES = re.compile(r"[^\W\d]\w*(\*[^\W\d]\w*)*")
+# So many combinations of sizes are looked through.
+_MOST_COMBINATIONS = 50_000
 
 
 @dataclass(frozen=True)
 class Labels:
-    """An input of integer labels; ``backward`` returns no derivative with respect to it.
+    """An input of integers from 0, such as labels; there is no derivative with respect to it.
 
     Parameters
     ----------
     shape
         The array's shape: ``("N",)``, or ``()`` for the label of one sample.
     classes
-        The number of classes, usually the name of another input's last axis.
+        How many integers there are, usually the name of another array's axis.
     """
 
     shape: Shape
@@ -57,7 +56,47 @@ class Nonzero:
     shape: Shape
 
 
-Input: TypeAlias = Shape | Labels | OneHot | Fixed | Nonzero
+@dataclass(frozen=True)
+class Values:
+    """A floating-point input or parameter whose elements are of a domain.
+
+    Parameters
+    ----------
+    shape
+        The array's shape.
+    low, high
+        The smallest and the largest element; None sets no bound.
+    strategy
+        A function of the shape in numbers that returns a Hypothesis strategy of NumPy arrays; then
+        the bounds are not used. Elements are rounded to float32.
+    differentiable
+        Whether ``backward`` returns the derivative with respect to it.
+
+    Raises
+    ------
+    SettingError
+        If low is not less than high, or the strategy is no function.
+    """
+
+    shape: Shape
+    low: float | None = None
+    high: float | None = None
+    strategy: Callable[[tuple[int, ...]], Any] | None = None
+    differentiable: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = self.low, self.high
+        if low is not None and high is not None and not low < high:
+            raise SettingError(f"Values: low is less than high, not {low!r} and {high!r}")
+        if self.strategy is not None and not callable(self.strategy):
+            raise SettingError(
+                f"Values: strategy is a function of a shape, lambda shape: ..., not "
+                f"{self.strategy!r}"
+            )
+
+
+Input: TypeAlias = Shape | Labels | OneHot | Fixed | Nonzero | Values
+Parameter: TypeAlias = Shape | Nonzero | Values
 
 
 @dataclass(frozen=True)
@@ -72,20 +111,25 @@ class Signature:
         The inputs by name, in the order of ``forward``. A tuple of sizes stands for an array of
         floating-point numbers with respect to which ``backward`` returns the derivative.
     output
-        The shape of what ``forward`` returns; None takes that of the first differentiable input.
+        The shape of what ``forward`` returns; None takes that of the first differentiable input. A
+        tuple of shapes, if it returns a tuple of arrays: ``backward`` is called with as many.
     params
         The shapes of the parameters by name.
+    reference
+        A function of NumPy arrays in float64, the inputs in their order and the parameters by name,
+        that returns what ``forward`` has to return; None compares it with nothing.
 
     Raises
     ------
     SettingError
-        If make is not callable, a shape is invalid, or no input is differentiable.
+        If make is not callable, a shape is invalid, or there is nothing to derive by.
 
     Notes
     -----
-    A size is a number, a name such as ``"D"``, or a product of names, ``"H*W"``. The same name
-    stands for the same number throughout. ``"N"`` is the number of samples in a batch. An output
-    that has this axis is computed for each sample on its own; one without it is a mean over them.
+    A size is a number, a name such as ``"D"``, or an expression, ``"H*W"`` or ``"(H - 2) // 2"``.
+    The same name stands for the same number throughout. ``"N"`` is the number of samples in a
+    batch. An output that has this axis is computed for each sample on its own; one without it is a
+    mean over them.
 
     Examples
     --------
@@ -102,8 +146,9 @@ class Signature:
 
     make: Callable[..., Layer]
     inputs: Mapping[str, Input] = field(default_factory=lambda: {"x": (BATCH, "D")})
-    output: Shape | None = None
-    params: Mapping[str, Shape] = field(default_factory=dict)
+    output: Shape | tuple[Shape, ...] | None = None
+    params: Mapping[str, Parameter] = field(default_factory=dict)
+    reference: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.make):
@@ -117,10 +162,20 @@ class Signature:
                     f"{self.name}: {role} are shapes by name, such as {{'x': ('N', 'D')}}, not "
                     f"{shapes!r}"
                 )
-        for name, kind in {**self.inputs, **self.params, "output": self.output or ()}.items():
-            _check_shape(f"{self.name}: {name}", getattr(kind, "shape", kind))
-        if not self.differentiable:
-            raise SettingError(f"{self.name}: no input is an array of floating-point numbers")
+        for name, kind in {**self.inputs, **self.params}.items():
+            check_shape(f"{self.name}: {name}", getattr(kind, "shape", kind))
+        if self.output is None and not self.differentiable:
+            raise SettingError(f"{self.name}: no input has the shape of the output: say output=")
+        for shape in self.outputs:
+            check_shape(f"{self.name}: output", shape)
+        if not self.differentiable and not self.params:
+            raise SettingError(
+                f"{self.name}: no input and no parameter is an array of floating-point numbers"
+            )
+        if self.reference is not None and not callable(self.reference):
+            raise SettingError(
+                f"{self.name}: a reference is a function of NumPy arrays, not {self.reference!r}"
+            )
 
     @property
     def name(self) -> str:
@@ -134,31 +189,60 @@ class Signature:
     @property
     def differentiable(self) -> list[str]:
         """The names of the inputs with respect to which ``backward`` returns the derivative."""
-        return [name for name, kind in self.inputs.items() if isinstance(kind, tuple | Nonzero)]
+        return [name for name, kind in self.inputs.items() if _is_differentiable(kind)]
+
+    @property
+    def outputs(self) -> tuple[Shape, ...]:
+        """The shapes of the outputs, in named sizes."""
+        if self.output is None:
+            return (self.shape_of(self.differentiable[0]),)
+        several = isinstance(self.output, tuple) and any(
+            isinstance(it, tuple) for it in self.output
+        )
+        return self.output if several else (self.output,)  # type: ignore[return-value]
 
     @property
     def output_shape(self) -> Shape:
-        """The shape of the output, in named sizes."""
-        return self.shape_of(self.differentiable[0]) if self.output is None else self.output
+        """The shape of the output; of several, that of all side by side, for each sample if any."""
+        shapes = self.outputs
+        if len(shapes) == 1:
+            return shapes[0]
+        of_samples = all(shape[:1] == (BATCH,) for shape in shapes)
+        counts = ("*".join(f"({size})" for size in shape[of_samples:]) or "1" for shape in shapes)
+        return (*((BATCH,) if of_samples else ()), "+".join(counts))
 
     @property
     def batched(self) -> list[str]:
-        """The names of the inputs whose first axis is that of the samples."""
+        """The names of the inputs whose first axis is that of the samples.
+
+        None is, if some outputs have that axis and others have not: then nothing is known of them.
+        """
+        if 0 < sum(BATCH in shape for shape in self.outputs) < len(self.outputs):
+            return []
         return [name for name in self.inputs if self.shape_of(name)[:1] == (BATCH,)]
 
     @property
     def takes_the_mean(self) -> bool:
         """Whether the output is a mean over the batch."""
-        return bool(self.batched) and BATCH not in self.output_shape
+        return bool(self.batched) and BATCH not in self.outputs[0]
+
+    def kind_of(self, name: str) -> Input:
+        """Return the kind of an input or a parameter."""
+        return self.inputs[name] if name in self.inputs else self.params[name]
 
     def shape_of(self, name: str) -> Shape:
         """Return the shape of an input or a parameter, in named sizes."""
-        kind = self.inputs.get(name) if name in self.inputs else self.params[name]
-        return tuple(kind or ()) if isinstance(kind, tuple | None) else kind.shape
+        kind = self.kind_of(name)
+        return kind if isinstance(kind, tuple) else kind.shape
+
+    @property
+    def _sizes(self) -> list[Size]:
+        shapes = (self.shape_of(name) for name in (*self.inputs, *self.params))
+        return [size for shape in (*shapes, *self.outputs) for size in shape]
 
     def size_names(self) -> list[str]:
         """Return the names of the sizes, each once, in order of appearance."""
-        return list(dict.fromkeys(self._names()))
+        return names_in(self._sizes)
 
     def bounds(self, sizes: Mapping[str, tuple[int, int]]) -> Mapping[str, tuple[int, int]]:
         """Return the smallest and the largest number of sizes by name, after a check of them.
@@ -187,42 +271,47 @@ class Signature:
                 )
         return sizes
 
-    def _names(self) -> Iterator[str]:
-        shapes = [self.shape_of(name) for name in (*self.inputs, *self.params)]
-        for size in (size for shape in (*shapes, self.output_shape) for size in shape):
-            if isinstance(size, str):
-                yield from size.split("*")
+    def fitting_sizes(self, bounds: Mapping[str, tuple[int, int]]) -> list[dict[str, int]] | None:
+        """Return what the names may stand for, the smallest first; None if any numbers will do.
 
-
-def _check_shape(where: str, shape: object) -> None:
-    if not isinstance(shape, tuple):
-        raise SettingError(f"{where}: a shape is a tuple such as ('N', 'D'), not {shape!r}")
-    for size in shape:
-        good = _NAMES.fullmatch(size) if isinstance(size, str) else is_integer(size) and size > 0
-        if not good:
+        Raises
+        ------
+        SettingError
+            If no numbers within the bounds make each expression a size, or the bounds are so wide
+            that they cannot be looked through.
+        """
+        divided = [size for size in self._sizes if not is_product(size)]
+        if not divided:
+            return None
+        largest = dict.fromkeys(self.size_names(), LARGEST_SIZE)
+        largest |= dict.fromkeys(names_in(divided), LARGEST_DIVIDED_SIZE)
+        limits = {name: (1, most) for name, most in largest.items()} | dict(bounds)
+        ranges = [range(low, high + 1) for low, high in limits.values()]
+        if prod(map(len, ranges)) > _MOST_COMBINATIONS:
+            raise SettingError(f"{self.name}: the sizes have too many combinations: narrow them")
+        combinations = (dict(zip(limits, numbers, strict=True)) for numbers in product(*ranges))
+        fitting = [numbers for numbers in combinations if are_sizes(self._sizes, numbers)]
+        if not fitting:
             raise SettingError(
-                f"{where}: a size is a positive number, a name such as 'D', or a product of names, "
-                f"'H*W', not {size!r}"
+                f"{self.name}: no sizes within {limits} fit {', '.join(map(repr, divided))}: "
+                f"give other bounds, sizes={{{next(iter(limits))!r}: (4, 12)}}"
             )
+        return sorted(fitting, key=lambda numbers: sum(numbers.values()))
 
 
-def sizes_of(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return a shape with numbers in place of names."""
-    return tuple(size_of(size, sizes) for size in shape)
-
-
-def size_of(size: Size, sizes: Mapping[str, int]) -> int:
-    """Return the number that a size stands for."""
-    return int(size) if not isinstance(size, str) else prod(sizes[name] for name in size.split("*"))
+def _is_differentiable(kind: Input) -> bool:
+    if isinstance(kind, Values):
+        return kind.differentiable
+    return isinstance(kind, tuple | Nonzero)
 
 
 def _text(kind: Input) -> str:
-    if isinstance(kind, Labels):
-        return " ".join(["labels", *map(str, kind.shape)])
-    if isinstance(kind, OneHot):
-        return " ".join(["one-hot", *map(str, kind.shape)])
-    if isinstance(kind, Fixed):
-        return " ".join(["fixed", *map(str, kind.shape)])
-    if isinstance(kind, Nonzero):
-        return " ".join(["nonzero", *map(str, kind.shape)])
-    return " ".join(map(str, kind)) or "0-d"
+    if isinstance(kind, tuple):
+        return " ".join(map(str, kind)) or "0-d"
+    words = {Labels: "labels", OneHot: "one-hot", Fixed: "fixed", Nonzero: "nonzero"}
+    if isinstance(kind, Values):
+        bounds = ("" if it is None else f"{it:g}" for it in (kind.low, kind.high))
+        word = "values" if kind.strategy else f"values {'..'.join(bounds)}"
+    else:
+        word = words[type(kind)]
+    return " ".join([word, *map(str, kind.shape)])

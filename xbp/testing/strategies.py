@@ -17,10 +17,10 @@ from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.registry import get_backend
 from xbp.testing.cases import HostArray, LayerCase, NetworkCase
-from xbp.testing.signatures import Labels, Nonzero, OneHot, Signature, size_of, sizes_of
+from xbp.testing.signatures import LARGEST_SIZE, Labels, Nonzero, OneHot, Signature, Values
+from xbp.testing.sizes import size_of, sizes_of
 from xbp.testing.trial import LayerTrial
 
-LARGEST_SIZE = 3
 RARER_SIZES = (4, 9)
 LARGEST = 1e6
 SMALLEST = 1e-6
@@ -82,14 +82,19 @@ def layer_cases(
         The largest absolute value of an element.
     sizes
         The smallest and the largest number that a size stands for, by its name. Others are 1 to 3;
-        in one case of nine, one of them is 4 to 9.
+        in one case of nine, one of them is 4 to 9. In a signature with differences or quotients of
+        sizes, those that occur in them are 1 to 6.
 
     Raises
     ------
     SettingError
-        If a name is not one of the signature, or the numbers are no bounds of a size.
+        If a name is not one of the signature, or the numbers are no bounds of a size, or none of
+        them fit the signature.
     """
     bounds = signature.bounds(sizes or {})
+    fitting = signature.fitting_sizes(bounds)
+    if fitting is not None:
+        return draw(_cases_of(signature, draw(st.sampled_from(fitting)), largest))
     drawn = {name: draw(st.integers(*bounds[name])) for name in bounds}
     free = [name for name in signature.size_names() if name not in bounds]
     drawn |= {name: draw(st.integers(1, LARGEST_SIZE)) for name in free}
@@ -104,7 +109,7 @@ def _cases_of(
 ) -> LayerCase:
     values = {}
     for name in (*signature.inputs, *signature.params):
-        kind = signature.inputs.get(name)
+        kind = signature.kind_of(name)
         shape = sizes_of(signature.shape_of(name), sizes)
         if isinstance(kind, Labels):
             values[name] = draw(_labels(shape, size_of(kind.classes, sizes)))
@@ -113,10 +118,38 @@ def _cases_of(
             values[name] = np.eye(shape[-1])[labels]
         elif isinstance(kind, Nonzero):
             values[name] = _away_from_zero(draw(host_arrays(shape, largest=largest)))
+        elif isinstance(kind, Values):
+            values[name] = draw(_values_of(kind, shape, largest))
         else:
             values[name] = draw(host_arrays(shape, largest=largest))
     dout = draw(host_arrays(sizes_of(signature.output_shape, sizes), largest=largest))
     return LayerCase(signature, values, dout)
+
+
+@st.composite
+def _values_of(draw: st.DrawFn, kind: Values, shape: tuple[int, ...], largest: float) -> HostArray:
+    """Draw numbers of a domain that float32 can represent."""
+    if kind.strategy is not None:
+        return np.asarray(draw(kind.strategy(shape)), np.float32).astype(np.float64)
+    low, high = _inner(kind.low, np.inf), _inner(kind.high, -np.inf)
+    if low is not None and high is not None:
+        elements = st.floats(low, high, width=32)
+        return np.asarray(draw(host.arrays(np.float32, shape, elements=elements)), np.float64)
+    values = draw(host_arrays(shape, largest=largest))
+    if low is not None:
+        values = low + abs(values)
+    elif high is not None:
+        values = high - abs(values)
+    return np.asarray(np.float32(values), dtype=np.float64)
+
+
+def _inner(bound: float | None, towards: float) -> float | None:
+    """Return the number of float32 that is nearest to a bound, on the side of the domain."""
+    if bound is None:
+        return None
+    nearest = np.float32(bound)
+    is_outside = nearest < bound if towards > 0 else nearest > bound
+    return float(np.nextafter(nearest, np.float32(towards)) if is_outside else nearest)
 
 
 def _away_from_zero(values: HostArray) -> HostArray:

@@ -1,9 +1,10 @@
 """A layer under test: made from a case on a backend, with its results as NumPy arrays."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 
@@ -130,11 +131,9 @@ class LayerTrial:
     def fail(self, complaint: str, **details: HostArray) -> AssertionError:
         """Return the error with the layer, the complaint, the details and the case in it."""
         details_text = f"{shown(details)}\n" if details else ""
-        names = ", ".join(f"{name}=..." for name in (*self.case.arrays, "dout"))
         return AssertionError(
             f"{self.title}, {self.dtype}{self.seen_on}: {complaint}\n{details_text}"
-            f"the smallest case found:\n{self.case}\n"
-            f"to have it tried first from now on: examples=[dict({names})]"
+            f"{self.case.described()}"
         )
 
     # Running it ----------------------------------------------------------------------------------
@@ -142,32 +141,61 @@ class LayerTrial:
     def forward(self, moved: Mapping[str, HostArray] | None = None) -> HostArray:
         """Return the output on the host, for the case's arrays or with some of them replaced."""
         if not moved:
-            return self.host(self.forward_on_device(), "forward")
+            return self._whole(self.forward_on_device())
         arrays = {**self.arrays, **{name: self.put(name, value) for name, value in moved.items()}}
         params = {name: arrays[name] for name in self.case.signature.params}
         layer = self._attempt("making the layer", self.case.signature.make, **params)
         inputs = [arrays[name] for name in self.case.signature.inputs]
-        return self.host(self._attempt("forward", layer.forward, *inputs), "forward")
+        return self._whole(self._outputs(self._attempt("forward", layer.forward, *inputs)))
 
-    def forward_on_device(self) -> Array:
-        """Return the output as the layer returns it; fail unless it has the signature's shape."""
+    def forward_on_device(self) -> list[Array]:
+        """Return the outputs as the layer returns them; fail unless they have their shapes."""
         if self.made.state:
             # Each call starts from the state that the layer was made with.
             self.layer = self.made.bound_to({})
-        output = self._attempt("forward", self.layer.forward, *self.inputs)
-        shape, expected = tuple(getattr(output, "shape", ())), self.case.dout.shape
-        if shape != expected:
-            raise self.fail(
-                f"the output has shape {shape}, not {expected} as the signature says, "
-                f"{self.case.signature}"
-            )
-        return output
+        outputs = self._outputs(self._attempt("forward", self.layer.forward, *self.inputs))
+        for what, output, expected in zip(
+            self.output_names, outputs, map(np.shape, self.case.douts()), strict=True
+        ):
+            if (shape := tuple(getattr(output, "shape", ()))) != expected:
+                raise self.fail(
+                    f"{what} has shape {shape}, not {expected} as the signature says, "
+                    f"{self.case.signature}"
+                )
+        return outputs
+
+    @property
+    def output_names(self) -> list[str]:
+        """The outputs as they are called in messages."""
+        count = len(self.case.signature.outputs)
+        return ["the output"] if count == 1 else [f"output {number}" for number in range(count)]
+
+    def output_at(self, number: int) -> str:
+        """Return what an element is called, of the outputs side by side: ``"output[0, 1]"``."""
+        numbers = np.arange(self.case.dout.size).reshape(self.case.dout.shape)
+        for name, part in zip(self.output_names, self.case.parts(numbers), strict=True):
+            if number in part:
+                index = np.argwhere(part == number)[0]
+                return f"{name.removeprefix('the ')}{at(tuple(map(int, index)))}"
+        raise IndexError(number)
+
+    def _outputs(self, returned: Any) -> list[Array]:
+        count = len(self.case.signature.outputs)
+        if count == 1:
+            return [returned]
+        if not isinstance(returned, tuple | list) or len(returned) != count:
+            what = len(returned) if isinstance(returned, tuple | list) else type(returned).__name__
+            raise self.fail(f"forward returned {what}: a tuple of {count} outputs is needed")
+        return list(returned)
+
+    def _whole(self, outputs: list[Array]) -> HostArray:
+        return self.case.whole([self.host(output, "forward") for output in outputs])
 
     def backward(self, dout: HostArray) -> dict[str, HostArray]:
         """Return the derivatives on the host, by the name of the array; call `forward` first."""
         return {
             name: self.host(gradient, f"the derivative with respect to {name}")
-            for name, gradient in self.backward_on_device(self.put("dout", dout)).items()
+            for name, gradient in self.backward_on_device(self.put_dout(dout)).items()
         }
 
     def results(self) -> dict[str, HostArray]:
@@ -175,22 +203,53 @@ class LayerTrial:
         output = self.forward()
         return {"": output, **self.backward(self.case.dout)}
 
-    def backward_on_device(self, dout: Array) -> dict[str, Array]:
+    def backward_on_device(self, douts: Sequence[Array]) -> dict[str, Array]:
         """Return the derivatives as the layer returns them, by the name of the array."""
-        names = self.case.signature.differentiable
-        gradients = self._attempt("backward", self.layer.backward, dout)
-        gradients = list(gradients) if isinstance(gradients, tuple | list) else [gradients]
-        if len(gradients) != len(names):
+        returned = self._attempt("backward", self.layer.backward, *douts)
+        return {**dict(self._derivatives(returned)), **self._gradients_left()}
+
+    def _derivatives(self, returned: Any) -> Iterator[tuple[str, Array]]:
+        """Yield the derivatives with respect to the inputs, and the name of each.
+
+        There is one for each differentiable input; or one for each input, None for the others.
+        """
+        signature = self.case.signature
+        inputs, names = list(signature.inputs), signature.differentiable
+        gradients = list(returned) if isinstance(returned, tuple | list) else [returned]
+        if returned is None and not names:
+            return
+        if len(gradients) == len(names):
+            inputs = names
+        if len(gradients) != len(inputs):
             raise self.fail(
                 f"backward returned {len(gradients)} derivatives: one is needed for each of "
-                f"{', '.join(names)}"
+                f"{', '.join(names) or 'no input'}"
             )
-        return {**dict(zip(names, gradients, strict=True)), **self._gradients_left()}
+        for name, gradient in zip(inputs, gradients, strict=True):
+            is_none = gradient is None or "float0" in str(getattr(gradient, "dtype", ""))
+            if name in names and is_none:
+                raise self.fail(
+                    f"backward returned None for {name}: it is Fixed in the signature, if it has "
+                    "no derivative"
+                )
+            if name not in names and not is_none:
+                raise self.fail(
+                    f"backward returned a derivative with respect to {name}, which has none in the "
+                    "signature: return None in its place, or nothing"
+                )
+            if name in names:
+                yield name, gradient
 
     def backward_params(self, dout: HostArray) -> dict[str, HostArray]:
         """Return on the host the gradients that ``backward_params`` leaves in the layer."""
-        self._attempt("backward_params", self.layer.backward_params, self.put("dout", dout))
+        self._attempt("backward_params", self.layer.backward_params, *self.put_dout(dout))
         return {name: self.host(value, name) for name, value in self._gradients_left().items()}
+
+    def jvp(self, tangents: Mapping[str, HostArray]) -> HostArray:
+        """Return the derivative of the output along tangents of the differentiable inputs."""
+        moves = [self.put(name, tangent) for name, tangent in tangents.items()]
+        jvp: Any = getattr(self.layer, "jvp")  # noqa: B009  few layers have one
+        return self._whole(self._outputs(self._attempt("jvp", jvp, *moves)))
 
     def _gradients_left(self) -> dict[str, Array]:
         gradients: dict[str, Array] = self._attempt("grads", lambda: dict(self.layer.grads))
@@ -217,6 +276,10 @@ class LayerTrial:
         except Exception as error:
             why = "; the arrays it is given are not to be changed" if _is_refusal(error) else ""
             raise self.fail(f"{what} raised {type(error).__name__}: {error}{why}") from error
+
+    def put_dout(self, dout: HostArray) -> list[Array]:
+        """Return the upstream derivatives on the backend, one for each output."""
+        return [self.put("dout", part) for part in self.case.parts(dout)]
 
     def put(self, name: str, value: HostArray) -> Array:
         """Return an array on the backend, in the trial's dtype or int64; on NumPy, read-only."""
@@ -276,7 +339,8 @@ class LayerTrial:
         """The size of the terms that each output is a sum of: see `xbp.differences.noise_of`."""
         magnitude = 1 + abs(self.output).reshape(-1)
         for name, rows in self.jacobian.items():
-            products = abs(rows * self.case.arrays[name])
+            with np.errstate(all="ignore"):  # an infinite derivative with respect to 0
+                products = abs(rows * self.case.arrays[name])
             magnitude = magnitude + products.reshape(len(rows), -1).sum(axis=1)
         return magnitude
 
@@ -409,6 +473,10 @@ class RoughTrial(LayerTrial):
         epsilon, seed = self._arithmetic.epsilon, self._arithmetic.seed + MOST_RUNS
         return RoughTrial(case, self.backend, self.dtype, epsilon, seed, layer, layout)
 
+    def put_dout(self, dout: HostArray) -> list[Array]:
+        """Return the upstream derivatives on the backend, one for each output."""
+        return [self.put("dout", part) for part in self.case.parts(dout)]
+
     def put(self, name: str, value: HostArray) -> Array:
         """Return an array on the backend that computes roughly."""
         return self._arithmetic.traced(super().put(name, value))
@@ -428,4 +496,10 @@ def chained(dout: HostArray, rows: HostArray) -> HostArray:
 
     The shapes are those of the outputs, and ``(outputs, *shape of the array)``.
     """
-    return np.asarray(np.tensordot(dout.reshape(-1), rows, axes=1))
+    with np.errstate(all="ignore"):  # an infinite derivative, and a dout of 0
+        return np.asarray(np.tensordot(dout.reshape(-1), rows, axes=1))
+
+
+def at(index: tuple[int, ...]) -> str:
+    """Return ``"[i, j]"`` for an index; nothing for a 0-d array."""
+    return str(list(index)) if index else ""

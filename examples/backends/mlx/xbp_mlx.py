@@ -13,7 +13,17 @@ import numpy
 import xbp
 
 # Its arrays are on no device, and these functions take none: a stream decides where work is done.
-MAKERS = {"arange", "asarray", "empty", "full_like", "ones_like", "zeros_like"}
+MAKERS = {
+    "arange",
+    "asarray",
+    "empty",
+    "full",
+    "full_like",
+    "ones",
+    "ones_like",
+    "zeros",
+    "zeros_like",
+}
 
 
 class IntegerLimits(NamedTuple):
