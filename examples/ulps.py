@@ -43,7 +43,7 @@ def gradients(case: LayerCase, backend: xbp.Backend) -> dict[str, Any]:
     with backend.scope():
         trial = LayerTrial(case, backend, "float64")
         trial.forward()
-        return trial.backward_on_device(trial.put("dout", case.dout))
+        return trial.backward_on_device(trial.put_dout(case.dout))
 
 
 def ulps(ours: np.ndarray[Any, Any], exact: Any, oracle: xbp.Backend) -> np.ndarray[Any, Any]:

@@ -197,7 +197,7 @@ def test_inputs_are_drawn_of_a_domain() -> None:
     assert not found(Logarithm, inputs={"x": Values(("N", "D"), strategy=strategy)})
 
 
-@FEW
+@settings(FEW, max_examples=100)
 @given(
     layer_cases(
         Signature(

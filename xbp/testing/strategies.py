@@ -148,7 +148,7 @@ def _inner(bound: float | None, towards: float) -> float | None:
     if bound is None:
         return None
     nearest = np.float32(bound)
-    is_outside = nearest < bound if towards > 0 else nearest > bound
+    is_outside = float(nearest) < bound if towards > 0 else float(nearest) > bound
     return float(np.nextafter(nearest, np.float32(towards)) if is_outside else nearest)
 
 
