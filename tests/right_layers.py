@@ -11,6 +11,23 @@ from xbp.namespace import Array, namespace_of
 from xbp.testing import Fixed, Signature
 
 
+class Scale(Layer):
+    """Each feature times a number of its own."""
+
+    param_names = ("scale",)
+
+    def __init__(self, scale: Array) -> None:
+        self.scale = scale
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return x * self.scale
+
+    def backward(self, dout: Array) -> Any:
+        self.dscale = namespace_of(dout).sum(dout * self.x, axis=0)
+        return dout * self.scale
+
+
 class LayerNorm(Layer):
     """Ba, Kiros and Hinton, 2016."""
 

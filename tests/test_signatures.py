@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from right_layers import Scale
 from support import backend, except_slow, needs_float64
 
 from xbp.errors import SettingError
@@ -23,7 +24,7 @@ from xbp.testing import (
     assert_vjp,
     layer_cases,
 )
-from xbp.testing.cases import case_of
+from xbp.testing.cases import case_of, other_values
 from xbp.testing.directions import random_case
 
 # What a kit does is the same on every library; the slow ones are left out.
@@ -34,21 +35,6 @@ FEW = settings(max_examples=20, suppress_health_check=list(HealthCheck), deadlin
 
 class Softplus(Sigmoid):
     """Any layer of one input."""
-
-
-class Scale(Layer):
-    param_names = ("scale",)
-
-    def __init__(self, scale: Array) -> None:
-        self.scale = scale
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return x * self.scale
-
-    def backward(self, dout: Array) -> Array:
-        self.dscale = namespace_of(dout).sum(dout * self.x, axis=0)
-        return dout * self.scale
 
 
 def found(layer: Any, **settings: Any) -> str:
@@ -224,6 +210,21 @@ def test_what_is_drawn_is_of_its_domain(case: LayerCase) -> None:
     assert "x: values 0.1..0.3 N D, low: values 2.5.. D, high: values ..-0.001" in str(
         case.signature
     )
+
+
+def test_other_numbers_are_of_the_domain_and_others() -> None:
+    for kind, value in (
+        (Values((), low=0.1, high=0.3), np.float32(0.125)),
+        (Values((), low=2.5), np.float32(3.0)),
+        (Values((), high=-1.0), np.float32(-2.0)),
+        (Nonzero(()), np.float32(1.5)),
+    ):
+        other = float(other_values(kind, np.asarray(value, dtype=np.float64)))
+        assert other != float(value)
+        assert other == np.float32(other)
+        low, high = getattr(kind, "low", None), getattr(kind, "high", None)
+        assert low is None or other >= low
+        assert high is None or other <= high
 
 
 def test_mistakes_in_a_domain() -> None:

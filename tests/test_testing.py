@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from hypothesis import find, given, settings
+from right_layers import Scale
 from support import arr, backend, dtype_of, except_slow, host, needs_float64, widest
 
 import xbp
@@ -68,23 +69,6 @@ class Softplus(Layer):
 
     def backward(self, dout: Array) -> Array:
         return dout * xbp.functions.sigmoid(self.x)
-
-
-class Scale(Layer):
-    """Each feature times a number of its own."""
-
-    param_names = ("scale",)
-
-    def __init__(self, scale: Array) -> None:
-        self.scale = scale
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return x * self.scale
-
-    def backward(self, dout: Array) -> Any:
-        self.dscale = namespace_of(dout).sum(dout * self.x, axis=0)
-        return dout * self.scale
 
 
 class Centre(Layer):

@@ -170,7 +170,8 @@ def other_values(kind: Input, value: HostArray) -> HostArray:
     if kind.strategy is not None:
         return turned
     if low is not None and high is not None:
-        return np.clip(_float32(np.asarray(low + high - turned)), value.min(), value.max())
+        reflected = _float32(np.asarray(low + high - turned))
+        return np.clip(reflected, inner_bound(low, np.inf), inner_bound(high, -np.inf))
     if low is None and high is None:
         return -turned
     bound = low if low is not None else high
@@ -187,6 +188,15 @@ def sizes_in(shapes: Mapping[str, Shape], arrays: Mapping[str, HostArray]) -> di
                 size: n for size, n in known if isinstance(size, str) and names_in([size]) == [size]
             } | sizes
     return sizes
+
+
+def inner_bound(bound: float | None, towards: float) -> float | None:
+    """Return the number of float32 that is nearest to a bound, on the side of the domain."""
+    if bound is None:
+        return None
+    nearest = np.float32(bound)
+    is_outside = float(nearest) < bound if towards > 0 else float(nearest) > bound
+    return float(np.nextafter(nearest, np.float32(towards)) if is_outside else nearest)
 
 
 def _float32(array: HostArray) -> HostArray:

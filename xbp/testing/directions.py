@@ -11,7 +11,7 @@ import numpy as np
 from xbp.differences import Comparison, compare
 from xbp.errors import SettingError
 from xbp.testing.agreement import why_not_finite
-from xbp.testing.cases import HostArray, LayerCase
+from xbp.testing.cases import HostArray, LayerCase, inner_bound
 from xbp.testing.derivative import STEP, is_wrong
 from xbp.testing.signatures import LARGEST_SIZE, Input, Labels, Nonzero, OneHot, Signature, Values
 from xbp.testing.sizes import size_of, sizes_of
@@ -95,6 +95,7 @@ def _random_array(
             values = low + abs(values)
         elif high is not None:
             values = high - abs(values)
+        return np.clip(_float32(values), inner_bound(low, np.inf), inner_bound(high, -np.inf))
     return _float32(values)
 
 

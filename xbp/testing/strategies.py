@@ -16,7 +16,7 @@ from xbp.layers import IdentityWithLoss, Relu, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.registry import get_backend
-from xbp.testing.cases import HostArray, LayerCase, NetworkCase
+from xbp.testing.cases import HostArray, LayerCase, NetworkCase, inner_bound
 from xbp.testing.signatures import LARGEST_SIZE, Labels, Nonzero, OneHot, Signature, Values
 from xbp.testing.sizes import size_of, sizes_of
 from xbp.testing.trial import LayerTrial
@@ -131,7 +131,7 @@ def _values_of(draw: st.DrawFn, kind: Values, shape: tuple[int, ...], largest: f
     """Draw numbers of a domain that float32 can represent."""
     if kind.strategy is not None:
         return np.asarray(draw(kind.strategy(shape)), np.float32).astype(np.float64)
-    low, high = _inner(kind.low, np.inf), _inner(kind.high, -np.inf)
+    low, high = inner_bound(kind.low, np.inf), inner_bound(kind.high, -np.inf)
     if low is not None and high is not None:
         elements = st.floats(low, high, width=32)
         return np.asarray(draw(host.arrays(np.float32, shape, elements=elements)), np.float64)
@@ -141,15 +141,6 @@ def _values_of(draw: st.DrawFn, kind: Values, shape: tuple[int, ...], largest: f
     elif high is not None:
         values = high - abs(values)
     return np.asarray(np.float32(values), dtype=np.float64)
-
-
-def _inner(bound: float | None, towards: float) -> float | None:
-    """Return the number of float32 that is nearest to a bound, on the side of the domain."""
-    if bound is None:
-        return None
-    nearest = np.float32(bound)
-    is_outside = float(nearest) < bound if towards > 0 else float(nearest) > bound
-    return float(np.nextafter(nearest, np.float32(towards)) if is_outside else nearest)
 
 
 def _away_from_zero(values: HostArray) -> HostArray:
