@@ -473,10 +473,6 @@ class RoughTrial(LayerTrial):
         epsilon, seed = self._arithmetic.epsilon, self._arithmetic.seed + MOST_RUNS
         return RoughTrial(case, self.backend, self.dtype, epsilon, seed, layer, layout)
 
-    def put_dout(self, dout: HostArray) -> list[Array]:
-        """Return the upstream derivatives on the backend, one for each output."""
-        return [self.put("dout", part) for part in self.case.parts(dout)]
-
     def put(self, name: str, value: HostArray) -> Array:
         """Return an array on the backend that computes roughly."""
         return self._arithmetic.traced(super().put(name, value))
