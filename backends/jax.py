@@ -68,6 +68,15 @@ class JaxBackend(Backend):
         """JAX's dtypes by name; those of 64 bits only if the 64-bit mode is on."""
         return _dtypes(self.native_device, bool(jax.config.jax_enable_x64))
 
+    def dtype(self, name: str) -> Any:
+        """Return JAX's dtype of that name."""
+        if name in ("int64", "uint64") and name not in self.dtypes:
+            raise self._too_narrow(name)
+        return super().dtype(name)
+
+    def _too_narrow(self, name: str) -> DTypeError:
+        return DTypeError(f"backend {self.name}:{self.device} has no {name}: {self.float64_hint}")
+
     def enable_float64(self) -> None:
         """Enable JAX's 64-bit mode for the process."""
         jax.config.update("jax_enable_x64", True)
@@ -78,10 +87,7 @@ class JaxBackend(Backend):
             # JAX would silently drop the upper 32 bits of each number.
             limits = numpy.iinfo(numpy.int32 if host.dtype.kind == "i" else numpy.uint32)
             if host.max() > limits.max or host.min() < limits.min:
-                raise DTypeError(
-                    f"backend {self.name}:{self.device} has no {host.dtype}, which these numbers "
-                    f"need: {self.float64_hint}"
-                )
+                raise self._too_narrow(host.dtype.name)
         return jax.device_put(host, self.native_device)
 
     def to_numpy(self, x: Array) -> numpy.ndarray[Any, Any]:

@@ -270,7 +270,7 @@ class Backend(Engine):
             if host.dtype == np.float64 and (has_no_dtype or not self.has_float64):
                 host = host.astype(self.default_float, copy=False)
             elif host.dtype == np.int64 and has_no_dtype:
-                host = _convert(host, self.default_integer)
+                host = self._as_default_integers(host)
         elif dtype_name(host.dtype) != dtype:
             host = _convert(host, dtype)
         try:
@@ -286,6 +286,17 @@ class Backend(Engine):
             raise DTypeError(
                 f"backend {self.name}:{self.device} has no dtype {host.dtype}: name another one, "
                 "asarray(x, dtype='float32')"
+            ) from error
+
+    def _as_default_integers(self, host: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        dtype = self.default_integer
+        try:
+            return _convert(host, dtype)
+        except DTypeError as error:
+            self.dtype("int64")  # says what to do where there is none
+            raise DTypeError(
+                f"{error}, the default of {self.name}:{self.device}: "
+                "name another dtype, asarray(x, dtype='int64')"
             ) from error
 
     def is_native(self, obj: object) -> bool:
