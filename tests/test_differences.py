@@ -179,6 +179,16 @@ def test_at_a_kink_there_is_no_derivative(claimed: float) -> None:
     )
 
 
+@pytest.mark.parametrize(("claimed", "outside"), [(1.0, False), (2.5, False), (7.0, True)])
+def test_at_a_jump_a_claim_lies_between_the_slopes_beside_it(claimed: float, outside: bool) -> None:
+    def jumping(x: float) -> float:
+        return 1 + x if x > 0 else 3 * x
+
+    found = compare(claimed, jumping, STEP, NOISE)
+    assert found.kink
+    assert found.outside == outside
+
+
 @pytest.mark.parametrize("distance", [3e-5, -3e-5, 1e-6, 2e-4, -1e-3])
 def test_a_kink_beside_the_point_is_refined_away(distance: float) -> None:
     slope = 1.0 if distance < 0 else 0.0

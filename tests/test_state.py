@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
+from secrets import randbits
 from typing import Any
 
 import numpy as np
@@ -564,9 +565,93 @@ def test_a_network_in_float32_with_a_state_is_checked_in_float64() -> None:
     assert dtype_of(network.state["mean1"]) == "float32"
 
 
+class Counting(Centred):
+    """Counts its calls where nobody carries the count on."""
+
+    state_names = ("mean",)
+    calls = 0
+
+    def forward(self, x: Array) -> Array:
+        self.calls += 1
+        return super().forward(x) + self.calls
+
+
+class Dicing(Centred):
+    """Random, beside its state."""
+
+    state_names = ("mean",)
+
+    def forward(self, x: Array) -> Array:
+        return super().forward(x) + float(np.random.default_rng().uniform())
+
+
+class Careless(Centred):
+    """Loses digits in float32 that it need not lose."""
+
+    state_names = ("mean",)
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        return y * 1.001 if dtype_of(y) == "float32" else y
+
+
+class Overwritten(Centred):
+    """Returns its buffer."""
+
+    state_names = ("mean",)
+    buffer: Any = None
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        if self.buffer is None:
+            self.buffer = namespace_of(x).zeros((9, 4), dtype=x.dtype, device=x.device)
+        view = self.buffer[: x.shape[0], ...]
+        view[...] = y
+        return view
+
+
+class Unprepared(Centred):
+    """Its derivative is that of the first step."""
+
+    state_names = ("mean",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = (0.5, -0.5, 1.5, 2.5)
+
+    def forward(self, x: Array) -> Array:
+        mean, self.x = self.mean, x
+        super().forward(x)
+        return x * (1 + mean)
+
+    def backward(self, dout: Array) -> Array:
+        return dout
+
+
+@except_slow
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        (Counting, "a layer that has seen other inputs differs in the output"),
+        (Dicing, "two layers that are made alike differ, as if random, in the output"),
+        (Overwritten, "a later call overwrites the output"),
+        (Unprepared, "backward is wrong"),
+        (Careless, "float32 and float64 differ in the output" if backend.has_float64 else "differ"),
+    ],
+)
+def test_a_fault_of_a_layer_with_a_state_is_found(kind: type[Layer], complaint: str) -> None:
+    if kind is Overwritten and backend.name == "jax":
+        pytest.skip("its arrays cannot be changed")
+    assert_gradients(Centred, inputs={"x": ("B", 4)}, backend=backend)
+    with pytest.raises(AssertionError, match=complaint):
+        assert_gradients(kind, inputs={"x": ("B", 4)}, backend=backend)
+
+
 @except_slow
 def test_layers_with_a_state_are_proven() -> None:
     assert_gradients(Noise, inputs={"x": ("N", "D")}, backend=backend)
+    # The numbers that nobody chose are the same in all that is compared.
+    assert_gradients(lambda: Noise(randbits(60)), inputs={"x": ("N", "D")}, backend=backend)
 
     class Wrong(Noise):
         state_names = ("key",)

@@ -14,6 +14,7 @@ import xbp
 from xbp.errors import SettingError
 from xbp.layers import Affine, Layer
 from xbp.namespace import Array, namespace_of
+from xbp.recording import values
 from xbp.testing import (
     LAYERS,
     LayerTrial,
@@ -21,6 +22,7 @@ from xbp.testing import (
     arrays,
     assert_gradients,
     assert_vjp,
+    declarations,
     host_arrays,
     layers,
     networks,
@@ -333,6 +335,34 @@ class Sideways(Squaring):
         return self.x * tangent
 
 
+class Claiming(Softplus):
+    """Says that its samples know nothing of each other."""
+
+    samplewise = True
+
+    def forward(self, x: Array) -> Array:
+        return super().forward(x) + namespace_of(x).max(x)
+
+
+class Branching(Softplus):
+    """Says that it can be traced, and asks for a value."""
+
+    traceable = True
+
+    def forward(self, x: Array) -> Array:
+        return super().forward(x) + 0 if float(namespace_of(x).sum(x)) > 0 else super().forward(x)
+
+
+class Baking(Softplus):
+    """Says that it can be traced, and what is traced remembers a number."""
+
+    traceable = True
+
+    def forward(self, x: Array) -> Array:
+        first = values(x)[:1, ...]
+        return super().forward(x) + first
+
+
 # Each property, with a layer for which it does not hold.
 BROKEN: list[tuple[Any, type[Layer], str]] = [
     (properties.inputs_stay_as_they_are, Stamping, "read-only|input dout in place"),
@@ -356,17 +386,29 @@ BROKEN: list[tuple[Any, type[Layer], str]] = [
     ),
     (properties.parameters_may_change, Fixing, "whose parameters were replaced differs in the out"),
     (properties.arrays_are_made_beside_their_inputs, Homeless, "makes an array on the default dev"),
+    (
+        declarations.a_samplewise_layer_minds_no_other_sample,
+        Claiming,
+        "in a batch the output of a",
+    ),
+    (
+        declarations.a_trace_of_the_layer_computes_the_same,
+        Branching,
+        "cannot be traced: .* in forward",
+    ),
+    (declarations.a_trace_of_the_layer_computes_the_same, Baking, "but its trace differs in the o"),
     (properties.float32_agrees_with_float64, Coarse, "differ in the output, which in float32"),
 ]
 
 
 def trial_of(kind: type[Layer], dtype: str) -> LayerTrial:
     """Return a layer on trial with two samples, of which the first is large."""
-    with_scale = {"params": {"scale": ("D",)}} if issubclass(kind, Scale) else {}
+    with_scale = {"scale": ("D",)} if issubclass(kind, Scale) else {}
     x = np.array([[1.0, 0.75], [-0.5, 0.25]])
     drawn = {"x": x, **({"scale": np.array([1.5, -0.5])} if with_scale else {})}
     reference = getattr(kind, "reference", None)
-    signature = Signature(kind, reference=reference, **with_scale)  # type: ignore[arg-type]
+    inputs = {"x": ("B" if kind is Claiming else "N", "D")}
+    signature = Signature(kind, inputs, None, with_scale, reference)
     return LayerTrial(
         LayerCase(signature, drawn, np.array([[2.0, -3.0], [0.5, 4.0]])), backend, dtype
     )
@@ -610,6 +652,63 @@ def test_a_derivative_at_a_kink_lies_between_the_slopes(slope: float) -> None:
     some: dict[str, Any] = {"max_examples": 5, "examples": examples}
     assert_gradients(Between, backend=backend, **some)
     assert "with respect to x[0, 0]" in message(Beyond, **some)
+
+
+@needs_float64
+def test_where_two_numbers_tie_their_derivatives_share_the_slope() -> None:
+    class Largest(Layer):
+        """The larger of two numbers; where they tie, each has its share."""
+
+        shares = (0.5, 0.5)
+
+        def forward(self, x: Array, y: Array) -> Array:
+            self.x, self.y = x, y
+            return namespace_of(x, y).maximum(x, y)
+
+        def backward(self, dout: Array) -> Any:
+            xp, (first, second) = namespace_of(dout), self.shares
+            ties = xp.where(self.x == self.y, dout, 0 * dout)
+            rest = [
+                xp.where(a > b, dout, 0 * dout) for a, b in ((self.x, self.y), (self.y, self.x))
+            ]
+            return rest[0] + first * ties, rest[1] + second * ties
+
+    class First(Largest):
+        shares = (1.0, 0.0)
+
+    class Twice(Largest):
+        shares = (1.0, 1.0)
+
+    class Neither(Largest):
+        shares = (0.0, 0.0)
+
+    example = {"x": [[1.0, 2.0, 0.0]], "y": [[1.0, 3.0, 0.0]], "dout": [[1.0, 1.0, 1.0]]}
+    both: dict[str, Any] = {"inputs": {"x": ("N", "D"), "y": ("N", "D")}, "examples": [example]}
+    for kind in (Largest, First):
+        assert_gradients(kind, backend=backend, max_examples=5, **both)
+    found = message(Twice, max_examples=1, **both)
+    assert "backward is wrong where x[0, 0] and y[0, 0] tie:\n  backward says 1.0 + 1.0" in found
+    assert "close by say 1 to 1" in found
+    assert "0.0 + 0.0 of output[0, 0] along both" in message(Neither, max_examples=1, **both)
+
+
+@needs_float64
+def test_kinks_that_meet_by_chance_are_no_tie() -> None:
+    class Difference(Layer):
+        """At 0 one part takes the slope to the right, and the other that to the left."""
+
+        def forward(self, x: Array, y: Array) -> Array:
+            xp = namespace_of(x, y)
+            self.x, self.y = x, y
+            return xp.where(x > 0, x, 0 * x) - xp.where(y > 0, y, 0 * y)
+
+        def backward(self, dout: Array) -> Any:
+            xp = namespace_of(dout)
+            return xp.where(self.x >= 0, dout, 0 * dout), -xp.where(self.y > 0, dout, 0 * dout)
+
+    example = {"x": [[0.0]], "y": [[0.0]], "dout": [[1.0]]}
+    both: dict[str, Any] = {"x": ("N", "D"), "y": ("N", "D")}
+    assert_gradients(Difference, inputs=both, backend=backend, max_examples=10, examples=[example])
 
 
 @pytest.mark.parametrize("layout", ["transposed", "reversed", "strided"])

@@ -516,15 +516,17 @@ def _outside(
 ) -> bool:
     """Tell whether a claim lies outside of the slopes to the left and to the right of 0.
 
-    By more than their rounding, and than they still change from one step to the next finer one.
+    By more than their rounding, and than they still change from one step to the next finer one. The
+    slopes are taken beside 0, since f may jump there.
     """
     coarse: tuple[float, float] | None = None
     outside = 0
     for refinement in range(FINEST):
         step = h / REFINEMENT**refinement
-        slopes = (f(0.0) - f(-step)) / step, (f(step) - f(0.0)) / step
+        near = step / REFINEMENT
+        slopes = (f(-near) - f(-step)) / (step - near), (f(step) - f(near)) / (step - near)
         steepest = max(map(abs, (claimed, *slopes)))
-        margin = 4 * (noise / step + unit * steepest)
+        margin = 4 * (noise / (step - near) + unit * steepest)
         if not margin < steepest / 2:
             break
         if coarse is not None:

@@ -11,15 +11,13 @@ import numpy as np
 from xbp.differences import Comparison, compare
 from xbp.testing.agreement import why_not_finite
 from xbp.testing.cases import HostArray
+from xbp.testing.ties import Kink, mixes_elements, require_right_ties
 from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial, at
 
 __tracebackhide__ = True
 
 # The first step of the central differences, for elements up to size 1; `compare` refines it.
 STEP = 2.0**-6
-
-# More than rounding, and than stairs as those of float32.
-A_TENTH = 0.1
 
 
 @dataclass
@@ -68,7 +66,7 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
     slopes on both sides. Float32 is tested by `float32_agrees_with_float64`. If the device has no
     float64, differences are taken on NumPy, and in float32 only of a layer that does not run there.
     """
-    result, doubts = Differences(), list[Doubt]()
+    result, doubts, kinks = Differences(), list[Doubt](), list[Kink]()
     if trial.dtype == "float32" and trial.backend.has_float64:
         return result
     if trial.dtype == "float32":
@@ -89,6 +87,8 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
                 comparison = compare(float(claimed), f, h, float(noise[j]), unit)
                 result.compared += 1
                 result.kinks += comparison.kink
+                if comparison.kink:
+                    kinks.append(Kink(j, name, index, float(claimed)))
                 if is_wrong(comparison):
                     doubts.append(Doubt(name, (j, *index), comparison, f, h))
     # The worst first: rounding is measured until one is seen to be more, as a rule only once.
@@ -97,6 +97,7 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
         if is_wrong(comparison):
             raise _wrong_derivative(trial, doubt, comparison, doubts, result.compared)
         result.kinks += comparison.kink and not doubt.comparison.kink
+    require_right_ties(trial, kinks, STEP)
     return result
 
 
@@ -129,35 +130,9 @@ def _within_rounding(trial: LayerTrial, doubt: Doubt) -> Comparison:
             again = compare(claimed, f, h, bound, trial.unit_of_differences)
         if not is_wrong(again):
             return again
-    if _mixes_elements(trial, name, j, h):
+    if mixes_elements(trial, name, j, h):
         return replace(comparison, kink=True, outside=False)
     return replace(comparison, error=max(comparison.error, again.error + by))
-
-
-def _mixes_elements(trial: LayerTrial, name: str, j: int, h: float) -> bool:
-    """Tell whether the slope in some direction is not that of the elements together.
-
-    So it is where elements tie: three equal numbers that are sorted have no derivative, and yet no
-    kink is seen along one of them.
-    """
-    value = trial.case.arrays[name]
-    direction = np.asarray(np.random.default_rng(0).uniform(-1, 1, value.shape))
-
-    def slope(along: HostArray, h: float) -> float:
-        with np.errstate(all="ignore"):
-            up, down = (trial.forward({name: value + s * along}) for s in (h, -h))
-        return float((up - down).reshape(-1)[j]) / (2 * h)
-
-    def gap(h: float) -> float:
-        """Return what is missing, as a part of the slope."""
-        units = np.eye(value.size).reshape(value.size, *value.shape)
-        slopes = np.asarray([slope(unit, h) for unit in units])
-        parts = slopes * direction.reshape(-1)
-        return abs(slope(direction, h) - float(parts.sum())) / max(float(abs(parts).sum()), 1e-300)
-
-    # Curvature makes the slopes differ, too, but by less with each finer step.
-    coarse, fine = gap(h / 64), gap(h / 512)
-    return coarse > A_TENTH and fine > max(A_TENTH, coarse / 2)
 
 
 def _item(outputs: Callable[[float], HostArray], j: int, step: float) -> float:

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from xbp.namespace import dtype_name
-from xbp.testing.agreement import Agreement, require_agreement
-from xbp.testing.cases import HostArray
+from xbp.namespace import dtype_name, is_array, kind_of
+from xbp.recording import flatten
+from xbp.testing.agreement import Agreement, equality, require_agreement
+from xbp.testing.declarations import (
+    a_samplewise_layer_minds_no_other_sample,
+    a_trace_of_the_layer_computes_the_same,
+)
 from xbp.testing.derivative import backward_is_the_derivative
 from xbp.testing.trial import LAYOUTS, LayerTrial, chained, takes_views
 
@@ -58,7 +62,7 @@ def backward_is_linear(trial: LayerTrial) -> None:
 
 def forward_mode_agrees(trial: LayerTrial) -> None:
     """``jvp``, where there is one, is the Jacobian times the tangents: see `assert_vjp`."""
-    if not hasattr(trial.made, "jvp"):
+    if not hasattr(trial.layer, "jvp"):
         return
 
     def agreements(trial: LayerTrial) -> Iterator[Agreement]:
@@ -113,7 +117,7 @@ def parameters_alone_get_the_same_gradients(trial: LayerTrial) -> None:
 def samples_are_independent(trial: LayerTrial) -> None:
     """Check that a batch gives the results of its samples; a loss and its gradients the mean."""
     count = trial.case.sample_count
-    if not count or trial.made.state:  # a layer's state may treat samples differently
+    if not count or trial.state:  # a layer's state may treat samples differently
         return
     signature = trial.case.signature
     mean = signature.takes_the_mean
@@ -152,7 +156,7 @@ def samples_are_independent(trial: LayerTrial) -> None:
 def a_permuted_batch_is_permuted_throughout(trial: LayerTrial) -> None:
     """Check that a batch in another order gives the same outputs and derivatives, reordered."""
     count = trial.case.sample_count
-    if not count or trial.made.state:
+    if not count or trial.state:
         return
     order = [*range(1, count), 0]
     signature = trial.case.signature
@@ -182,8 +186,6 @@ def a_permuted_batch_is_permuted_throughout(trial: LayerTrial) -> None:
 
 def equal_layers_do_the_same(trial: LayerTrial) -> None:
     """Two layers that are made alike give the same for the same case: nothing is random."""
-    if trial.made.state:
-        return
 
     def agreements(trial: LayerTrial) -> Iterator[Agreement]:
         one, other = trial.again(trial.case), trial.again(trial.case)
@@ -199,8 +201,6 @@ def a_layer_keeps_nothing_of_earlier_calls(trial: LayerTrial) -> None:
 
     It sees the case, other numbers in a longer batch and in one as long, and the case again.
     """
-    if trial.made.state:
-        return
 
     def agreements(trial: LayerTrial) -> Iterator[Agreement]:
         trial.forward()
@@ -215,7 +215,7 @@ def a_layer_keeps_nothing_of_earlier_calls(trial: LayerTrial) -> None:
                 complaint = (
                     f"after a forward of another layer, the derivative with respect to {name}"
                 )
-                yield _equal(complaint, gradients[name], expected, one.unit)
+                yield equality(complaint, gradients[name], expected, one.unit)
         for case in (*others, trial.case):
             used, new = trial.again(case, trial.layer), trial.again(case)
             yield from _same_results("a layer that has seen other inputs differs in", used, new)
@@ -227,7 +227,7 @@ def parameters_may_change(trial: LayerTrial) -> None:
     """Check that a layer does with other parameters what a layer that is made of them does."""
     names = list(trial.case.signature.params)
     is_theirs = all(getattr(trial.layer, name, None) is trial.arrays[name] for name in names)
-    if not names or trial.made.state or not is_theirs:
+    if not names or not is_theirs:
         return
 
     def agreements(trial: LayerTrial) -> Iterator[Agreement]:
@@ -247,22 +247,11 @@ def _same_results(complaint: str, one: LayerTrial, other: LayerTrial) -> Iterato
     results = one.results()
     for name, expected in other.results().items():
         what = f"the derivative with respect to {name}" if name else "the output"
-        yield _equal(f"{complaint} {what}, which", results[name], expected, one.unit)
-
-
-def _equal(complaint: str, actual: HostArray, expected: HostArray, unit: float) -> Agreement:
-    """Return an agreement in which both may be infinite or NaN: that is no difference."""
-    if actual.shape == expected.shape:
-        are_nan = np.isnan(actual) & np.isnan(expected)
-        is_odd = ~np.isfinite(actual) & ((actual == expected) | are_nan)
-        actual, expected = np.where(is_odd, 0.0, actual), np.where(is_odd, 0.0, expected)
-    return Agreement(complaint, actual, expected, unit * (1 + abs(expected)))
+        yield equality(f"{complaint} {what}, which", results[name], expected, one.unit)
 
 
 def results_are_not_overwritten(trial: LayerTrial) -> None:
     """Check that what a call has returned stays as it is when the layer is called again."""
-    if trial.made.state:
-        return
     results = dict(zip(trial.output_names, trial.forward_on_device(), strict=True))
     for name, gradient in trial.backward_on_device(trial.put_dout(trial.case.dout)).items():
         results[f"the derivative with respect to {name}"] = gradient
@@ -285,8 +274,6 @@ def any_order_of_memory_gives_the_same(trial: LayerTrial) -> None:
 
     Transposed, reversed, and every second element from the second on.
     """
-    if trial.made.state:
-        return
 
     def agreements(trial: LayerTrial) -> Iterator[Agreement]:
         for layout in layouts:
@@ -365,9 +352,9 @@ def float32_agrees_with_float64(trial: LayerTrial) -> None:
     """
     has_float64 = trial.backend.has_float64
     wide = trial.on_numpy if not has_float64 else trial if trial.dtype == "float64" else None
-    if wide is None or trial.made.state:  # the random numbers depend on the dtype
+    if wide is None or _is_random(trial):  # random numbers depend on the dtype
         return
-    narrow = LayerTrial(trial.case, trial.backend, "float32")
+    narrow = trial.on(trial.backend, "float32")
     dout = trial.case.dout
 
     def agreements(narrow: LayerTrial) -> Iterator[Agreement]:
@@ -393,6 +380,14 @@ def float32_agrees_with_float64(trial: LayerTrial) -> None:
     require_agreement(narrow, agreements, exact=wide)
 
 
+def _is_random(trial: LayerTrial) -> bool:
+    """Tell whether the state may hold a key of random numbers, which is of integers."""
+    leaves = (leaf for value in trial.state.values() for leaf in flatten(value)[0])
+    return any(
+        kind_of(leaf) == "integral" if is_array(leaf) else isinstance(leaf, int) for leaf in leaves
+    )
+
+
 # The first failure is the one reported: the most telling properties come first.
 PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
     inputs_stay_as_they_are,
@@ -409,6 +404,8 @@ PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
     parameters_may_change,
     samples_are_independent,
     a_permuted_batch_is_permuted_throughout,
+    a_samplewise_layer_minds_no_other_sample,
+    a_trace_of_the_layer_computes_the_same,
     arrays_are_made_beside_their_inputs,
     float32_agrees_with_float64,
 )

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from xbp.backend import Backend
+from xbp.backend import Backend, to_host
 from xbp.differences import noise_of
 from xbp.layers import Layer
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, is_array, is_floating, namespace_of
 from xbp.recording import values
 from xbp.registry import get_backend
 from xbp.testing.cases import HostArray, LayerCase, shown
@@ -68,6 +68,10 @@ def takes_views(backend: Backend, layout: str) -> bool:
     return bool(np.array_equal(chosen, np.maximum(values, 0)))
 
 
+# Arrays, numbers or tuples of numbers, by the key of the state.
+LayerState: TypeAlias = Mapping[str, Any]
+
+
 class LayerTrial:
     """A layer and its inputs on a backend.
 
@@ -84,6 +88,8 @@ class LayerTrial:
     layout
         ``"transposed"``, ``"reversed"`` or ``"strided"``: the arrays are such views. None takes
         whole arrays.
+    state
+        The layer's state before each forward; None takes what it has now.
 
     Attributes
     ----------
@@ -102,6 +108,7 @@ class LayerTrial:
         dtype: str,
         layer: Layer | None = None,
         layout: str | None = None,
+        state: LayerState | None = None,
     ) -> None:
         self.case = case
         self.backend = backend
@@ -111,8 +118,8 @@ class LayerTrial:
         self.seen_on = ""
         self.arrays = {name: self.put(name, value) for name, value in case.arrays.items()}
         params = {name: self.arrays[name] for name in case.signature.params}
-        self.made: Layer = layer or self._attempt("making the layer", case.signature.make, **params)
-        self.layer = self.made
+        self.layer: Layer = layer or self.make(params)
+        self.state = _copied_state(self.layer) if state is None else state
         self.inputs = [self.arrays[name] for name in case.signature.inputs]
         self._rough_trials: dict[str, list[LayerTrial]] = {}
         self._rows: dict[int, dict[str, HostArray]] = {}
@@ -138,21 +145,24 @@ class LayerTrial:
 
     # Running it ----------------------------------------------------------------------------------
 
+    def make(self, params: Mapping[str, Array]) -> Layer:
+        """Return a new layer with these parameters."""
+        made: Layer = self._attempt("making the layer", self.case.signature.make, **params)
+        return made
+
     def forward(self, moved: Mapping[str, HostArray] | None = None) -> HostArray:
         """Return the output on the host, for the case's arrays or with some of them replaced."""
         if not moved:
             return self._whole(self.forward_on_device())
         arrays = {**self.arrays, **{name: self.put(name, value) for name, value in moved.items()}}
-        params = {name: arrays[name] for name in self.case.signature.params}
-        layer = self._attempt("making the layer", self.case.signature.make, **params)
+        layer = self.make({name: arrays[name] for name in self.case.signature.params})
+        _place_state(layer, self.state)
         inputs = [arrays[name] for name in self.case.signature.inputs]
         return self._whole(self._outputs(self._attempt("forward", layer.forward, *inputs)))
 
     def forward_on_device(self) -> list[Array]:
         """Return the outputs as the layer returns them; fail unless they have their shapes."""
-        if self.made.state:
-            # Each call starts from the state that the layer was made with.
-            self.layer = self.made.bound_to({})
+        _place_state(self.layer, self.state)
         outputs = self._outputs(self._attempt("forward", self.layer.forward, *self.inputs))
         for what, output, expected in zip(
             self.output_names, outputs, map(np.shape, self.case.douts()), strict=True
@@ -381,8 +391,7 @@ class LayerTrial:
         epsilon = self._epsilon_of(dtype or self.dtype)
         for seed in range(len(trials), runs):
             if self._takes_traced:
-                rough = RoughTrial(self.case, self.backend, self.dtype, epsilon, seed)
-                trials.append(rough)
+                trials.append(self._rough_trial(epsilon, seed))
             else:
                 trials.append(self.nudged(OPERATIONS * epsilon, seed))
         return trials[:runs]
@@ -399,10 +408,21 @@ class LayerTrial:
         In a message its place is named as one where the layer of this backend is seen.
         """
         with suppress(AssertionError):
-            trial = LayerTrial(self.case, get_backend(spec), dtype)
+            trial = self.on(get_backend(spec), dtype)
             trial.place, trial.seen_on = self.place, f", seen on {trial.place}"
             return trial
         return None
+
+    def on(self, backend: Backend, dtype: str) -> "LayerTrial":
+        """Return a trial of the same case and state on a backend, in a dtype."""
+
+        def there(value: Any) -> Any:
+            if not is_array(value):
+                return value
+            return backend.asarray(to_host(value), dtype if is_floating(value) else None)
+
+        state = {key: there(value) for key, value in self.state.items()}
+        return LayerTrial(self.case, backend, dtype, state=state)
 
     @property
     def runs(self) -> bool:
@@ -417,10 +437,13 @@ class LayerTrial:
     def _takes_traced(self) -> bool:
         """Whether the layer computes with functions of the namespace alone, and asks no values."""
         try:
-            RoughTrial(self.case, self.backend, self.dtype, 0.0, 0).results()
+            self._rough_trial(0.0, 0).results()
         except Exception:  # whatever it raises, it cannot
             return False
         return True
+
+    def _rough_trial(self, epsilon: float, seed: int) -> "RoughTrial":
+        return RoughTrial(self.case, self.backend, self.dtype, epsilon, seed, state=self.state)
 
     def _epsilon_of(self, dtype: str) -> float:
         return float(self.backend.xp.finfo(self.backend.dtype(dtype)).eps)
@@ -430,8 +453,8 @@ class LayerTrial:
     def again(
         self, case: LayerCase, layer: Layer | None = None, layout: str | None = None
     ) -> "LayerTrial":
-        """Return a trial of another case, on the same backend and in the same dtype."""
-        return LayerTrial(case, self.backend, self.dtype, layer, layout)
+        """Return a trial of another case, on the same backend, in the same dtype and state."""
+        return LayerTrial(case, self.backend, self.dtype, layer, layout, self.state)
 
     def nudged(self, distance: float, seed: int) -> "LayerTrial":
         """Return the trial with each number changed by up to a relative distance, randomly."""
@@ -462,16 +485,17 @@ class RoughTrial(LayerTrial):
         seed: int,
         layer: Layer | None = None,
         layout: str | None = None,
+        state: LayerState | None = None,
     ) -> None:
         self._arithmetic = RoughArithmetic(backend, epsilon, seed)
-        super().__init__(case, backend, dtype, layer, layout)
+        super().__init__(case, backend, dtype, layer, layout, state)
 
     def again(
         self, case: LayerCase, layer: Layer | None = None, layout: str | None = None
     ) -> LayerTrial:
         """Return a trial of another case, which rounds as roughly."""
         epsilon, seed = self._arithmetic.epsilon, self._arithmetic.seed + MOST_RUNS
-        return RoughTrial(case, self.backend, self.dtype, epsilon, seed, layer, layout)
+        return RoughTrial(case, self.backend, self.dtype, epsilon, seed, layer, layout, self.state)
 
     def put(self, name: str, value: HostArray) -> Array:
         """Return an array on the backend that computes roughly."""
@@ -480,6 +504,23 @@ class RoughTrial(LayerTrial):
     def host(self, value: Array, what: str) -> HostArray:
         """Return what was computed as a NumPy array of float64."""
         return super().host(values(value), what)
+
+
+def _copied_state(layer: Layer) -> LayerState:
+    """Return what a layer carries from step to step, by key: copies of arrays, and numbers."""
+    values = {
+        key: getattr(owner, attribute) for key, (owner, attribute) in layer.state.places.items()
+    }
+    return {key: _copied(value) for key, value in values.items()}
+
+
+def _place_state(layer: Layer, state: LayerState) -> None:
+    for key, (owner, attribute) in layer.state.places.items():
+        setattr(owner, attribute, _copied(state[key]))
+
+
+def _copied(value: Any) -> Any:
+    return namespace_of(value).asarray(value, copy=True) if is_array(value) else value
 
 
 def _is_refusal(error: Exception) -> bool:
