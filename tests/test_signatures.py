@@ -10,7 +10,7 @@ from right_layers import Scale
 from support import backend, except_slow, needs_float64
 
 from xbp.errors import SettingError
-from xbp.layers import Affine, Layer, Relu, Sigmoid
+from xbp.layers import Affine, Layer, Relu, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
 from xbp.testing import (
     Fixed,
@@ -44,6 +44,129 @@ def found(layer: Any, **settings: Any) -> str:
     except AssertionError as error:
         return str(error)
     return ""
+
+
+# Options -----------------------------------------------------------------------------------------
+
+
+class Windows(Layer):
+    """Sums of neighbours, one sum every few elements; scaled, if it is asked for."""
+
+    def __init__(self, scale: Array, stride: int, mode: str = "sum") -> None:
+        self.scale, self.stride, self.mode = scale, stride, mode
+
+    param_names = ("scale",)
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        self.chosen = x[:, :: self.stride]
+        return self.chosen * self.scale if self.mode == "scaled" else self.chosen * 1
+
+    def backward(self, dout: Array) -> Array:
+        xp = namespace_of(dout)
+        is_scaled = self.mode == "scaled"
+        self.dscale = xp.sum(dout * self.chosen) if is_scaled else 0 * self.scale
+        dout = dout * self.scale if is_scaled else dout
+        dx = xp.zeros(self.x.shape, dtype=dout.dtype, device=dout.device)
+        columns = [dx[:, i] for i in range(self.x.shape[1])]
+        for number in range(dout.shape[1]):
+            columns[number * self.stride] = dout[:, number]
+        return xp.stack(columns, axis=1)
+
+
+def every_few(x: Any, scale: Any, stride: int, mode: str) -> Any:
+    return x[:, ::stride] * (scale if mode == "scaled" else 1)
+
+
+OPTIONS: dict[str, Any] = {
+    "inputs": {"x": ("N", "H")},
+    "output": ("N", "(H + S - 1) // S"),
+    "params": {"scale": ()},
+    "options": {"stride": "S", "mode": ["sum", "scaled"]},
+}
+
+
+def test_options_are_chosen_for_each_case() -> None:
+    assert not found(Windows, **OPTIONS, reference=every_few)
+    assert not found(Windows, **OPTIONS, directions=2, max_examples=4)
+    signature = Signature(Windows, **OPTIONS)
+    drawn = set()
+
+    @settings(FEW, max_examples=60)
+    @given(layer_cases(signature))
+    def draw(case: LayerCase) -> None:
+        drawn.add((case.options["stride"], case.options["mode"]))
+
+    draw()
+    assert len({stride for stride, _ in drawn} & {1, 2, 3, 4, 5, 6}) > 3
+    assert {mode for _, mode in drawn} == {"sum", "scaled"}
+
+
+def test_a_fault_of_one_option_is_found_and_pinned() -> None:
+    class Forgetful(Windows):
+        def backward(self, dout: Array) -> Array:
+            is_wrong = self.mode == "scaled" and self.stride > 1
+            return super().backward(dout) * (1.5 if is_wrong else 1.0)
+
+    says = found(Forgetful, **OPTIONS, max_examples=60)
+    assert "backward is wrong" in says
+    assert "smallest case found:\n  stride = 2\n  mode = 'scaled'\n  x = [[" in says
+    assert "examples=[dict(stride=..., mode=..., x=..., scale=..., dout=...)]" in says
+    pinned: dict[str, Any] = {"x": [[1.0, 2.0, 3.0]], "scale": 2.0, "dout": [[1.0, 1.0]]}
+    right = {**OPTIONS, "max_examples": 1, "options": {"stride": "S", "mode": ["sum"]}}
+    assert not found(Forgetful, **right)
+    assert found(Forgetful, **right, examples=[{**pinned, "stride": 2, "mode": "scaled"}])
+    along = found(Forgetful, **OPTIONS, directions=2, max_examples=8)
+    assert "mode = 'scaled'" in along
+
+
+def test_a_pair_of_functions_takes_options() -> None:
+    def power(x: Array, exponent: int) -> Array:
+        return x**exponent
+
+    few: dict[str, Any] = {"options": {"exponent": [1, 2, 3]}, "largest": 100, "max_examples": 20}
+    assert_vjp(power, lambda dout, x, exponent: exponent * dout * x ** (exponent - 1), **few)
+    with pytest.raises(AssertionError, match="exponent = 3"):
+        assert_vjp(
+            power, lambda dout, x, exponent: exponent * dout * x ** min(exponent - 1, 1), **few
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["S"], r"Windows: options are lists of values, or names of sizes, by name, .*, not \['S'"),
+        ({"stride": []}, r"options are lists .*; that of 'stride' is \[\]"),
+        ({"stride": 2}, r"that of 'stride' is 2"),
+        ({"stride": "S + 1"}, r"that of 'stride' is 'S \+ 1'"),
+        ({"scale": [1]}, "'scale' is both a parameter and an option"),
+    ],
+)
+def test_mistakes_in_options(options: Any, complaint: str) -> None:
+    with pytest.raises(SettingError, match=complaint):
+        Signature(Windows, **{**OPTIONS, "options": options})
+
+
+def test_mistakes_in_an_example_of_options() -> None:
+    signature = Signature(Windows, **OPTIONS)
+    example: dict[str, Any] = {"x": [[1.0, 2.0]], "scale": 2.0, "dout": [[1.0]], "mode": "sum"}
+    case_of(signature, {**example, "stride": 2})
+    for stride in (0, "2", 2.0):
+        with pytest.raises(SettingError, match=f"stride is the size S, .* not {stride!r}"):
+            case_of(signature, {**example, "stride": stride})
+    with pytest.raises(SettingError, match=r"dout has the shape \(1, 1\), which does not"):
+        case_of(signature, {**example, "stride": 1})
+    with pytest.raises(SettingError, match="names x, scale, dout, stride, mode; stride is missing"):
+        case_of(signature, example)
+
+
+def test_labels_of_an_example_are_classes() -> None:
+    signature = Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": Labels(("N",), "C")}, ())
+    example = {"x": [[1.0, 2.0]], "dout": 1.0}
+    case_of(signature, {**example, "t": [1]})
+    for t in ([2], [-1], [0.5]):
+        with pytest.raises(SettingError, match=r"'s t holds labels, integers from 0 to 1, not \["):
+            case_of(signature, {**example, "t": t})
 
 
 # Mistakes ----------------------------------------------------------------------------------------

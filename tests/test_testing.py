@@ -721,6 +721,22 @@ def test_every_property_is_shown_to_find_something() -> None:
     assert {holds for holds, *_ in BROKEN} == set(properties.PROPERTIES)
 
 
+@needs_float64
+def test_a_proof_says_what_it_has_seen() -> None:
+    proof = assert_gradients(Rectifier, backend=backend, sizes={"N": (1, 1), "D": (2, 2)})
+    cases = settings.default.max_examples  # type: ignore[union-attr]
+    assert proof.cases == cases
+    assert proof.differences.compared == 4 * cases
+    assert 0 < proof.differences.kinks < 4 * cases
+    assert proof.smallest_share == pytest.approx(1 - 0.05 ** (1 / cases))
+    assert 0 < proof.smallest_error < 1e-6
+    assert str(proof).startswith(f"Rectifier on {backend.name}:{backend.device}: {cases} cases, ")
+    assert f"cases, {4 * cases} derivatives compared" in str(proof)
+    one = assert_gradients(Scale, **SCALE, backend=backend, directions=3)  # type: ignore[arg-type]
+    assert (one.cases, one.differences.compared) == (1, 6)
+    assert "a fault that shows in 95.0% of such cases is found" in str(one)
+
+
 def test_derivatives_that_are_missing_are_missed() -> None:
     class Single(xbp.layers.MulLayer):
         def backward(self, dout: Array) -> Any:

@@ -20,6 +20,7 @@ from xbp.testing.assertions import assert_gradients, assert_vjp
 from xbp.testing.cases import LayerCase, NetworkCase
 from xbp.testing.conformance import BackendConformance
 from xbp.testing.layers import LAYERS
+from xbp.testing.proof import Proof
 from xbp.testing.signatures import Fixed, Labels, Nonzero, OneHot, Signature, Values
 from xbp.testing.strategies import (
     arrays,
@@ -41,6 +42,7 @@ __all__ = [
     "NetworkCase",
     "Nonzero",
     "OneHot",
+    "Proof",
     "Signature",
     "Values",
     "arrays",

@@ -11,8 +11,9 @@ from xbp.registry import get_backend
 from xbp.settings import positive_integer
 from xbp.testing.cases import LayerCase, case_of
 from xbp.testing.directions import backward_is_the_derivative_along, random_case
+from xbp.testing.proof import Differences, Proof
 from xbp.testing.properties import FAST_PROPERTIES, PROPERTIES
-from xbp.testing.signatures import Input, Labels, Parameter, Signature
+from xbp.testing.signatures import Input, Labels, Option, Parameter, Signature
 from xbp.testing.sizes import Shape
 from xbp.testing.strategies import LARGEST, layer_cases
 from xbp.testing.trial import LayerTrial
@@ -27,24 +28,25 @@ def assert_gradients(
     output: Shape | tuple[Shape, ...] | None = None,
     params: Mapping[str, Parameter] | None = None,
     reference: Callable[..., Any] | None = None,
+    options: Mapping[str, Option] | None = None,
     largest: float = LARGEST,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     backend: str | Backend | None = None,
     max_examples: int | None = None,
     examples: Iterable[Mapping[str, object]] = (),
     directions: int | None = None,
-) -> None:
+) -> Proof:
     """Test a layer's ``backward``: every property of `xbp.testing.properties`, on many cases.
 
     Parameters
     ----------
     layer
         The layer's class, or a function that returns a layer, called with the parameters by name.
-        Or a `Signature`, which has the shapes: then the next four arguments are not used.
-    inputs, output, params, reference
-        The shapes, in named sizes, and what ``forward`` is to return, as in `Signature`. By default
-        the layer has one input of shape ``("N", "D")``, an output of the same shape, and no
-        parameters.
+        Or a `Signature`, which has the shapes: then the next five arguments are not used.
+    inputs, output, params, reference, options
+        The shapes, in named sizes, what ``forward`` is to return, and what the layer is made with
+        beside its parameters, as in `Signature`. By default the layer has one input of shape
+        ``("N", "D")``, an output of the same shape, and neither parameters nor options.
     largest
         The largest absolute value of an element. Lower it for a layer that overflows.
     sizes
@@ -55,13 +57,18 @@ def assert_gradients(
     max_examples
         The number of cases; None takes it from the Hypothesis profile.
     examples
-        Cases that are tried first: the values of each input, of each parameter, and of ``dout``, by
-        name. So a case that failed is tried again each time.
+        Cases that are tried first: the values of each input, parameter and option, and of ``dout``,
+        by name. So a case that failed is tried again each time.
     directions
         For large layers: compare the derivative along so many random directions of each array, in
         cases of random numbers, one unless max_examples says more. The first has the largest sizes
         of ``sizes``. What needs the derivative by every element is not looked at: that samples are
         independent, that backward is linear, and how precise float32 is. None proves all.
+
+    Returns
+    -------
+    Proof
+        What was compared, and which faults would have been found.
 
     Raises
     ------
@@ -75,29 +82,34 @@ def assert_gradients(
     Examples
     --------
     >>> from xbp.layers import Affine
-    >>> assert_gradients(
+    >>> proof = assert_gradients(
     ...     Affine,
     ...     inputs={"x": ("N", "D")},
     ...     output=("N", "M"),
     ...     params={"W": ("D", "M"), "b": ("M",)},
     ...     max_examples=5,
     ... )
+    >>> proof.cases
+    5
     """
     signature = (
         layer
         if isinstance(layer, Signature)
-        else Signature(layer, inputs or {"x": ("N", "D")}, output, params or {}, reference)
+        else Signature(
+            layer, inputs or {"x": ("N", "D")}, output, params or {}, reference, options or {}
+        )
     )
     backend = get_backend(backend)
     signature.fitting_sizes(signature.bounds(sizes or {}))
 
-    for example in examples:
-        prove(case_of(signature, example), backend)
+    found: list[Differences] = [prove(case_of(signature, it), backend) for it in examples]
+    title = f"{signature.name} on {backend.name}:{backend.device}"
     if directions is not None:
+        count = positive_integer("directions", directions)
         for seed in range(max_examples or 1):
             case = random_case(signature, sizes or {}, seed, largest)
-            prove_along(case, backend, positive_integer("directions", directions))
-        return
+            found.append(prove_along(case, backend, count))
+        return Proof.of(title, found)
 
     @settings(
         parent=settings.default,
@@ -110,9 +122,10 @@ def assert_gradients(
     )
     @given(layer_cases(signature, largest=largest, sizes=sizes))
     def every_property_holds(case: LayerCase) -> None:
-        prove(case, backend)
+        found.append(prove(case, backend))
 
     every_property_holds()
+    return Proof.of(title, found)
 
 
 def assert_vjp(
@@ -122,6 +135,7 @@ def assert_vjp(
     inputs: Mapping[str, Input] | None = None,
     output: Shape | tuple[Shape, ...] | None = None,
     reference: Callable[..., Any] | None = None,
+    options: Mapping[str, Option] | None = None,
     largest: float = LARGEST,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     backend: str | Backend | None = None,
@@ -129,24 +143,29 @@ def assert_vjp(
     examples: Iterable[Mapping[str, object]] = (),
     directions: int | None = None,
     jvp: Callable[..., Any] | None = None,
-) -> None:
+) -> Proof:
     """Test a pair of functions, without a layer: see `assert_gradients`.
 
     Parameters
     ----------
     forward
-        ``forward(*inputs)`` returns the output.
+        ``forward(*inputs, **options)`` returns the output.
     backward
-        ``backward(dout, *inputs)`` returns the derivative with respect to the input, or a tuple of
-        one for each: the product of dout and the Jacobian. If forward returns a tuple of outputs,
-        dout is a tuple, too.
-    inputs, output, reference, largest, sizes, backend, max_examples, examples, \
+        ``backward(dout, *inputs, **options)`` returns the derivative with respect to the input, or
+        a tuple of one for each: the product of dout and the Jacobian. If forward returns a tuple of
+        outputs, dout is a tuple, too.
+    inputs, output, reference, options, largest, sizes, backend, max_examples, examples, \
     directions
         As in `assert_gradients`.
     jvp
-        ``jvp(tangents, *inputs)`` returns the derivative of the output along tangents, a tuple of
-        one array for each input that has a derivative: the product of the Jacobian and the
+        ``jvp(tangents, *inputs, **options)`` returns the derivative of the output along tangents, a
+        tuple of one array for each input that has a derivative: the product of the Jacobian and the
         tangents. None tests backward alone.
+
+    Returns
+    -------
+    Proof
+        As of `assert_gradients`.
 
     Raises
     ------
@@ -155,29 +174,34 @@ def assert_vjp(
 
     Examples
     --------
-    >>> assert_vjp(lambda x: x * x, lambda dout, x: 2 * dout * x, max_examples=5)
+    >>> proof = assert_vjp(lambda x: x * x, lambda dout, x: 2 * dout * x, max_examples=5)
     """
 
     class Pair(Layer):
+        def __init__(self, **options: Any) -> None:
+            self.options = options
+
         def forward(self, *inputs: Any) -> Any:
             self.inputs = inputs
-            return forward(*inputs)
+            return forward(*inputs, **self.options)
 
         def backward(self, *douts: Any) -> Any:
-            return backward(douts if len(douts) > 1 else douts[0], *self.inputs)
+            dout = douts if len(douts) > 1 else douts[0]
+            return backward(dout, *self.inputs, **self.options)
 
     class WithForwardMode(Pair):
         def jvp(self, *tangents: Any) -> Any:
-            return jvp(tangents, *self.inputs)  # type: ignore[misc]
+            return jvp(tangents, *self.inputs, **self.options)  # type: ignore[misc]
 
     kind = Pair if jvp is None else WithForwardMode
     kind.takes_integers = isinstance(next(iter((inputs or {}).values()), None), Labels)
     kind.__name__ = kind.name = getattr(forward, "__name__", type(forward).__name__)
-    assert_gradients(
+    return assert_gradients(
         kind,
         inputs=inputs,
         output=output,
         reference=reference,
+        options=options,
         largest=largest,
         sizes=sizes,
         backend=backend,
@@ -187,20 +211,25 @@ def assert_vjp(
     )
 
 
-def prove(case: LayerCase, backend: Backend) -> None:
+def prove(case: LayerCase, backend: Backend) -> Differences:
     """Raise `AssertionError` unless every property holds for one case, in each dtype."""
+    differences = Differences()
     with backend.scope():
         for dtype in ("float64", "float32") if backend.has_float64 else ("float32",):
             trial = LayerTrial(case, backend, dtype)
             for holds in PROPERTIES:
-                holds(trial)
+                if found := holds(trial):
+                    differences.add(found)
+    return differences
 
 
-def prove_along(case: LayerCase, backend: Backend, directions: int) -> None:
+def prove_along(case: LayerCase, backend: Backend, directions: int) -> Differences:
     """Raise `AssertionError` unless what is fast to see of a large case holds, in each dtype."""
+    differences = Differences()
     with backend.scope():
         for dtype in ("float64", "float32") if backend.has_float64 else ("float32",):
             trial = LayerTrial(case, backend, dtype)
-            backward_is_the_derivative_along(trial, directions)
+            differences.add(backward_is_the_derivative_along(trial, directions))
             for holds in FAST_PROPERTIES:
                 holds(trial)
+    return differences

@@ -1,7 +1,7 @@
 """Test cases of layers and networks, as NumPy arrays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from math import prod
 from typing import Any, TypeAlias
@@ -13,8 +13,9 @@ from xbp.errors import SettingError
 from xbp.layers import Affine, Layer, LossLayer
 from xbp.namespace import Array
 from xbp.networks import Network
+from xbp.settings import is_integer
 from xbp.testing.signatures import Input, Labels, OneHot, Signature, Values
-from xbp.testing.sizes import Shape, are_sizes, names_in, sizes_of
+from xbp.testing.sizes import Shape, are_sizes, names_in, size_of, sizes_of
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
 
@@ -30,18 +31,26 @@ class LayerCase:
         Inputs and parameters by name.
     dout : numpy.ndarray
         The upstream derivative, of the shape of the output.
+    options : dict of str to object
+        What the layer is made with beside its parameters.
     """
 
     signature: Signature
     arrays: Mapping[str, HostArray]
     dout: HostArray
+    options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __str__(self) -> str:
-        return shown({**self.arrays, "dout": self.dout})
+        return "\n".join(
+            [
+                *(f"  {name} = {value!r}" for name, value in self.options.items()),
+                shown({**self.arrays, "dout": self.dout}),
+            ]
+        )
 
     def described(self) -> str:
         """Return the case, and how it is tried again, for messages."""
-        names = ", ".join(f"{name}=..." for name in (*self.arrays, "dout"))
+        names = ", ".join(f"{name}=..." for name in (*self.options, *self.arrays, "dout"))
         return (
             f"the smallest case found:\n{self}\n"
             f"to have it tried first from now on: examples=[dict({names})]"
@@ -59,9 +68,9 @@ class LayerCase:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What the names of sizes stand for, as far as an axis has that name alone."""
+        """What the names of sizes stand for, as far as an axis, or an option, has it alone."""
         shapes = {name: self.signature.shape_of(name) for name in self.arrays}
-        return sizes_in(shapes, self.arrays)
+        return sizes_in(shapes, self.arrays) | _sizes_of_options(self.signature, self.options)
 
     def douts(self) -> tuple[HostArray, ...]:
         """Return the upstream derivative of each output."""
@@ -113,7 +122,7 @@ class LayerCase:
 
 
 def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
-    """Return the case of these values: of each input, of each parameter, and of ``dout``, by name.
+    """Return the case of these values: of inputs, parameters and options, and ``dout``, by name.
 
     Raises
     ------
@@ -127,9 +136,10 @@ def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
         )
     shapes = {name: signature.shape_of(name) for name in (*signature.inputs, *signature.params)}
     shapes["dout"] = signature.output_shape
-    if odd := sorted(values.keys() ^ shapes.keys()):
+    needed = [*shapes, *signature.options]
+    if odd := sorted(values.keys() ^ set(needed)):
         raise SettingError(
-            f"{signature.name}: an example names {', '.join(shapes)}; "
+            f"{signature.name}: an example names {', '.join(needed)}; "
             f"{odd[0]} is {'unknown' if odd[0] in values else 'missing'}"
         )
     try:
@@ -140,7 +150,14 @@ def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
         raise SettingError(
             f"{signature.name}: an example's values are numbers, nested as the arrays are ({error})"
         ) from error
-    sizes = sizes_in(shapes, arrays)
+    options: dict[str, Any] = {name: values[name] for name in signature.options}
+    for name, size in signature.options.items():
+        if isinstance(size, str) and not (is_integer(options[name]) and options[name] > 0):
+            raise SettingError(
+                f"{signature.name}: an example's {name} is the size {size}, a positive integer, "
+                f"not {options[name]!r}"
+            )
+    sizes = sizes_in(shapes, arrays) | _sizes_of_options(signature, options)
     for name, shape in shapes.items():
         is_known = set(names_in(shape)) <= sizes.keys()
         if len(shape) != arrays[name].ndim or (
@@ -151,12 +168,29 @@ def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
                 f"{signature.name}: an example's {name} has the shape {arrays[name].shape}, which "
                 f"does not fit the others and {signature}"
             )
+    for name, kind in signature.inputs.items():
+        if isinstance(kind, Labels):
+            _check_labels(f"{signature.name}: an example's {name}", arrays[name], kind, sizes)
     floating = {
         name: array if isinstance(signature.inputs.get(name), Labels) else _float32(array)
         for name, array in arrays.items()
     }
     dout = floating.pop("dout")
-    return LayerCase(signature, floating, dout)
+    return LayerCase(signature, floating, dout, options=options)
+
+
+def _check_labels(where: str, labels: HostArray, kind: Labels, sizes: Mapping[str, int]) -> None:
+    is_known = set(names_in([kind.classes])) <= sizes.keys()
+    most = size_of(kind.classes, sizes) if is_known else np.inf
+    if labels.dtype.kind not in "iu" or np.any((labels < 0) | (labels >= most)):
+        last = f" to {most - 1}" if is_known else ""
+        raise SettingError(f"{where} holds labels, integers from 0{last}, not {labels.tolist()}")
+
+
+def _sizes_of_options(signature: Signature, options: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        size: options[name] for name, size in signature.options.items() if isinstance(size, str)
+    }
 
 
 def other_values(kind: Input, value: HostArray) -> HostArray:

@@ -1,7 +1,7 @@
 """The first of all properties: ``backward`` computes the derivative of ``forward``."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from math import inf, isfinite
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from xbp.differences import Comparison, compare
 from xbp.testing.agreement import why_not_finite
 from xbp.testing.cases import HostArray
+from xbp.testing.proof import Differences
 from xbp.testing.ties import Kink, mixes_elements, require_right_ties
 from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial, at
 
@@ -18,22 +19,6 @@ __tracebackhide__ = True
 
 # The first step of the central differences, for elements up to size 1; `compare` refines it.
 STEP = 2.0**-6
-
-
-@dataclass
-class Differences:
-    """The result of comparing the derivatives of a layer with central differences.
-
-    Attributes
-    ----------
-    compared : int
-        The number of derivatives, each of one output element with respect to one input element.
-    kinks : int
-        How many of them were between the slopes on both sides of a kink.
-    """
-
-    compared: int = 0
-    kinks: int = 0
 
 
 class Doubt(NamedTuple):
@@ -85,8 +70,7 @@ def backward_is_the_derivative(trial: LayerTrial) -> Differences:
             for j, claimed in enumerate(claims[(slice(None), *index)]):
                 f, h = partial(_item, outputs, j), STEP * max(1.0, abs(float(value[index])))
                 comparison = compare(float(claimed), f, h, float(noise[j]), unit)
-                result.compared += 1
-                result.kinks += comparison.kink
+                result.note(comparison)
                 if comparison.kink:
                     kinks.append(Kink(j, name, index, float(claimed)))
                 if is_wrong(comparison):

@@ -13,6 +13,7 @@ from xbp.errors import SettingError
 from xbp.testing.agreement import why_not_finite
 from xbp.testing.cases import HostArray, LayerCase, inner_bound
 from xbp.testing.derivative import STEP, is_wrong
+from xbp.testing.proof import Differences
 from xbp.testing.signatures import LARGEST_SIZE, Input, Labels, Nonzero, OneHot, Signature, Values
 from xbp.testing.sizes import size_of, sizes_of
 from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial
@@ -36,7 +37,8 @@ class RandomCase(LayerCase):
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} = {number}" for name, number in self.numbers.items())
-        return f"  random numbers of seed {self.seed}, {sizes}"
+        options = "".join(f", {name} = {value!r}" for name, value in self.options.items())
+        return f"  random numbers of seed {self.seed}, {sizes}{options}"
 
     def described(self) -> str:
         """Return the seed and the sizes: each run tries the same."""
@@ -47,6 +49,8 @@ def random_case(
     signature: Signature, bounds: Mapping[str, tuple[int, int]], seed: int, largest: float
 ) -> RandomCase:
     """Return a case of normally distributed numbers; of seed 0, of the largest sizes.
+
+    The values of an option take turns.
 
     Raises
     ------
@@ -68,7 +72,8 @@ def random_case(
         shape = sizes_of(signature.shape_of(name), sizes)
         arrays[name] = _random_array(signature.kind_of(name), shape, sizes, chance, largest)
     dout = _float32(chance.normal(size=sizes_of(signature.output_shape, sizes)))
-    return RandomCase(signature, arrays, dout, seed, sizes)
+    options = signature.options_with(sizes, lambda values: values[seed % len(values)])
+    return RandomCase(signature, arrays, dout, seed, sizes, options=options)
 
 
 def _random_array(
@@ -103,13 +108,14 @@ def _float32(values: Any) -> HostArray:
     return np.asarray(np.float32(values), dtype=np.float64)
 
 
-def backward_is_the_derivative_along(trial: LayerTrial, count: int) -> None:
+def backward_is_the_derivative_along(trial: LayerTrial, count: int) -> Differences:
     """Check backward by central differences along random directions of each array.
 
     The rounding error of either is measured; a direction along which there is a kink tells nothing.
     """
+    result = Differences()
     if trial.dtype == "float32" and trial.backend.has_float64:
-        return
+        return result
     if trial.dtype == "float32":
         trial = trial.on_numpy or trial
     for name in filter(trial.is_differentiable, trial.case.arrays):
@@ -127,6 +133,9 @@ def backward_is_the_derivative_along(trial: LayerTrial, count: int) -> None:
                 f"no random direction of {name} tells anything, since there are kinks along all: "
                 "prove the layer in small sizes, without directions="
             )
+        for comparison in comparisons:
+            result.note(comparison)
+    return result
 
 
 def _along(trial: LayerTrial, name: str, seed: int) -> Comparison:

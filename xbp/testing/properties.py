@@ -15,6 +15,7 @@ from xbp.testing.declarations import (
     a_trace_of_the_layer_computes_the_same,
 )
 from xbp.testing.derivative import backward_is_the_derivative
+from xbp.testing.proof import Differences
 from xbp.testing.trial import LAYOUTS, LayerTrial, chained, takes_views
 
 # pytest's traceback then shows the user's test, not this module.
@@ -29,7 +30,7 @@ def forward_is_the_reference(trial: LayerTrial) -> None:
     inputs = [np.array(case.arrays[name]) for name in signature.inputs]
     params = {name: np.array(case.arrays[name]) for name in signature.params}
     try:
-        returned = signature.reference(*inputs, **params)
+        returned = signature.reference(*inputs, **params, **case.options)
         parts = returned if len(signature.outputs) > 1 else [returned]
         expected = case.whole([np.asarray(part, dtype=np.float64) for part in parts])
     except Exception as error:
@@ -389,7 +390,7 @@ def _is_random(trial: LayerTrial) -> bool:
 
 
 # The first failure is the one reported: the most telling properties come first.
-PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
+PROPERTIES: tuple[Callable[[LayerTrial], Differences | None], ...] = (
     inputs_stay_as_they_are,
     dtype_shape_and_device_stay,
     equal_layers_do_the_same,
@@ -411,7 +412,7 @@ PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
 )
 
 # Those that need no derivative by every element, for large layers.
-FAST_PROPERTIES: tuple[Callable[[LayerTrial], object], ...] = (
+FAST_PROPERTIES: tuple[Callable[[LayerTrial], None], ...] = (
     inputs_stay_as_they_are,
     dtype_shape_and_device_stay,
     equal_layers_do_the_same,

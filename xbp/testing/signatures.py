@@ -1,6 +1,6 @@
 """Signatures: the shapes of what a layer takes and returns, from which test cases are drawn."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -97,6 +97,7 @@ class Values:
 
 Input: TypeAlias = Shape | Labels | OneHot | Fixed | Nonzero | Values
 Parameter: TypeAlias = Shape | Nonzero | Values
+Option: TypeAlias = Sequence[Any] | str
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,16 @@ class Signature:
     params
         The shapes of the parameters by name.
     reference
-        A function of NumPy arrays in float64, the inputs in their order and the parameters by name,
-        that returns what ``forward`` has to return; None compares it with nothing.
+        A function of NumPy arrays in float64, the inputs in their order and the parameters and
+        options by name, that returns what ``forward`` has to return; None compares it with nothing.
+    options
+        What make is called with beside the parameters, by name: a list of values, one of which is
+        chosen for each case, or the name of a size, ``{"mode": ["same", "valid"], "stride": "S"}``.
 
     Raises
     ------
     SettingError
-        If make is not callable, a shape is invalid, or there is nothing to derive by.
+        If make is not callable, a shape or an option is invalid, or there is nothing to derive by.
 
     Notes
     -----
@@ -149,6 +153,7 @@ class Signature:
     output: Shape | tuple[Shape, ...] | None = None
     params: Mapping[str, Parameter] = field(default_factory=dict)
     reference: Callable[..., Any] | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not callable(self.make):
@@ -164,6 +169,7 @@ class Signature:
                 )
         for name, kind in {**self.inputs, **self.params}.items():
             check_shape(f"{self.name}: {name}", getattr(kind, "shape", kind))
+        self._check_options()
         if self.output is None and not self.differentiable:
             raise SettingError(f"{self.name}: no input has the shape of the output: say output=")
         for shape in self.outputs:
@@ -176,6 +182,17 @@ class Signature:
             raise SettingError(
                 f"{self.name}: a reference is a function of NumPy arrays, not {self.reference!r}"
             )
+
+    def _check_options(self) -> None:
+        what = f"{self.name}: options are lists of values, or names of sizes, by name"
+        if not isinstance(self.options, Mapping):
+            raise SettingError(f"{what}, {{'axis': [0, 1]}}, not {self.options!r}")
+        for name, values in self.options.items():
+            is_size = isinstance(values, str) and names_in([values]) == [values]
+            if not (is_size or (isinstance(values, list | tuple) and values)):
+                raise SettingError(f"{what}; that of {name!r} is {values!r}")
+            if name in self.params:
+                raise SettingError(f"{self.name}: {name!r} is both a parameter and an option")
 
     @property
     def name(self) -> str:
@@ -226,6 +243,15 @@ class Signature:
         """Whether the output is a mean over the batch."""
         return bool(self.batched) and BATCH not in self.outputs[0]
 
+    def options_with(
+        self, sizes: Mapping[str, int], choose: Callable[[Sequence[Any]], Any]
+    ) -> dict[str, Any]:
+        """Return a value of each option, given what the sizes stand for, and who chooses."""
+        return {
+            name: sizes[values] if isinstance(values, str) else choose(values)
+            for name, values in self.options.items()
+        }
+
     def kind_of(self, name: str) -> Input:
         """Return the kind of an input or a parameter."""
         return self.inputs[name] if name in self.inputs else self.params[name]
@@ -238,7 +264,8 @@ class Signature:
     @property
     def _sizes(self) -> list[Size]:
         shapes = (self.shape_of(name) for name in (*self.inputs, *self.params))
-        return [size for shape in (*shapes, *self.outputs) for size in shape]
+        of_options = tuple(it for it in self.options.values() if isinstance(it, str))
+        return [size for shape in (*shapes, *self.outputs, of_options) for size in shape]
 
     def size_names(self) -> list[str]:
         """Return the names of the sizes, each once, in order of appearance."""

@@ -123,7 +123,8 @@ def _cases_of(
         else:
             values[name] = draw(host_arrays(shape, largest=largest))
     dout = draw(host_arrays(sizes_of(signature.output_shape, sizes), largest=largest))
-    return LayerCase(signature, values, dout)
+    options = signature.options_with(sizes, lambda values: draw(st.sampled_from(list(values))))
+    return LayerCase(signature, values, dout, options=options)
 
 
 @st.composite

@@ -147,7 +147,8 @@ class LayerTrial:
 
     def make(self, params: Mapping[str, Array]) -> Layer:
         """Return a new layer with these parameters."""
-        made: Layer = self._attempt("making the layer", self.case.signature.make, **params)
+        make, options = self.case.signature.make, self.case.options
+        made: Layer = self._attempt("making the layer", make, **params, **options)
         return made
 
     def forward(self, moved: Mapping[str, HostArray] | None = None) -> HostArray:
