@@ -2,19 +2,47 @@
 
 from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
+from faulty_layers import (
+    Baking,
+    Bent,
+    Branching,
+    Buffered,
+    Claiming,
+    Coarse,
+    Counting,
+    Fixing,
+    Flattening,
+    Homeless,
+    Moving,
+    Narrow,
+    Numbered,
+    Piling,
+    Pulled,
+    Random,
+    Rectifier,
+    Rough,
+    Sharing,
+    Shortcut,
+    Sideways,
+    Squaring,
+    Stale,
+    Stamping,
+    Steep,
+    Transposing,
+    Widening,
+)
 from hypothesis import find, given, settings
-from right_layers import Scale
-from support import arr, backend, dtype_of, except_slow, host, needs_float64, widest
+from right_layers import Scale, Softplus
+from support import backend, dtype_of, except_slow, host, needs_float64, widest
 
 import xbp
 from xbp.errors import SettingError
-from xbp.layers import Affine, Layer
+from xbp.layers import Layer
 from xbp.namespace import Array, namespace_of
-from xbp.recording import values
 from xbp.testing import (
     LAYERS,
     LayerTrial,
@@ -59,18 +87,6 @@ class Sine(Layer):
 
     def backward(self, dout: Array) -> Array:
         return dout * namespace_of(dout).cos(self.x)
-
-
-class Softplus(Layer):
-    """log(1 + exp(x)), a layer of somebody's own."""
-
-    def forward(self, x: Array) -> Array:
-        xp = namespace_of(x)
-        self.x = x
-        return xp.where(x > 0, x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
-
-    def backward(self, dout: Array) -> Array:
-        return dout * xbp.functions.sigmoid(self.x)
 
 
 class Centre(Layer):
@@ -133,15 +149,6 @@ def test_the_smallest_case_is_shown() -> None:
 
 @except_slow
 def test_gradients_that_pile_up_are_found() -> None:
-    class Piling(Scale):
-        dscale: Any = None
-
-        def backward(self, dout: Array) -> Array:
-            before = self.dscale
-            dx = super().backward(dout)
-            self.dscale = self.dscale if before is None else before + self.dscale
-            return dx
-
     assert "Piling on" in message(Piling, **SCALE)
 
 
@@ -152,215 +159,10 @@ def test_a_shortcut_for_the_first_layer_is_looked_at() -> None:
 
 @except_slow
 def test_float32_that_loses_more_than_it_must_is_found() -> None:
-    class Rough(Scale):
-        def backward(self, dout: Array) -> Any:
-            dx = super().backward(dout)
-            # Less than central differences in float32 can see.
-            return dx * 1.00002 if dtype_of(dx) == "float32" else dx
-
     if backend.has_float64:
         assert "float32 and float64 differ in the derivative with respect to x" in message(
             Rough, **SCALE
         )
-
-
-class Widening(Softplus):
-    """Gives another dtype than it was given."""
-
-    def backward(self, dout: Array) -> Array:
-        return backend.xp.astype(super().backward(dout), backend.xp.float32)
-
-
-class Bent(Softplus):
-    """Right for unit vectors, and for what is upstream of two layers wrong."""
-
-    def backward(self, dout: Array) -> Array:
-        return super().backward(dout * abs(dout))
-
-
-class Shortcut(Scale):
-    """Leaves another gradient where it is asked for that alone."""
-
-    def backward_params(self, dout: Array) -> None:
-        self.dscale = namespace_of(dout).sum(dout, axis=0)
-
-
-class Numbered(Softplus):
-    """Adds a sample's number in the batch."""
-
-    def forward(self, x: Array) -> Array:
-        xp = namespace_of(x)
-        numbers = xp.arange(x.shape[0], dtype=x.dtype, device=backend.native_device)
-        return super().forward(x) + xp.reshape(numbers, (-1, 1))
-
-
-class Pulled(Softplus):
-    """Its derivatives depend on which sample comes first."""
-
-    def backward(self, dout: Array) -> Array:
-        one = dout * 0 + 1
-        first = namespace_of(dout).where(self.x[:1, ...] > 0.5, one, 0 * one)
-        return super().backward(dout) + first
-
-
-class Stamping(Softplus):
-    """Writes into what it was given, where the library lets it."""
-
-    def backward(self, dout: Array) -> Array:
-        dx = super().backward(dout) + 0
-        dout += 1.0
-        return dx
-
-
-class Coarse(Softplus):
-    """Loses digits in float32 that it need not lose."""
-
-    def forward(self, x: Array) -> Array:
-        y = super().forward(x)
-        return y * 1.001 if dtype_of(y) == "float32" else y
-
-
-class Random(Softplus):
-    """Adds numbers that nobody can draw again."""
-
-    def forward(self, x: Array) -> Array:
-        noise = np.random.default_rng().normal(size=tuple(x.shape))
-        return super().forward(x) + arr(1e-3 * noise, dtype_of(x))
-
-
-class Rectifier(Layer):
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return namespace_of(x).where(x > 0, x, 0 * x)
-
-    def backward(self, dout: Array) -> Array:
-        return namespace_of(dout).where(self.x > 0, dout, 0 * dout)
-
-
-class Stale(Rectifier):
-    """Keeps the first input of each shape."""
-
-    def __init__(self) -> None:
-        self.first: dict[Any, Array] = {}
-
-    def forward(self, x: Array) -> Array:
-        y = super().forward(x)
-        self.x = self.first.setdefault(x.shape, x)
-        return y
-
-
-class Counting(Softplus):
-    """Is right the first two times."""
-
-    calls = 0
-
-    def backward(self, dout: Array) -> Array:
-        self.calls += 1
-        return super().backward(dout) * (1.0 if self.calls <= 2 else 1.5)
-
-
-class Buffered(Softplus):
-    """Returns its buffer, also to the next caller, where the library lets it."""
-
-    buffer: Any = None
-
-    def forward(self, x: Array) -> Array:
-        y = super().forward(x)
-        if self.buffer is None:
-            self.buffer = namespace_of(x).zeros((9, *x.shape[1:]), dtype=x.dtype, device=x.device)
-        view = self.buffer[: x.shape[0], ...]
-        view[...] = y
-        return view
-
-
-class Flattening(Softplus):
-    """Takes the elements in the order of the memory."""
-
-    def forward(self, x: Array) -> Array:
-        y = super().forward(x)
-        is_turned = host(x).strides != np.empty(x.shape).strides and x.shape[0] == x.shape[1]
-        return namespace_of(x).permute_dims(y, (1, 0)) if is_turned else y
-
-
-class Transposing(Affine):
-    """Transposes its parameter when it is made, and not again when it has been trained."""
-
-    def __init__(self, W: Array, b: Array) -> None:
-        super().__init__(W, b)
-        self.turned = namespace_of(W).matrix_transpose(W) * 1
-
-    def backward(self, dout: Array) -> Array:
-        super().backward(dout)
-        return namespace_of(dout).matmul(dout, self.turned)
-
-
-class Fixing(Scale):
-    """Keeps what it has computed of its parameter."""
-
-    def __init__(self, scale: Array) -> None:
-        super().__init__(scale)
-        self.fixed = scale * 1
-
-    def forward(self, x: Array) -> Array:
-        super().forward(x)
-        return x * self.fixed
-
-
-class Homeless(Softplus):
-    """Makes an array where it happens to be made."""
-
-    def forward(self, x: Array) -> Array:
-        return super().forward(x) + namespace_of(x).zeros(x.shape, dtype=x.dtype)
-
-
-class Squaring(Softplus):
-    """Says what it is to compute, and computes something else."""
-
-    reference = staticmethod(lambda x: 2 * x)
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return x * x
-
-    def backward(self, dout: Array) -> Array:
-        return 2 * self.x * dout
-
-
-class Sideways(Squaring):
-    """Its derivative along a tangent is another."""
-
-    reference = None  # type: ignore[assignment]
-
-    def jvp(self, tangent: Array) -> Array:
-        return self.x * tangent
-
-
-class Claiming(Softplus):
-    """Says that its samples know nothing of each other."""
-
-    samplewise = True
-
-    def forward(self, x: Array) -> Array:
-        return super().forward(x) + namespace_of(x).max(x)
-
-
-class Branching(Softplus):
-    """Says that it can be traced, and asks for a value."""
-
-    traceable = True
-
-    def forward(self, x: Array) -> Array:
-        return super().forward(x) + 0 if float(namespace_of(x).sum(x)) > 0 else super().forward(x)
-
-
-class Baking(Softplus):
-    """Says that it can be traced, and what is traced remembers a number."""
-
-    traceable = True
-
-    def forward(self, x: Array) -> Array:
-        first = values(x)[:1, ...]
-        return super().forward(x) + first
 
 
 # Each property, with a layer for which it does not hold.
@@ -439,19 +241,6 @@ def test_a_mask_that_outlives_its_input_is_found() -> None:
     assert "a layer that has seen other inputs differs in the derivative" in message(Stale)
 
 
-class Sharing(Layer):
-    """Keeps its input where all layers of its class do."""
-
-    kept: ClassVar[dict[str, Array]] = {}
-
-    def forward(self, x: Array) -> Array:
-        self.kept["x"] = x
-        return x * x
-
-    def backward(self, dout: Array) -> Array:
-        return 2 * dout * self.kept["x"]
-
-
 @except_slow
 def test_layers_that_share_what_they_keep_are_found() -> None:
     assert "after a forward of another layer" in message(Sharing, inputs={"x": ("T", "D")})
@@ -460,25 +249,8 @@ def test_layers_that_share_what_they_keep_are_found() -> None:
     assert "whose parameters were replaced" in message(Transposing, **shapes, params=weights)
 
 
-class Narrow(Layer):
-    """Computes in float32: a staircase of many steps."""
-
-    slope = 2.0
-
-    def forward(self, x: Array) -> Array:
-        xp = namespace_of(x)
-        self.x = x
-        return xp.astype(xp.astype(x, xp.float32) ** 2, x.dtype)
-
-    def backward(self, dout: Array) -> Array:
-        return dout * self.x * self.slope
-
-
 @except_slow
 def test_a_staircase_is_no_excuse() -> None:
-    class Steep(Narrow):
-        slope = 4.0
-
     class Quantized(Layer):
         """Rounds to 256ths; the derivative goes straight through."""
 
@@ -753,11 +525,6 @@ def test_derivatives_that_are_missing_are_missed() -> None:
 
 
 def test_an_input_that_is_changed_is_shown_as_it_was() -> None:
-    class Moving(Softplus):
-        def forward(self, x: Array) -> Array:
-            x += 1.0
-            return super().forward(x)
-
     if backend.name == "numpy":
         complaint = "read-only; the arrays it is given are not to be changed"
     elif backend.name == "jax":

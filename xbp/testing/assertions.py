@@ -176,6 +176,29 @@ def assert_vjp(
     --------
     >>> proof = assert_vjp(lambda x: x * x, lambda dout, x: 2 * dout * x, max_examples=5)
     """
+    kind = layer_of_functions(forward, backward, jvp, inputs)
+    return assert_gradients(
+        kind,
+        inputs=inputs,
+        output=output,
+        reference=reference,
+        options=options,
+        largest=largest,
+        sizes=sizes,
+        backend=backend,
+        max_examples=max_examples,
+        examples=examples,
+        directions=directions,
+    )
+
+
+def layer_of_functions(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    jvp: Callable[..., Any] | None = None,
+    inputs: Mapping[str, Input] | None = None,
+) -> type[Layer]:
+    """Return the class of layers that call these functions: see `assert_vjp`."""
 
     class Pair(Layer):
         def __init__(self, **options: Any) -> None:
@@ -196,19 +219,7 @@ def assert_vjp(
     kind = Pair if jvp is None else WithForwardMode
     kind.takes_integers = isinstance(next(iter((inputs or {}).values()), None), Labels)
     kind.__name__ = kind.name = getattr(forward, "__name__", type(forward).__name__)
-    return assert_gradients(
-        kind,
-        inputs=inputs,
-        output=output,
-        reference=reference,
-        options=options,
-        largest=largest,
-        sizes=sizes,
-        backend=backend,
-        max_examples=max_examples,
-        examples=examples,
-        directions=directions,
-    )
+    return kind
 
 
 def prove(case: LayerCase, backend: Backend) -> Differences:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from itertools import product, zip_longest
 from math import prod
 from typing import Any, TypeAlias
 
@@ -33,12 +33,15 @@ class LayerCase:
         The upstream derivative, of the shape of the output.
     options : dict of str to object
         What the layer is made with beside its parameters.
+    numbers : dict of str to int
+        What the names of sizes stand for.
     """
 
     signature: Signature
     arrays: Mapping[str, HostArray]
     dout: HostArray
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    numbers: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
     def __str__(self) -> str:
         return "\n".join(
@@ -68,9 +71,9 @@ class LayerCase:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What the names of sizes stand for, as far as an axis, or an option, has it alone."""
+        """What the names of sizes stand for; a part of a batch has fewer samples."""
         shapes = {name: self.signature.shape_of(name) for name in self.arrays}
-        return sizes_in(shapes, self.arrays) | _sizes_of_options(self.signature, self.options)
+        return {**self.numbers, **sizes_in(shapes, self.arrays)}
 
     def douts(self) -> tuple[HostArray, ...]:
         """Return the upstream derivative of each output."""
@@ -157,17 +160,7 @@ def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
                 f"{signature.name}: an example's {name} is the size {size}, a positive integer, "
                 f"not {options[name]!r}"
             )
-    sizes = sizes_in(shapes, arrays) | _sizes_of_options(signature, options)
-    for name, shape in shapes.items():
-        is_known = set(names_in(shape)) <= sizes.keys()
-        if len(shape) != arrays[name].ndim or (
-            is_known
-            and not (are_sizes(shape, sizes) and sizes_of(shape, sizes) == arrays[name].shape)
-        ):
-            raise SettingError(
-                f"{signature.name}: an example's {name} has the shape {arrays[name].shape}, which "
-                f"does not fit the others and {signature}"
-            )
+    sizes = _sizes_that_fit(signature, shapes, arrays, options)
     for name, kind in signature.inputs.items():
         if isinstance(kind, Labels):
             _check_labels(f"{signature.name}: an example's {name}", arrays[name], kind, sizes)
@@ -176,21 +169,46 @@ def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
         for name, array in arrays.items()
     }
     dout = floating.pop("dout")
-    return LayerCase(signature, floating, dout, options=options)
+    return LayerCase(signature, floating, dout, options=options, numbers=sizes)
+
+
+def _sizes_that_fit(
+    signature: Signature,
+    shapes: Mapping[str, Shape],
+    arrays: Mapping[str, HostArray],
+    options: Mapping[str, Any],
+) -> dict[str, int]:
+    """Return what the names of sizes stand for, so that each array has its shape."""
+    known = sizes_in(shapes, arrays) | {
+        size: options[name] for name, size in signature.options.items() if isinstance(size, str)
+    }
+    unknown = [name for name in signature.size_names() if name not in known]
+    longest = max((length for array in arrays.values() for length in array.shape), default=1)
+    # Of an axis of 3, "2*D" is at most 3, and "D // 2" at least 3: D is no more than 7.
+    ranges = [range(1, 2 * longest + 2)] * len(unknown)
+    fitting = [known | dict(zip(unknown, numbers, strict=True)) for numbers in product(*ranges)]
+    for name, shape in shapes.items():
+        fitting = [
+            sizes
+            for sizes in fitting
+            if len(shape) == arrays[name].ndim
+            and are_sizes(shape, sizes)
+            and sizes_of(shape, sizes) == arrays[name].shape
+        ]
+        if not fitting:
+            raise SettingError(
+                f"{signature.name}: an example's {name} has the shape {arrays[name].shape}, which "
+                f"does not fit the others and {signature}"
+            )
+    return fitting[0]
 
 
 def _check_labels(where: str, labels: HostArray, kind: Labels, sizes: Mapping[str, int]) -> None:
-    is_known = set(names_in([kind.classes])) <= sizes.keys()
-    most = size_of(kind.classes, sizes) if is_known else np.inf
+    most = size_of(kind.classes, sizes)
     if labels.dtype.kind not in "iu" or np.any((labels < 0) | (labels >= most)):
-        last = f" to {most - 1}" if is_known else ""
-        raise SettingError(f"{where} holds labels, integers from 0{last}, not {labels.tolist()}")
-
-
-def _sizes_of_options(signature: Signature, options: Mapping[str, Any]) -> dict[str, int]:
-    return {
-        size: options[name] for name, size in signature.options.items() if isinstance(size, str)
-    }
+        raise SettingError(
+            f"{where} holds labels, integers from 0 to {most - 1}, not {labels.tolist()}"
+        )
 
 
 def other_values(kind: Input, value: HostArray) -> HostArray:

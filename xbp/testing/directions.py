@@ -28,12 +28,9 @@ class RandomCase(LayerCase):
     Attributes
     ----------
     seed : int
-    numbers : dict of str to int
-        What the names of the sizes stand for.
     """
 
     seed: int
-    numbers: Mapping[str, int]
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} = {number}" for name, number in self.numbers.items())
@@ -73,7 +70,7 @@ def random_case(
         arrays[name] = _random_array(signature.kind_of(name), shape, sizes, chance, largest)
     dout = _float32(chance.normal(size=sizes_of(signature.output_shape, sizes)))
     options = signature.options_with(sizes, lambda values: values[seed % len(values)])
-    return RandomCase(signature, arrays, dout, seed, sizes, options=options)
+    return RandomCase(signature, arrays, dout, seed, options=options, numbers=sizes)
 
 
 def _random_array(

@@ -21,7 +21,8 @@ from xbp.testing.signatures import LARGEST_SIZE, Labels, Nonzero, OneHot, Signat
 from xbp.testing.sizes import size_of, sizes_of
 from xbp.testing.trial import LayerTrial
 
-RARER_SIZES = (4, 9)
+# Of a size that has no bounds: one of eight is large.
+_SIZES = [*range(1, LARGEST_SIZE + 1)] * 14 + [*range(LARGEST_SIZE + 1, 10)]
 LARGEST = 1e6
 SMALLEST = 1e-6
 
@@ -81,8 +82,8 @@ def layer_cases(
     largest
         The largest absolute value of an element.
     sizes
-        The smallest and the largest number that a size stands for, by its name. Others are 1 to 3;
-        in one case of nine, one of them is 4 to 9. In a signature with differences or quotients of
+        The smallest and the largest number that a size stands for, by its name. Any other is 1 to
+        3, and in one case of eight 4 to 9. In a signature with differences or quotients of
         sizes, those that occur in them are 1 to 6.
 
     Raises
@@ -97,9 +98,7 @@ def layer_cases(
         return draw(_cases_of(signature, draw(st.sampled_from(fitting)), largest))
     drawn = {name: draw(st.integers(*bounds[name])) for name in bounds}
     free = [name for name in signature.size_names() if name not in bounds]
-    drawn |= {name: draw(st.integers(1, LARGEST_SIZE)) for name in free}
-    if free and draw(st.integers(0, 8)) == 8:  # noqa: PLR2004
-        drawn[draw(st.sampled_from(free))] = draw(st.integers(*RARER_SIZES))
+    drawn |= {name: draw(st.sampled_from(_SIZES)) for name in free}
     return draw(_cases_of(signature, drawn, largest))
 
 
@@ -124,7 +123,7 @@ def _cases_of(
             values[name] = draw(host_arrays(shape, largest=largest))
     dout = draw(host_arrays(sizes_of(signature.output_shape, sizes), largest=largest))
     options = signature.options_with(sizes, lambda values: draw(st.sampled_from(list(values))))
-    return LayerCase(signature, values, dout, options=options)
+    return LayerCase(signature, values, dout, options=options, numbers=sizes)
 
 
 @st.composite
