@@ -91,6 +91,10 @@ def tests(session: nox.Session, name: str) -> None:
             "JAX_COMPILATION_CACHE_DIR": str(cache.resolve()),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            # The tests wait for the compiler, not for what it compiles.
+            "XLA_FLAGS": (
+                "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+            ),
         }
         for spec in SPECS_OF[name]:
             on_spec = environment | {"XBP_BACKEND": spec}

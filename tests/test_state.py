@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, dtype_of, except_slow, host, other, precise, widest
+from support import SLOW, arr, backend, dtype_of, except_slow, host, other, precise, widest
 
 import xbp
 from xbp.errors import (
@@ -101,7 +101,7 @@ def plain(kind: type[Layer]) -> Any:
     return type(kind.__name__, (kind,), {"state_names": kind.state_names, "traceable": False})
 
 
-def fit(network: xbp.Network, epochs: int = 4, **settings: Any) -> xbp.History:
+def fit(network: xbp.Network, epochs: int = 2 if SLOW else 4, **settings: Any) -> xbp.History:
     trainer = xbp.Trainer(network, xbp.Momentum(0.1), batch_size=8, seed=0)
     return trainer.fit(X, T, epochs=epochs, **settings)
 
@@ -267,9 +267,10 @@ def test_test_data_are_measured_by_inferring() -> None:
 @pytest.mark.parametrize("kind", [Centred, Noise])
 def test_a_state_is_saved_and_resumed_bit_by_bit(kind: type[Layer], tmp_path: Path) -> None:
     whole, first, second = (network_of(kind()) for _ in range(3))
-    fit(whole, epochs=6)
-    fit(first, epochs=3, checkpoints=Checkpoints(tmp_path / "c"))
-    fit(second, epochs=6, checkpoints=Checkpoints(tmp_path / "c", resume=True))
+    half = 1 if SLOW else 3
+    fit(whole, epochs=2 * half)
+    fit(first, epochs=half, checkpoints=Checkpoints(tmp_path / "c"))
+    fit(second, epochs=2 * half, checkpoints=Checkpoints(tmp_path / "c", resume=True))
     assert_same(second, whole)
     save_parameters(whole, tmp_path / "model")
     other = network_of(kind())
@@ -406,7 +407,7 @@ def test_each_step_moves_the_state_once() -> None:
         (xbp.Network, {"check_finite": True}),
     ):
         net = kind([*network_of(Centred(), Noise()).layers.values()], SoftmaxWithLoss())
-        xbp.Trainer(net, xbp.SGD(0.1), batch_size=8, seed=0, **settings).fit(X, T, epochs=3)
+        xbp.Trainer(net, xbp.SGD(0.1), batch_size=8, seed=0, **settings).fit(X, T, epochs=1)
         nets.append(net)
     for net in nets[1:]:
         assert_same(net, nets[0], precise(1e-10, 1e-4))
