@@ -1,6 +1,7 @@
 """The faults that the proofs are measured by: a layer that is right, and the same with a fault."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -169,7 +170,8 @@ def cannot_be(fault: Fault) -> str:
 
 if __name__ == "__main__":
     found = {
-        fault.name: cannot_be(fault) or asdict(find(fault.wrong, backend) or Finding("", 0, ""))
+        fault.name: cannot_be(fault)
+        or asdict(find(fault.wrong, backend, number=int(sys.argv[1])) or Finding("", 0, ""))
         for fault in FAULTS
     }
     print(json.dumps(found))

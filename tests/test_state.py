@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import SLOW, arr, backend, dtype_of, except_slow, host, other, precise, widest
+from support import (
+    SLOW,
+    arr,
+    backend,
+    dtype_of,
+    except_slow,
+    host,
+    needs_float64,
+    other,
+    precise,
+    widest,
+)
 
 import xbp
 from xbp.errors import (
@@ -652,7 +663,8 @@ def test_a_fault_of_a_layer_with_a_state_is_found(kind: type[Layer], complaint: 
 def test_layers_with_a_state_are_proven() -> None:
     assert_gradients(Noise, inputs={"x": ("N", "D")}, backend=backend)
     # The numbers that nobody chose are the same in all that is compared.
-    assert_gradients(lambda: Noise(randbits(60)), inputs={"x": ("N", "D")}, backend=backend)
+    some: dict[str, Any] = {"inputs": {"x": ("N", "D")}, "backend": backend, "max_examples": 10}
+    assert_gradients(lambda: Noise(randbits(60)), **some)
 
     class Wrong(Noise):
         state_names = ("key",)
@@ -661,7 +673,45 @@ def test_layers_with_a_state_are_proven() -> None:
             return 1.01 * super().backward(dout)
 
     with pytest.raises(AssertionError, match="backward is wrong"):
-        assert_gradients(Wrong, inputs={"x": ("N", "D")}, backend=backend)
+        assert_gradients(Wrong, **some)
+
+    class Coarse(Noise):
+        """Loses digits in float32."""
+
+        state_names = ("key",)
+
+        def forward(self, x: Array) -> Array:
+            y = super().forward(x)
+            return y * 1.001 if dtype_of(y) == "float32" else y
+
+    if backend.has_float64:
+        with pytest.raises(AssertionError, match="float32 and float64 differ in the output"):
+            assert_gradients(Coarse, **some)
+
+
+@except_slow
+@needs_float64
+def test_a_random_number_beside_a_threshold_is_no_fault() -> None:
+    class Dropped(Noise):
+        """Drops the numbers below a threshold, which one of this key is nearly equal to."""
+
+        state_names = ("key",)
+
+        def forward(self, x: Array) -> Array:
+            xp = namespace_of(x)
+            numbers, self.key = uniform_like(x, self.key)
+            self.factor = xp.where(numbers > threshold, 0 * x + 1, 0 * x)
+            return x * self.factor
+
+    key = arr(np.asarray(random_key(5)), "int32")
+    wide, narrow = (
+        float(host(uniform_like(arr(np.zeros(1), dtype), key)[0])[0])
+        for dtype in ("float64", "float32")
+    )
+    assert wide != narrow
+    threshold = (wide + narrow) / 2
+    example = {"x": [[1.0]], "dout": [[1.0]]}
+    assert_gradients(Dropped, backend=backend, max_examples=1, examples=[example])
 
 
 class Drifting(Layer):

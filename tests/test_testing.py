@@ -40,6 +40,7 @@ from right_layers import Scale, Softplus
 from support import backend, dtype_of, except_slow, host, needs_float64, widest
 
 import xbp
+from xbp.differences import Comparison
 from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.namespace import Array, namespace_of
@@ -58,6 +59,7 @@ from xbp.testing import (
 )
 from xbp.testing.cases import LayerCase, case_of
 from xbp.testing.derivative import backward_is_the_derivative
+from xbp.testing.proof import Differences
 from xbp.testing.trial import takes_views
 
 
@@ -507,6 +509,18 @@ def test_a_proof_says_what_it_has_seen() -> None:
     one = assert_gradients(Scale, **SCALE, backend=backend, directions=3)  # type: ignore[arg-type]
     assert (one.cases, one.differences.compared) == (1, 6)
     assert "a fault that shows in 95.0% of such cases is found" in str(one)
+
+
+def test_derivatives_are_counted() -> None:
+    seen = Differences()
+    for comparison in (
+        Comparison(1.0, 1.0, 0.5),
+        Comparison(0.5, 2.0, 0.5, kink=True),
+        Comparison(0.0, 0.0, 0.5),
+    ):
+        seen.note(comparison)
+    seen.add(seen)
+    assert (seen.compared, seen.kinks, seen.errors) == (6, 2, [0.5, 0.5])
 
 
 def test_derivatives_that_are_missing_are_missed() -> None:

@@ -71,11 +71,10 @@ def _require_right_pair(
         radius = scale / REFINEMENT**level
         h = radius / (4 * _POINTS)
         slopes = [slope(place, h) for place in _around(radius)]
-        margin = 4 * noise / h + A_TENTH * max(map(abs, (*slopes, *(k.claimed for k in pair))))
-        if (
-            not np.all(np.isfinite(slopes))
-            or min(slopes) - margin <= claimed <= max(slopes) + margin
-        ):
+        steepest = max(map(abs, (*slopes, *(kink.claimed for kink in pair))))
+        margin = 4 * noise / h + A_TENTH * steepest
+        is_between = min(slopes) - margin <= claimed <= max(slopes) + margin
+        if is_between or not np.all(np.isfinite(slopes)):
             return
     sign = "+" if along[1] > 0 else "-"
     first, second = pair

@@ -11,7 +11,7 @@ import numpy as np
 from xbp.backend import Backend, to_host
 from xbp.differences import noise_of
 from xbp.layers import Layer
-from xbp.namespace import Array, is_array, is_floating, namespace_of
+from xbp.namespace import Array, is_array, is_floating, kind_of, namespace_of
 from xbp.recording import values
 from xbp.registry import get_backend
 from xbp.testing.cases import HostArray, LayerCase, shown
@@ -424,6 +424,27 @@ class LayerTrial:
 
         state = {key: there(value) for key, value in self.state.items()}
         return LayerTrial(self.case, backend, dtype, state=state)
+
+    def with_other_keys(self) -> "LayerTrial | None":
+        """Return a trial whose state has other integers; None if it has none, so no random key."""
+
+        def is_integral(value: Any) -> bool:
+            return kind_of(value) == "integral" if is_array(value) else isinstance(value, int)
+
+        def other(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(other, value))
+            return value ^ 1 if is_integral(value) else value
+
+        values = [
+            leaf
+            for value in self.state.values()
+            for leaf in (value if isinstance(value, tuple) else (value,))
+        ]
+        if not any(map(is_integral, values)):
+            return None
+        state = {key: other(value) for key, value in self.state.items()}
+        return LayerTrial(self.case, self.backend, self.dtype, state=state)
 
     @property
     def runs(self) -> bool:
