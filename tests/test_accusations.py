@@ -2,6 +2,8 @@
 
 import os
 from functools import partial
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ BY_MAKER = {signature.make: signature for signature in RIGHT_LAYERS}
 @pytest.mark.skipif(SLOW and PROOFS == 1, reason="takes long: nox -s accusations")
 @pytest.mark.parametrize("signature", RIGHT_LAYERS, ids=lambda signature: signature.name)
 def test_no_right_layer_is_accused(signature: Signature) -> None:
-    accused = []
+    accused, seconds = [], []
     for number in range(PROOFS):
 
         @seed(number)
@@ -54,12 +56,15 @@ def test_no_right_layer_is_accused(signature: Signature) -> None:
         def proof(case: LayerCase) -> None:
             prove(case, backend)
 
+        start = perf_counter()
         try:
             proof()
         except AssertionError as error:
             accused.append(str(error))
+        seconds.append(perf_counter() - start)
     print(
-        f"{signature.name} on {backend.name}:{backend.device}: {len(accused)} of {PROOFS} accused"
+        f"{signature.name} on {backend.name}:{backend.device}: {len(accused)} of {PROOFS} accused, "
+        f"a proof takes {median(seconds):.2g} s"
     )
     assert not accused, f"{len(accused)} of {PROOFS}: {accused[0]}"
 
