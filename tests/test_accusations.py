@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from planted_faults import find
 from right_layers import (
     RIGHT_LAYERS,
     Attention,
@@ -25,9 +25,9 @@ import xbp
 from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.namespace import Array, namespace_of
-from xbp.testing import LAYERS, Signature, assert_gradients, layer_cases
+from xbp.testing import LAYERS, Signature, assert_gradients
 from xbp.testing.assertions import prove
-from xbp.testing.cases import LayerCase, case_of
+from xbp.testing.cases import case_of
 from xbp.testing.directions import random_case
 from xbp.testing.trial import LayerTrial
 
@@ -42,25 +42,10 @@ BY_MAKER = {signature.make: signature for signature in RIGHT_LAYERS}
 def test_no_right_layer_is_accused(signature: Signature) -> None:
     accused, seconds = [], []
     for number in range(PROOFS):
-
-        @seed(number)
-        @settings(
-            max_examples=100 if PROOFS > 1 else 30,
-            derandomize=False,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate],
-        )
-        @given(layer_cases(signature))
-        def proof(case: LayerCase) -> None:
-            prove(case, backend)
-
         start = perf_counter()
-        try:
-            proof()
-        except AssertionError as error:
-            accused.append(str(error))
+        cases = 100 if PROOFS > 1 else 30
+        if finding := find(signature, backend, max_examples=cases, number=number):
+            accused.append(finding.message)
         seconds.append(perf_counter() - start)
     print(
         f"{signature.name} on {backend.name}:{backend.device}: {len(accused)} of {PROOFS} accused, "
