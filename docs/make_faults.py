@@ -82,7 +82,7 @@ def main(specs: list[str]) -> None:
         columns=" | ".join(specs),
         rules="|".join(["---"] * len(specs)),
         rows="\n".join(rows),
-        summary=f"Found: {found}. A dash: the fault cannot be there ({'; '.join(notes)}).",
+        summary=f"{found}. A dash: the fault cannot be there ({'; '.join(notes)}).",
     )
     (HERE / "faults.md").write_text(text, encoding="utf-8")
 
