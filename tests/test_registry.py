@@ -461,6 +461,19 @@ def test_records_of_what_is_here() -> None:
     assert record.has_float64 == get_backend(backend.name).has_float64
 
 
+@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+def test_what_a_plugin_does_not_say_of_float64_is_unknown() -> None:
+    class Silent(type(get_backend("numpy"))):  # type: ignore[misc]
+        @property
+        def dtypes(self) -> Any:
+            raise TypeError("kind is missing")
+
+    register_backend("silent", Silent)
+    record = available_backends()["silent"]
+    assert record.usable
+    assert record.has_float64 is None
+
+
 # From an array to its backend --------------------------------------------------------------------
 
 

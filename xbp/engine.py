@@ -64,7 +64,9 @@ class Engine:
         Parameters
         ----------
         function
-            A pure function.
+            A pure function. It takes and returns arrays and Python numbers, also in dictionaries,
+            lists and tuples: ``{"params": {"W1": ..., "b1": ...}, "state": {}}``. A number may be
+            another in each call, as that of a step: who takes it for a constant compiles anew.
         donate
             The positions of the arguments whose memory may be reused for the results: they must
             not be read after the call, nor the results in their place after the next call.

@@ -228,8 +228,8 @@ class BackendRecord:
         The version of the library; None if it cannot be imported or has no ``__version__``.
     devices : list of str
         The devices that a spec may name; the default one alone if the plugin lists none.
-    has_float64 : bool
-        Whether the default device computes in float64.
+    has_float64 : bool or None
+        Whether the default device computes in float64; None if the plugin does not say.
     """
 
     def __init__(self, name: str) -> None:
@@ -283,9 +283,10 @@ class BackendRecord:
         return [str(name) for name in names or [self.backend.device]]
 
     @property
-    def has_float64(self) -> bool:
-        """Whether its default device computes in float64."""
-        return bool(_answer(lambda: self.backend.has_float64, of=bool, other=False))
+    def has_float64(self) -> bool | None:
+        """Whether its default device computes in float64; None if the plugin does not say."""
+        answer: bool | None = _answer(lambda: self.backend.has_float64, of=bool, other=None)
+        return answer
 
 
 def _find(spec: str, origin: str = "") -> Backend:

@@ -6,6 +6,9 @@ import xbp
 from xbp.cli.common import echo_json, json_option, show, styled, table
 from xbp.probe import descriptions
 
+# What is said of it; a plugin need not say.
+_FLOAT64 = {True: "yes", False: "no", None: "unknown"}
+
 
 @click.command()
 @click.option(
@@ -32,7 +35,7 @@ def backends(timeout: float, as_json: bool) -> None:
             record["name"],
             record["version"] or "-",
             "\n".join(record["devices"]) or "-",
-            "yes" if record["float64"] else "no" if record["usable"] else "-",
+            _FLOAT64[record["float64"]] if record["usable"] else "-",
             styled("usable", "green") if record["usable"] else record["reason"],
         )
     show(results)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import click
@@ -18,6 +19,9 @@ from xbp.cli.common import (
     tracked,
 )
 from xbp.errors import DataError, SettingError, described
+
+# The most characters of a reason that is told at once.
+_REASON = 160
 
 
 class Verdict(NamedTuple):
@@ -76,9 +80,11 @@ def check(
     suite.spec, suite.max_examples = spec, examples
     verdicts: dict[str, Verdict] = {}
     for name in tracked(promises, "checking") if as_json else promises:
-        verdicts[name] = _verdict(suite, name)
+        verdict = _verdict(suite, name)
         if not as_json:
-            _print_verdict(name, verdicts[name], name in known)
+            is_new = verdict.cause not in (it.cause for it in verdicts.values())
+            _print_verdict(name, verdict, name in known, is_new)
+        verdicts[name] = verdict
     unexpected = [
         name for name, it in verdicts.items() if (it.failure is not None) != (name in known)
     ]
@@ -177,9 +183,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _print_verdict(name: str, verdict: Verdict, is_known: bool) -> None:
+def _print_verdict(name: str, verdict: Verdict, is_known: bool, is_new: bool) -> None:
     word = "kept" if verdict.failure is None else "known" if is_known else "BROKEN"
     echo(f"{word:<6} {verdict.seconds:7.2f} s  {_plain(name)}")
+    if word == "BROKEN" and is_new:  # at once, since the rest may take long
+        reason, *_ = verdict.cause.splitlines()
+        echo(f"{'':<18}{shorten(reason, _REASON, placeholder=' ...')}")
 
 
 def _print_summary(

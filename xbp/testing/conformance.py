@@ -158,6 +158,10 @@ class BackendConformance:
         backend = self.backend
         assert backend.devices(), "it lists no device"
         for device in backend.devices():
+            assert " at 0x" not in device, (
+                f"the device {device} is named by its place in memory, which no other process "
+                "knows: its author overrides devices, default_device, find_device and device_name"
+            )
             there = get_backend(f"{backend.name}:{device}")
             x = there.asarray([1.0, 2.0])
             assert there.owns(x)

@@ -43,7 +43,7 @@ def _samples(case: LayerCase) -> list[LayerCase]:
     signature = case.signature
     axes = {shape[:1] for shape in signature.outputs}
     names = [name for name in signature.inputs if {signature.shape_of(name)[:1]} == axes]
-    if not names or not all(isinstance(size, str) for axis in axes for size in axis):
+    if not names or not all(axis and isinstance(axis[0], str) for axis in axes):
         return []
     return [
         replace(
