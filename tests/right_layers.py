@@ -8,7 +8,7 @@ from typing import Any
 
 from xbp.layers import Layer
 from xbp.namespace import Array, namespace_of
-from xbp.testing import Fixed, Signature
+from xbp.testing import Fixed, Signature, Values
 
 
 class Scale(Layer):
@@ -233,6 +233,28 @@ class Huber(Layer):
         return dout * xp.minimum(xp.maximum(self.rest, -one), one) / self.rest.shape[0]
 
 
+class Sort(Layer):
+    """Where numbers are equal, dout goes to them in their order."""
+
+    def forward(self, x: Array) -> Array:
+        xp = namespace_of(x)
+        self.places = xp.argsort(xp.argsort(x, axis=-1), axis=-1)
+        return xp.sort(x, axis=-1)
+
+    def backward(self, dout: Array) -> Array:
+        return namespace_of(dout).take_along_axis(dout, self.places, axis=-1)
+
+
+class Sawtooth(Layer):
+    """The part after the point: it jumps at each whole number."""
+
+    def forward(self, x: Array) -> Array:
+        return x - namespace_of(x).floor(x)
+
+    def backward(self, dout: Array) -> Array:
+        return dout * 1
+
+
 _NORM = {"gamma": ("D",), "beta": ("D",)}
 _QUERY = {"q": ("T", "D"), "k": ("S", "D"), "v": ("S", "M")}
 
@@ -251,4 +273,6 @@ RIGHT_LAYERS = (
     Signature(Centre, {"x": ("B", "D")}),
     Signature(GatedLinear, {"x": ("N", "D"), "y": ("N", "D")}),
     Signature(Huber, {"x": ("N", "D"), "t": Fixed(("N", "D"))}, ()),
+    Signature(Sort),
+    Signature(Sawtooth, {"x": Values(("N", "D"), low=-30, high=30)}),
 )

@@ -17,6 +17,7 @@ from right_layers import (
     LayerNorm,
     RootMeanSquareNorm,
     Softmax,
+    Sort,
     UnitLength,
 )
 from support import SLOW, arr, backend, except_slow
@@ -94,6 +95,14 @@ ILL_CONDITIONED = [
             k=[[0.7720087766647339] * 2] * 2,
             v=[[-0.5411604046821594, 0.0], [0.4840339720249176, -5.848690032958984]],
             dout=[[1.0, 2.0], [-3.0, 1.0], [2.0, -2.0]],
+        ),
+    ),
+    # Each number is as far from some other as a step is long.
+    (
+        Sort,
+        arrays(
+            x=[[0.0, 3.1e-5, 0.0, 0.0, 9.3e-5, 0.0, 2.5e-4, 0.0, 0.0]],
+            dout=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]],
         ),
     ),
     (GatedLinear, arrays(x=[[1e6]], y=[[11.5]], dout=[[1.0]])),

@@ -179,6 +179,12 @@ def test_at_a_kink_there_is_no_derivative(claimed: float) -> None:
     )
 
 
+def test_a_jump_is_seen_of_a_periodic_function() -> None:
+    found = compare(1.0, lambda x: x - floor(x), 2.0**-6, NOISE)
+    assert found.kink
+    assert not found.outside
+
+
 @pytest.mark.parametrize(("claimed", "outside"), [(1.0, False), (2.5, False), (7.0, True)])
 def test_at_a_jump_a_claim_lies_between_the_slopes_beside_it(claimed: float, outside: bool) -> None:
     def jumping(x: float) -> float:

@@ -542,12 +542,14 @@ def _outside(
 def _has_kink(f: Callable[[float], float], h: float, noise: float, unit: float) -> bool:
     """Tell whether the slopes to the left and to the right differ, however small the step."""
     # Curvature makes the slopes differ, too, but in proportion to the step. It is a kink if the gap
-    # no longer shrinks at the finest steps at which it is larger than the rounding error.
+    # no longer shrinks at the finest steps at which it is larger than the rounding error. A long
+    # step may find f as it is at 0, if f is periodic.
     gaps: list[float] = []
     for refinement in range(-2, FINEST):
         step = h / REFINEMENT**refinement
         gap = abs(f(step) - 2 * f(0.0) + f(-step)) / step
-        if gap <= 16 * (noise / step + unit * abs(_quotient(f, step))):
+        if gap > 16 * (noise / step + unit * abs(_quotient(f, step))):
+            gaps.append(gap)
+        elif gaps or refinement > 0:
             break
-        gaps.append(gap)
     return len(gaps) > 1 and gaps[-1] > gaps[-2] / 2

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations, islice
+from itertools import combinations, islice, pairwise
 from math import cos, pi, sin
 from typing import NamedTuple
 
@@ -108,21 +108,37 @@ def mixes_elements(trial: LayerTrial, name: str, j: int, h: float) -> bool:
     So it is where elements tie: three equal numbers that are sorted have no derivative, and yet no
     kink is seen along one of them.
     """
-    value = trial.case.arrays[name]
-    direction = np.asarray(np.random.default_rng(0).uniform(-1, 1, value.shape))
 
-    def slope(along: HostArray, h: float) -> float:
-        with np.errstate(all="ignore"):
-            up, down = (trial.forward({name: value + s * along}) for s in (h, -h))
-        return float((up - down).reshape(-1)[j]) / (2 * h)
-
-    def gap(h: float) -> float:
+    def gap(step: float) -> float:
         """Return what is missing, as a part of the slope."""
-        units = np.eye(value.size).reshape(value.size, *value.shape)
-        slopes = np.asarray([slope(unit, h) for unit in units])
-        parts = slopes * direction.reshape(-1)
-        return abs(slope(direction, h) - float(parts.sum())) / max(float(abs(parts).sum()), 1e-300)
+        along_all, parts = (slopes[..., j] for slopes in _slopes(trial, name, step))
+        return float(abs(along_all - parts.sum()) / max(abs(parts).sum(), 1e-300))
 
-    # Curvature makes the slopes differ, too, but by less with each finer step.
-    coarse, fine = gap(h / 64), gap(h / 512)
-    return coarse > A_TENTH and fine > max(A_TENTH, coarse / 2)
+    # Curvature makes the slopes differ, too, but by less with each finer step. Other elements may
+    # be as near as a step is long: so several are tried.
+    noise = float(trial.unit_of_differences * trial.magnitude[j])
+    steps = [h / REFINEMENT**level for level in range(2, 6)]
+    gaps = (gap(step) for step in steps if noise < A_TENTH * step)
+    return any(
+        coarse > A_TENTH and fine > max(A_TENTH, coarse / 2) for coarse, fine in pairwise(gaps)
+    )
+
+
+def _slopes(trial: LayerTrial, name: str, step: float) -> tuple[HostArray, HostArray]:
+    """Return the slopes of the outputs in a random direction, and the part of each element in it.
+
+    Shapes ``(outputs,)`` and ``(elements, outputs)``; computed once for each step.
+    """
+    if (name, step) not in trial.slopes:
+        value = trial.case.arrays[name]
+        direction = np.asarray(np.random.default_rng(0).uniform(-1, 1, value.shape))
+
+        def slope(along: HostArray) -> HostArray:
+            with np.errstate(all="ignore"):
+                up, down = (trial.forward({name: value + s * along}) for s in (step, -step))
+                return np.asarray((up - down).reshape(-1) / (2 * step))
+
+        units = np.eye(value.size).reshape(value.size, *value.shape)
+        parts = [slope(unit) * d for unit, d in zip(units, direction.reshape(-1), strict=True)]
+        trial.slopes[name, step] = slope(direction), np.stack(parts)
+    return trial.slopes[name, step]

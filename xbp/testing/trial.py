@@ -96,6 +96,8 @@ class LayerTrial:
     layer : Layer
     inputs : list of Array
         What ``layer.forward`` takes.
+    slopes : dict
+        What `xbp.testing.ties` has computed, by the array's name and the step.
     place, seen_on : str
         For messages: the backend and the device that the layer is tested on; and another where it
         is seen, after a comma.
@@ -123,6 +125,7 @@ class LayerTrial:
         self.inputs = [self.arrays[name] for name in case.signature.inputs]
         self._rough_trials: dict[str, list[LayerTrial]] = {}
         self._rows: dict[int, dict[str, HostArray]] = {}
+        self.slopes: dict[tuple[str, float], tuple[HostArray, HostArray]] = {}
 
     def __repr__(self) -> str:
         return f"{self.title} {self.dtype}\n{self.case}"
