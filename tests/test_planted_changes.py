@@ -298,8 +298,8 @@ KIT = {
     ),
     "float32 is compared with itself": Change(
         "xbp/testing/properties.py",
-        'LayerTrial(trial.case, trial.backend, "float32")',
-        'LayerTrial(trial.case, trial.backend, "float64")',
+        'trial.on(trial.backend, "float32")',
+        'trial.on(trial.backend, "float64")',
         EACH_PROPERTY,
     ),
     "what is ill-conditioned is a fault": Change(
@@ -316,9 +316,21 @@ KIT = {
     ),
     "a tie is a fault": Change(
         "xbp/testing/derivative.py",
-        "if _mixes_elements(trial, name, j, h):",
+        "if mixes_elements(trial, name, j, h):",
         "if False:",
         "test_testing.py::test_equal_numbers_that_are_sorted_have_no_derivative",
+    ),
+    "two maxima may each have the whole": Change(
+        "xbp/testing/derivative.py",
+        "    require_right_ties(trial, kinks, STEP)\n",
+        "",
+        "test_testing.py::test_where_two_numbers_tie_their_derivatives_share_the_slope",
+    ),
+    "a call goes on from the state of the last": Change(
+        "xbp/testing/trial.py",
+        "        _place_state(self.layer, self.state)\n",
+        "",
+        "test_state.py::test_layers_with_a_state_are_proven",
     ),
     "a staircase is an excuse": Change(
         "xbp/differences.py",
