@@ -147,6 +147,33 @@ def test_mistakes_in_options(options: Any, complaint: str) -> None:
         Signature(Windows, **{**OPTIONS, "options": options})
 
 
+def test_a_signature_and_what_it_decides_are_not_both_given() -> None:
+    signature = Signature(Softplus)
+    for name, value in {"inputs": {"x": ("N",)}, "options": {"p": [1]}, "output": ("N",)}.items():
+        with pytest.raises(SettingError, match=f"Softplus: its Signature says {name}=: say it th"):
+            assert_gradients(signature, **{name: value})  # type: ignore[arg-type]
+    for count in (0, -1, 2.5):
+        with pytest.raises(SettingError, match="max_examples is a positive integer, not"):
+            assert_gradients(signature, max_examples=count)  # type: ignore[arg-type]
+
+
+def test_sizes_of_an_example_that_no_axis_has_alone() -> None:
+    shapes: dict[str, Any] = {"x": ("N", "2*D")}
+    case = case_of(Signature(Softplus, shapes), {"x": [[1.0, 2.0]], "dout": [[1.0, 1.0]]})
+    assert case.sizes == {"N": 1, "D": 1}
+    with pytest.raises(SettingError, match=r"'s x has the shape \(1, 3\), which does not fit"):
+        case_of(Signature(Softplus, shapes), {"x": [[1.0] * 3], "dout": [[1.0] * 3]})
+    image = case_of(
+        Signature(Softplus, {"x": ("N", "H*W", "C - 2")}),
+        {"x": np.ones((1, 784, 3)), "dout": np.ones((1, 784, 3))},
+    )
+    assert image.sizes == {"N": 1, "H": 1, "W": 784, "C": 5}
+    many = Signature(Softplus, {"x": ("A+B+C+E", "2*F")})
+    large = np.ones((60, 2))
+    with pytest.raises(SettingError, match=r"'s x of the shape \(60, 2\) fits Softplus.* too many"):
+        case_of(many, {"x": large, "dout": large})
+
+
 def test_mistakes_in_an_example_of_options() -> None:
     signature = Signature(Windows, **OPTIONS)
     example: dict[str, Any] = {"x": [[1.0, 2.0]], "scale": 2.0, "dout": [[1.0]], "mode": "sum"}

@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 
 from xbp.backend import Backend
+from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.registry import get_backend
 from xbp.settings import positive_integer
@@ -42,7 +43,7 @@ def assert_gradients(
     ----------
     layer
         The layer's class, or a function that returns a layer, called with the parameters by name.
-        Or a `Signature`, which has the shapes: then the next five arguments are not used.
+        Or a `Signature`, which says all that the next five arguments do.
     inputs, output, params, reference, options
         The shapes, in named sizes, what ``forward`` is to return, and what the layer is made with
         beside its parameters, as in `Signature`. By default the layer has one input of shape
@@ -77,7 +78,7 @@ def assert_gradients(
         smallest case found, both gradients, and where they differ.
     SettingError
         If the shapes are not valid: see `Signature`; or an example, or a size, is not one of the
-        signature.
+        signature; or a signature and what it decides are both given.
 
     Examples
     --------
@@ -93,13 +94,17 @@ def assert_gradients(
     5
     """
     signature = (
-        layer
+        _alone(
+            layer, inputs=inputs, output=output, params=params, reference=reference, options=options
+        )
         if isinstance(layer, Signature)
         else Signature(
             layer, inputs or {"x": ("N", "D")}, output, params or {}, reference, options or {}
         )
     )
     backend = get_backend(backend)
+    if max_examples is not None:
+        positive_integer("max_examples", max_examples)
     signature.fitting_sizes(signature.bounds(sizes or {}))
 
     found: list[Differences] = [prove(case_of(signature, it), backend) for it in examples]
@@ -126,6 +131,14 @@ def assert_gradients(
 
     every_property_holds()
     return Proof.of(title, found)
+
+
+def _alone(signature: Signature, **others: object) -> Signature:
+    """Return a signature; raise `SettingError` if there is another argument that it decides."""
+    for name, value in others.items():
+        if value is not None:
+            raise SettingError(f"{signature.name}: its Signature says {name}=: say it there alone")
+    return signature
 
 
 def assert_vjp(

@@ -15,9 +15,12 @@ from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.settings import is_integer
 from xbp.testing.signatures import Input, Labels, OneHot, Signature, Values
-from xbp.testing.sizes import Shape, are_sizes, names_in, size_of, sizes_of
+from xbp.testing.sizes import Shape, are_sizes, is_product, names_in, size_of, sizes_of
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
+
+# So many combinations of sizes are looked through for each axis of an example.
+_MOST_FITTING = 200_000
 
 
 @dataclass(frozen=True)
@@ -182,19 +185,30 @@ def _sizes_that_fit(
     known = sizes_in(shapes, arrays) | {
         size: options[name] for name, size in signature.options.items() if isinstance(size, str)
     }
-    unknown = [name for name in signature.size_names() if name not in known]
-    longest = max((length for array in arrays.values() for length in array.shape), default=1)
-    # Of an axis of 3, "2*D" is at most 3, and "D // 2" at least 3: D is no more than 7.
-    ranges = [range(1, 2 * longest + 2)] * len(unknown)
-    fitting = [known | dict(zip(unknown, numbers, strict=True)) for numbers in product(*ranges)]
+    fitting = [known]
     for name, shape in shapes.items():
-        fitting = [
-            sizes
-            for sizes in fitting
-            if len(shape) == arrays[name].ndim
-            and are_sizes(shape, sizes)
-            and sizes_of(shape, sizes) == arrays[name].shape
-        ]
+        if len(shape) != arrays[name].ndim:
+            fitting = []
+        for size, length in zip(shape, arrays[name].shape, strict=False):
+            names = [it for it in names_in([size]) if fitting and it not in fitting[0]]
+            # Of an axis of 6, "2*D" is a divisor, and "D // 2" at least 6: D is no more than 13.
+            candidates = [
+                number
+                for number in range(1, 2 * length + 2)
+                if not is_product(size) or length % number == 0
+            ]
+            if len(fitting) * len(candidates) ** len(names) > _MOST_FITTING:
+                raise SettingError(
+                    f"{signature.name}: an example's {name} of the shape {arrays[name].shape} fits "
+                    f"{signature} in too many ways: give one of fewer elements"
+                )
+            fitting = [
+                sizes
+                for known in fitting
+                for numbers in product(candidates, repeat=len(names))
+                for sizes in [{**known, **dict(zip(names, numbers, strict=True))}]
+                if are_sizes([size], sizes) and size_of(size, sizes) == length
+            ]
         if not fitting:
             raise SettingError(
                 f"{signature.name}: an example's {name} has the shape {arrays[name].shape}, which "

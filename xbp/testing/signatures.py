@@ -189,7 +189,8 @@ class Signature:
             raise SettingError(f"{what}, {{'axis': [0, 1]}}, not {self.options!r}")
         for name, values in self.options.items():
             is_size = isinstance(values, str) and names_in([values]) == [values]
-            if not (is_size or (isinstance(values, list | tuple) and values)):
+            is_choice = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+            if not (is_size or (is_choice and values)):
                 raise SettingError(f"{what}; that of {name!r} is {values!r}")
             if name in self.params:
                 raise SettingError(f"{self.name}: {name!r} is both a parameter and an option")
