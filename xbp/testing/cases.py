@@ -195,7 +195,7 @@ def _sizes_that_fit(
             candidates = [
                 number
                 for number in range(1, 2 * length + 2)
-                if not is_product(size) or length % number == 0
+                if "+" in str(size) or not is_product(size) or length % number == 0
             ]
             if len(fitting) * len(candidates) ** len(names) > _MOST_FITTING:
                 raise SettingError(
