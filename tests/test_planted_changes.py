@@ -328,7 +328,7 @@ KIT = {
     ),
     "a call goes on from the state of the last": Change(
         "xbp/testing/trial.py",
-        "        _place_state(self.layer, self.state)\n",
+        "        place_state(self.layer, self.state)\n",
         "",
         "test_state.py::test_layers_with_a_state_are_proven",
     ),

@@ -4,19 +4,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from xbp.backend import Backend, to_host
+from xbp.backend import Backend
 from xbp.differences import noise_of
 from xbp.layers import Layer
-from xbp.namespace import Array, is_array, is_floating, kind_of, namespace_of
+from xbp.namespace import Array, namespace_of
 from xbp.recording import values
 from xbp.registry import get_backend
 from xbp.testing.cases import HostArray, LayerCase, shown
 from xbp.testing.rounding import RoughArithmetic
 from xbp.testing.signatures import Labels
+from xbp.testing.state import LayerState, moved_state, place_state, state_of, with_other_keys
 
 __tracebackhide__ = True
 
@@ -68,10 +69,6 @@ def takes_views(backend: Backend, layout: str) -> bool:
     return bool(np.array_equal(chosen, np.maximum(values, 0)))
 
 
-# Arrays, numbers or tuples of numbers, by the key of the state.
-LayerState: TypeAlias = Mapping[str, Any]
-
-
 class LayerTrial:
     """A layer and its inputs on a backend.
 
@@ -121,7 +118,7 @@ class LayerTrial:
         self.arrays = {name: self.put(name, value) for name, value in case.arrays.items()}
         params = {name: self.arrays[name] for name in case.signature.params}
         self.layer: Layer = layer or self.make(params)
-        self.state = _copied_state(self.layer) if state is None else state
+        self.state = state_of(self.layer) if state is None else state
         self.inputs = [self.arrays[name] for name in case.signature.inputs]
         self._rough_trials: dict[str, list[LayerTrial]] = {}
         self._rows: dict[int, dict[str, HostArray]] = {}
@@ -160,13 +157,13 @@ class LayerTrial:
             return self._whole(self.forward_on_device())
         arrays = {**self.arrays, **{name: self.put(name, value) for name, value in moved.items()}}
         layer = self.make({name: arrays[name] for name in self.case.signature.params})
-        _place_state(layer, self.state)
+        place_state(layer, self.state)
         inputs = [arrays[name] for name in self.case.signature.inputs]
         return self._whole(self._outputs(self._attempt("forward", layer.forward, *inputs)))
 
     def forward_on_device(self) -> list[Array]:
         """Return the outputs as the layer returns them; fail unless they have their shapes."""
-        _place_state(self.layer, self.state)
+        place_state(self.layer, self.state)
         outputs = self._outputs(self._attempt("forward", self.layer.forward, *self.inputs))
         for what, output, expected in zip(
             self.output_names, outputs, map(np.shape, self.case.douts()), strict=True
@@ -419,34 +416,14 @@ class LayerTrial:
 
     def on(self, backend: Backend, dtype: str) -> "LayerTrial":
         """Return a trial of the same case and state on a backend, in a dtype."""
-
-        def there(value: Any) -> Any:
-            if not is_array(value):
-                return value
-            return backend.asarray(to_host(value), dtype if is_floating(value) else None)
-
-        state = {key: there(value) for key, value in self.state.items()}
+        state = moved_state(self.state, backend, dtype)
         return LayerTrial(self.case, backend, dtype, state=state)
 
     def with_other_keys(self) -> "LayerTrial | None":
-        """Return a trial whose state has other integers; None if it has none, so no random key."""
-
-        def is_integral(value: Any) -> bool:
-            return kind_of(value) == "integral" if is_array(value) else isinstance(value, int)
-
-        def other(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(map(other, value))
-            return value ^ 1 if is_integral(value) else value
-
-        values = [
-            leaf
-            for value in self.state.values()
-            for leaf in (value if isinstance(value, tuple) else (value,))
-        ]
-        if not any(map(is_integral, values)):
+        """Return a trial whose random numbers are others; None if the state holds no key."""
+        state = with_other_keys(self.state)
+        if state is None:
             return None
-        state = {key: other(value) for key, value in self.state.items()}
         return LayerTrial(self.case, self.backend, self.dtype, state=state)
 
     @property
@@ -529,23 +506,6 @@ class RoughTrial(LayerTrial):
     def host(self, value: Array, what: str) -> HostArray:
         """Return what was computed as a NumPy array of float64."""
         return super().host(values(value), what)
-
-
-def _copied_state(layer: Layer) -> LayerState:
-    """Return what a layer carries from step to step, by key: copies of arrays, and numbers."""
-    values = {
-        key: getattr(owner, attribute) for key, (owner, attribute) in layer.state.places.items()
-    }
-    return {key: _copied(value) for key, value in values.items()}
-
-
-def _place_state(layer: Layer, state: LayerState) -> None:
-    for key, (owner, attribute) in layer.state.places.items():
-        setattr(owner, attribute, _copied(state[key]))
-
-
-def _copied(value: Any) -> Any:
-    return namespace_of(value).asarray(value, copy=True) if is_array(value) else value
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -1,0 +1,52 @@
+"""What a layer under test carries from step to step: copied, moved, and with other random keys."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from xbp.backend import Backend, to_host
+from xbp.layers import Layer
+from xbp.namespace import is_array, is_floating, kind_of, namespace_of
+from xbp.recording import flatten
+
+# Arrays, numbers or tuples of numbers, by the key of the state.
+LayerState: TypeAlias = Mapping[str, Any]
+
+
+def state_of(layer: Layer) -> LayerState:
+    """Return copies of what a layer carries."""
+    places = layer.state.places.items()
+    return {key: _copied(getattr(owner, attribute)) for key, (owner, attribute) in places}
+
+
+def place_state(layer: Layer, state: LayerState) -> None:
+    """Let a layer carry copies of this from now on."""
+    for key, (owner, attribute) in layer.state.places.items():
+        setattr(owner, attribute, _copied(state[key]))
+
+
+def _copied(value: Any) -> Any:
+    return namespace_of(value).asarray(value, copy=True) if is_array(value) else value
+
+
+def moved_state(state: LayerState, backend: Backend, dtype: str) -> LayerState:
+    """Return a state on a backend, its floating-point arrays in a dtype."""
+
+    def moved(value: Any) -> Any:
+        if not is_array(value):
+            return value
+        return backend.asarray(to_host(value), dtype if is_floating(value) else None)
+
+    return {key: moved(value) for key, value in state.items()}
+
+
+def with_other_keys(state: LayerState) -> LayerState | None:
+    """Return a state whose integers are others; None if there are none, and so no random key."""
+
+    def is_integral(value: Any) -> bool:
+        return kind_of(value) == "integral" if is_array(value) else isinstance(value, int)
+
+    leaves, rebuild = flatten(dict(state))
+    if not any(map(is_integral, leaves)):
+        return None
+    other: LayerState = rebuild([leaf ^ 1 if is_integral(leaf) else leaf for leaf in leaves])
+    return other
