@@ -44,7 +44,7 @@ def test_no_right_layer_is_accused(signature: Signature) -> None:
     accused, seconds = [], []
     for number in range(PROOFS):
         start = perf_counter()
-        cases = 100 if PROOFS > 1 else 30
+        cases = 100 if PROOFS > 1 else 10
         if finding := find(signature, backend, max_examples=cases, number=number):
             accused.append(finding.message)
         seconds.append(perf_counter() - start)

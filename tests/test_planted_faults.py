@@ -105,7 +105,7 @@ def test_a_fault_of_the_catalogue(fault: Fault) -> None:
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.right], ids=str)
 def test_without_the_fault_there_is_none(fault: Fault) -> None:
     assert fault.right
-    assert not find(fault.right, backend, max_examples=20)
+    assert not find(fault.right, backend, max_examples=5)
 
 
 def test_the_message_shows_both_gradients_and_where_they_part() -> None:
