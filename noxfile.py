@@ -149,7 +149,7 @@ def make_notebooks(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def make_faults(session: nox.Session) -> None:
-    """Plant faults on each backend, and write docs/faults.md: half an hour."""
+    """Plant faults on each backend, and write docs/faults.md: a quarter of an hour."""
     install(session, "testing", "torch", "jax", "dpnp", more=dependencies("test"))
     specs = [spec for spec in SPECS if spec != "cupy"]
     session.run("python", "docs/make_faults.py", *specs)
@@ -191,7 +191,7 @@ def deep(session: nox.Session, spec: str) -> None:
 @nox.session(default=False)
 @nox.parametrize("spec", SPECS, ids=SPECS)
 def accusations(session: nox.Session, spec: str) -> None:
-    """Prove each of 16 right layers 200 times, with other cases each time: none is accused."""
+    """Prove each of 18 right layers 200 times, with other cases each time: none is accused."""
     extras = [extra for extra in EXTRAS if extra.startswith(spec.partition(":")[0])]
     install(session, "testing", *extras[-1:])
     environment = {"XBP_BACKEND": spec, "XBP_PROOFS": "200"}

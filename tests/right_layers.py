@@ -255,6 +255,37 @@ class Sawtooth(Layer):
         return dout * 1
 
 
+class Clamp(Layer):
+    """Between two bounds: where all three are equal, dout goes to the first."""
+
+    def forward(self, x: Array, low: Array, high: Array) -> Array:
+        xp = namespace_of(x, low, high)
+        self.x, self.low, self.high = x, low, high
+        return xp.minimum(xp.maximum(x, low), high)
+
+    def backward(self, dout: Array) -> Any:
+        xp, zero = namespace_of(dout), 0 * dout
+        is_high = xp.maximum(self.x, self.low) > self.high
+        is_low = (self.x < self.low) & ~is_high
+        dx = xp.where(is_high | is_low, zero, dout)
+        return dx, xp.where(is_low, dout, zero), xp.where(is_high, dout, zero)
+
+
+class Quartile(Layer):
+    """A quarter between the smallest number and the next."""
+
+    def forward(self, x: Array) -> Array:
+        xp = namespace_of(x)
+        self.places = xp.argsort(xp.argsort(x, axis=-1), axis=-1)
+        ordered = xp.sort(x, axis=-1)
+        return 0.25 * ordered[:, :1] + 0.75 * ordered[:, 1:2]
+
+    def backward(self, dout: Array) -> Array:
+        xp, zero = namespace_of(dout), 0 * dout
+        shares = xp.where(self.places == 1, 0.75 * dout, zero)
+        return xp.where(self.places == 0, 0.25 * dout, shares)
+
+
 _NORM = {"gamma": ("D",), "beta": ("D",)}
 _QUERY = {"q": ("T", "D"), "k": ("S", "D"), "v": ("S", "M")}
 
@@ -274,5 +305,7 @@ RIGHT_LAYERS = (
     Signature(GatedLinear, {"x": ("N", "D"), "y": ("N", "D")}),
     Signature(Huber, {"x": ("N", "D"), "t": Fixed(("N", "D"))}, ()),
     Signature(Sort),
+    Signature(Clamp, dict.fromkeys(("x", "low", "high"), ("N", "D"))),
+    Signature(Quartile, {"x": ("N", 4)}, ("N", 1)),
     Signature(Sawtooth, {"x": Values(("N", "D"), low=-30, high=30)}),
 )

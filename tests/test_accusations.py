@@ -13,14 +13,17 @@ from right_layers import (
     RIGHT_LAYERS,
     Attention,
     BatchNorm,
+    Clamp,
     GatedLinear,
     LayerNorm,
+    Quartile,
     RootMeanSquareNorm,
+    Sawtooth,
     Softmax,
     Sort,
     UnitLength,
 )
-from support import SLOW, arr, backend, except_slow
+from support import SLOW, arr, backend, except_slow, needs_float64
 
 import xbp
 from xbp.errors import SettingError
@@ -30,6 +33,7 @@ from xbp.testing import LAYERS, Signature, assert_gradients
 from xbp.testing.assertions import prove
 from xbp.testing.cases import case_of
 from xbp.testing.directions import random_case
+from xbp.testing.properties import backward_is_linear
 from xbp.testing.trial import LayerTrial
 
 # How often each proof is repeated, each time with other cases: see the session `accusations`.
@@ -105,6 +109,10 @@ ILL_CONDITIONED = [
             dout=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]],
         ),
     ),
+    # Where several are equal, a derivative is one of many.
+    (Clamp, arrays(x=[[0.0] * 9], low=[[0.0] * 9], high=[[0.0] * 9], dout=[[1.0] * 9])),
+    (Quartile, arrays(x=[[0.0] * 4], dout=[[1.0]])),
+    (Sawtooth, arrays(x=[[1e5, 0.0, 0.0]], dout=[[1.0, 2.0, 3.0]])),
     (GatedLinear, arrays(x=[[1e6]], y=[[11.5]], dout=[[1.0]])),
     (UnitLength, arrays(x=[[1e6, 1e-3, -1e6]], dout=[[1e6, 1e-5, -1e6]])),
     (
@@ -155,6 +163,27 @@ class Asking(GatedLinear):
     def forward(self, x: Array, y: Array) -> Array:
         float(namespace_of(x).max(x))
         return super().forward(x, y)
+
+
+class ThroughLogarithms(Layer):
+    """Loses digits of what it is given upstream, in a kernel that nobody can trace."""
+
+    def forward(self, x: Array) -> Array:
+        float(namespace_of(x).max(x))
+        return x * 1
+
+    def backward(self, dout: Array) -> Array:
+        xp = namespace_of(dout)
+        whole = xp.sign(dout) * xp.exp((xp.log(xp.abs(dout) + 1e-30) + 1000) - 1000)
+        return xp.where(dout == 0, dout, whole)
+
+
+@needs_float64
+def test_digits_of_dout_that_a_kernel_loses_are_no_fault() -> None:
+    case = case_of(Signature(ThroughLogarithms), arrays(x=[[1.0, 2.0]], dout=[[0.3, -0.7]]))
+    trial = LayerTrial(case, backend, "float64")
+    assert not trial._takes_traced
+    backward_is_linear(trial)
 
 
 @except_slow

@@ -185,6 +185,13 @@ def test_a_jump_is_seen_of_a_periodic_function() -> None:
     assert not found.outside
 
 
+def test_what_a_long_step_reaches_over_is_not_held_against_a_claim() -> None:
+    # A first step of a large element spans many jumps, between which the claim is right.
+    found = compare(1.0, lambda x: (1e5 + x) - floor(1e5 + x), 2.0**-6 * 1e5, 1e-9, 1e-14)
+    assert found.kink
+    assert not found.outside
+
+
 @pytest.mark.parametrize(("claimed", "outside"), [(1.0, False), (2.5, False), (7.0, True)])
 def test_at_a_jump_a_claim_lies_between_the_slopes_beside_it(claimed: float, outside: bool) -> None:
     def jumping(x: float) -> float:

@@ -187,6 +187,23 @@ def test_mistakes_in_an_example_of_options() -> None:
         case_of(signature, example)
 
 
+class Ignoring(Layer):
+    """Takes labels of classes that no axis counts."""
+
+    def forward(self, x: Array, t: Array) -> Array:
+        return x * 2
+
+    def backward(self, dout: Array) -> Array:
+        return dout * 2
+
+
+def test_classes_need_not_be_an_axis() -> None:
+    both: dict[str, Any] = {"x": ("N", "D"), "t": Labels(("N",), "C + 1")}
+    assert not found(Ignoring, inputs=both)
+    with pytest.raises(SettingError, match=r"Ignoring: the classes of t: a size is .*, not 'C\+'"):
+        Signature(Ignoring, {**both, "t": Labels(("N",), "C+")})
+
+
 def test_labels_of_an_example_are_classes() -> None:
     signature = Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": Labels(("N",), "C")}, ())
     example = {"x": [[1.0, 2.0]], "dout": 1.0}

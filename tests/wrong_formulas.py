@@ -284,6 +284,13 @@ FORMULAS = [
         PAIR,
     ),
     Formula(
+        "maximum of unequal slopes: both have the whole",
+        lambda x, y: namespace_of(x, y).maximum(x, 10 * y),
+        lambda d, x, y: (choose(x >= 10 * y, d, 0 * d), choose(10 * y > x, 10 * d, 0 * d)),
+        lambda d, x, y: (choose(x >= 10 * y, d, 0 * d), choose(10 * y >= x, 10 * d, 0 * d)),
+        PAIR,
+    ),
+    Formula(
         "bias: the first sample's gradient alone",
         lambda x, b: x + b,
         lambda d, x, b: (d, namespace_of(d).sum(d, axis=0)),

@@ -520,23 +520,23 @@ def _outside(
     slopes are taken beside 0, since f may jump there.
     """
     coarse: tuple[float, float] | None = None
-    outside = 0
+    outside, distance = 0, 0.0
     for refinement in range(FINEST):
         step = h / REFINEMENT**refinement
         near = step / REFINEMENT
         slopes = (f(-near) - f(-step)) / (step - near), (f(step) - f(near)) / (step - near)
         steepest = max(map(abs, (claimed, *slopes)))
         margin = 4 * (noise / (step - near) + unit * steepest)
-        if not margin < steepest / 2:
+        # A finer step counts more, since a long one may reach over many kinks, as long as it tells
+        # so much as the distance.
+        if not margin < (distance if outside else steepest) / 2:
             break
         if coarse is not None:
             margin += max(abs(a - b) for a, b in zip(coarse, slopes, strict=True))
-            is_outside = claimed < min(slopes) - margin or claimed > max(slopes) + margin
-            outside = outside + 1 if is_outside else 0
-        if outside == DOUBTS:
-            return True
+            distance = max(min(slopes) - claimed, claimed - max(slopes))
+            outside = outside + 1 if distance > margin else 0
         coarse = slopes
-    return False
+    return outside >= DOUBTS
 
 
 def _has_kink(f: Callable[[float], float], h: float, noise: float, unit: float) -> bool:

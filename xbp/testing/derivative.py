@@ -114,7 +114,7 @@ def _within_rounding(trial: LayerTrial, doubt: Doubt) -> Comparison:
             again = compare(claimed, f, h, bound, trial.unit_of_differences)
         if not is_wrong(again):
             return again
-    if mixes_elements(trial, name, j, h):
+    if mixes_elements(trial, j, h):
         return replace(comparison, kink=True, outside=False)
     return replace(comparison, error=max(comparison.error, again.error + by))
 

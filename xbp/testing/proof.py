@@ -73,7 +73,7 @@ class Proof:
     def smallest_share(self) -> float:
         """The share of cases in which a fault shows that is met with a probability of 95 %.
 
-        For n cases it is ``1 - 0.05**(1 / n)``, if they are drawn independently.
+        For n cases it is ``1 - 0.05**(1 / n)``, if they were drawn independently.
         """
         return float(1 - (1 - CONFIDENCE) ** (1 / self.cases)) if self.cases else 1.0
 

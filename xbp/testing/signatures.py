@@ -169,6 +169,8 @@ class Signature:
                 )
         for name, kind in {**self.inputs, **self.params}.items():
             check_shape(f"{self.name}: {name}", getattr(kind, "shape", kind))
+            if isinstance(kind, Labels):
+                check_shape(f"{self.name}: the classes of {name}", (kind.classes,))
         self._check_options()
         if self.output is None and not self.differentiable:
             raise SettingError(f"{self.name}: no input has the shape of the output: say output=")
@@ -266,7 +268,8 @@ class Signature:
     def _sizes(self) -> list[Size]:
         shapes = (self.shape_of(name) for name in (*self.inputs, *self.params))
         of_options = tuple(it for it in self.options.values() if isinstance(it, str))
-        return [size for shape in (*shapes, *self.outputs, of_options) for size in shape]
+        classes = tuple(it.classes for it in self.inputs.values() if isinstance(it, Labels))
+        return [size for shape in (*shapes, *self.outputs, of_options, classes) for size in shape]
 
     def size_names(self) -> list[str]:
         """Return the names of the sizes, each once, in order of appearance."""

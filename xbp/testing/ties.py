@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations, islice, pairwise
-from math import cos, pi, sin
+from itertools import islice, pairwise
+from math import cos, isfinite, pi, sin
 from typing import NamedTuple
 
 import numpy as np
 
-from xbp.differences import DOUBTS, REFINEMENT
+from xbp.differences import DOUBTS, FINEST, REFINEMENT
 from xbp.testing.cases import HostArray
 from xbp.testing.trial import LayerTrial, at
 
@@ -16,10 +16,18 @@ __tracebackhide__ = True
 
 # More than rounding, and than stairs as those of float32.
 A_TENTH = 0.1
+A_HUNDREDTH = 0.01
 
-# Of one case, so many pairs of elements are looked at; at so many points around where they tie.
-_MOST_PAIRS = 6
+# Of one case, so many outputs are looked at; at so many points around where two elements tie.
+_MOST_OUTPUTS = 6
 _POINTS = 16
+
+# So many random directions are tried, in which each element moves by one of these parts of a step.
+_DIRECTIONS = 16
+_PARTS = (-1.0, -0.5, 0.5, 1.0)
+
+# Of the distance of these points, the part that slopes are taken over.
+_SHARE = 4 * _POINTS
 
 
 class Kink(NamedTuple):
@@ -38,13 +46,13 @@ def require_right_ties(trial: LayerTrial, kinks: Iterable[Kink], step: float) ->
     """Raise `AssertionError` if two derivatives cannot both be right, although each alone may be.
 
     So it is if backward gives the whole of dout to each of two maxima. Along both elements together
-    the derivative is to lie between the slopes close by.
+    the derivative is to lie between the slopes close by. Of more than two nothing is said.
     """
     of_output: defaultdict[int, list[Kink]] = defaultdict(list)
     for kink in kinks:
         of_output[kink.output].append(kink)
-    pairs = (pair for group in of_output.values() for pair in combinations(group, 2))
-    for pair in islice(pairs, _MOST_PAIRS):
+    pairs = (group for group in of_output.values() if len(group) == 2)  # noqa: PLR2004
+    for pair in islice(pairs, _MOST_OUTPUTS):
         for sign in (1.0, -1.0):
             _require_right_pair(trial, pair, (1.0, sign), step)
 
@@ -57,7 +65,6 @@ def _require_right_pair(
     sizes = [max(1.0, abs(float(trial.case.arrays[kink.name][kink.element]))) for kink in pair]
     if max(sizes) > 2 * min(sizes):  # no distance is small for both
         return
-    scale = step * max(sizes)
 
     def f(first: float, second: float) -> float:
         return float(_moved(trial, pair, (first, second)).reshape(-1)[j])
@@ -66,23 +73,37 @@ def _require_right_pair(
         (a, b), (u, v) = place, along
         return (f(a + h * u, b + h * v) - f(a - h * u, b - h * v)) / (2 * h)
 
+    def hull(level: int) -> tuple[float, float]:
+        """Return the smallest and the largest slope at a distance."""
+        radius = step * max(sizes) / REFINEMENT**level
+        slopes = [slope(place, radius / _SHARE) for place in _around(radius)]
+        return min(slopes), max(slopes)
+
     noise = float(trial.unit_of_differences * trial.magnitude[j])
-    for level in range(1, DOUBTS + 1):
-        radius = scale / REFINEMENT**level
-        h = radius / (4 * _POINTS)
-        slopes = [slope(place, h) for place in _around(radius)]
-        steepest = max(map(abs, (*slopes, *(kink.claimed for kink in pair))))
-        margin = 4 * noise / h + A_TENTH * steepest
-        is_between = min(slopes) - margin <= claimed <= max(slopes) + margin
-        if is_between or not np.all(np.isfinite(slopes)):
+    steepest = max(*(abs(kink.claimed) for kink in pair), *map(abs, hull(1)))
+    margins = [
+        4 * noise * _SHARE * REFINEMENT**level / (step * max(sizes)) for level in range(FINEST)
+    ]
+    levels = [level for level in range(1, FINEST) if margins[level] < A_HUNDREDTH * steepest]
+    # The finest first, since a long step may reach over other kinks.
+    fine, *others = reversed(levels[-DOUBTS - 1 :]) if len(levels) > DOUBTS else [0]
+    hulls = [hull(fine)] if others else []
+    for level in others:
+        (low, high), coarse = hulls[-1], hull(level)
+        # By more than the slopes still change, as they do where f is curved.
+        margin = margins[level] + max(abs(low - coarse[0]), abs(high - coarse[1]))
+        if low - margin <= claimed <= high + margin or not isfinite(margin):
             return
+        hulls.append(coarse)
+    if not hulls:  # rounding hides it
+        return
     sign = "+" if along[1] > 0 else "-"
     first, second = pair
     raise trial.fail(
         f"backward is wrong where {first} and {second} tie:\n"
         f"  backward says {first.claimed!r} {sign} {second.claimed!r} of {trial.output_at(j)} "
         "along both\n"
-        f"  central differences close by say {min(slopes):.6g} to {max(slopes):.6g}"
+        f"  central differences close by say {hulls[0][0]:.6g} to {hulls[0][1]:.6g}"
     )
 
 
@@ -102,7 +123,7 @@ def _moved(trial: LayerTrial, pair: Sequence[Kink], steps: Sequence[float]) -> H
         return trial.forward(arrays)
 
 
-def mixes_elements(trial: LayerTrial, name: str, j: int, h: float) -> bool:
+def mixes_elements(trial: LayerTrial, j: int, h: float) -> bool:
     """Tell whether the slope in some direction is not that of the elements together.
 
     So it is where elements tie: three equal numbers that are sorted have no derivative, and yet no
@@ -110,9 +131,10 @@ def mixes_elements(trial: LayerTrial, name: str, j: int, h: float) -> bool:
     """
 
     def gap(step: float) -> float:
-        """Return what is missing, as a part of the slope."""
-        along_all, parts = (slopes[..., j] for slopes in _slopes(trial, name, step))
-        return float(abs(along_all - parts.sum()) / max(abs(parts).sum(), 1e-300))
+        """Return what is missing, as a part of the slope: in one direction it may be little."""
+        along_all, parts = (slopes[..., j] for slopes in _slopes(trial, step))
+        missing = abs(along_all - parts.sum(axis=1))
+        return float(np.max(missing / np.maximum(abs(parts).sum(axis=1), 1e-300)))
 
     # Curvature makes the slopes differ, too, but by less with each finer step. Other elements may
     # be as near as a step is long: so several are tried.
@@ -124,21 +146,31 @@ def mixes_elements(trial: LayerTrial, name: str, j: int, h: float) -> bool:
     )
 
 
-def _slopes(trial: LayerTrial, name: str, step: float) -> tuple[HostArray, HostArray]:
-    """Return the slopes of the outputs in a random direction, and the part of each element in it.
+def _slopes(trial: LayerTrial, step: float) -> tuple[HostArray, HostArray]:
+    """Return the slopes of the outputs in random directions, and along the part of each element.
 
-    Shapes ``(outputs,)`` and ``(elements, outputs)``; computed once for each step.
+    Shapes ``(directions, outputs)`` and ``(directions, elements of all arrays, outputs)``; computed
+    once for each step. They are taken to one side, so that a kink or a jump along one element alone
+    is in both.
     """
-    if (name, step) not in trial.slopes:
-        value = trial.case.arrays[name]
-        direction = np.asarray(np.random.default_rng(0).uniform(-1, 1, value.shape))
+    if step not in trial.slopes:
+        arrays = {
+            name: value
+            for name, value in trial.case.arrays.items()
+            if trial.is_differentiable(name)
+        }
+        ends = np.cumsum([value.size for value in arrays.values()])
 
         def slope(along: HostArray) -> HostArray:
+            """Return the slopes in a direction: a number for each element of each array."""
+            parts = zip(arrays.items(), np.split(step * along, ends[:-1]), strict=True)
+            moved = {name: value + part.reshape(value.shape) for (name, value), part in parts}
             with np.errstate(all="ignore"):
-                up, down = (trial.forward({name: value + s * along}) for s in (step, -step))
-                return np.asarray((up - down).reshape(-1) / (2 * step))
+                return np.asarray((trial.forward(moved) - trial.output).reshape(-1) / step)
 
-        units = np.eye(value.size).reshape(value.size, *value.shape)
-        parts = [slope(unit) * d for unit, d in zip(units, direction.reshape(-1), strict=True)]
-        trial.slopes[name, step] = slope(direction), np.stack(parts)
-    return trial.slopes[name, step]
+        alone = np.stack([[slope(part) for part in np.diag([by] * ends[-1])] for by in _PARTS])
+        choices = np.random.default_rng(0).integers(len(_PARTS), size=(_DIRECTIONS, ends[-1]))
+        parts = np.stack([alone[choice, np.arange(ends[-1])] for choice in choices])
+        along_all = np.stack([slope(np.asarray(_PARTS)[choice]) for choice in choices])
+        trial.slopes[step] = along_all, parts
+    return trial.slopes[step]

@@ -94,7 +94,7 @@ class LayerTrial:
     inputs : list of Array
         What ``layer.forward`` takes.
     slopes : dict
-        What `xbp.testing.ties` has computed, by the array's name and the step.
+        What `xbp.testing.ties` has computed, by the step.
     place, seen_on : str
         For messages: the backend and the device that the layer is tested on; and another where it
         is seen, after a comma.
@@ -122,7 +122,7 @@ class LayerTrial:
         self.inputs = [self.arrays[name] for name in case.signature.inputs]
         self._rough_trials: dict[str, list[LayerTrial]] = {}
         self._rows: dict[int, dict[str, HostArray]] = {}
-        self.slopes: dict[tuple[str, float], tuple[HostArray, HostArray]] = {}
+        self.slopes: dict[float, tuple[HostArray, HostArray]] = {}
 
     def __repr__(self) -> str:
         return f"{self.title} {self.dtype}\n{self.case}"
@@ -467,7 +467,9 @@ class LayerTrial:
             else value
             for name, value in self.case.arrays.items()
         }
-        return self.again(replace(self.case, arrays=arrays))
+        # A kernel rounds what it is given upstream, too.
+        dout = self.case.dout * (1 + distance * chance.uniform(-1, 1, self.case.dout.shape))
+        return self.again(replace(self.case, arrays=arrays, dout=np.asarray(dout)))
 
     def is_differentiable(self, name: str) -> bool:
         """Tell whether ``backward`` returns the derivative with respect to the named array."""
