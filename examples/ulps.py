@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import xbp
-from xbp.testing import LAYERS, LayerCase, LayerTrial, Nonzero, OneHot, Signature
-from xbp.testing.signatures import Labels
+from xbp.testing import LAYERS, Labels, LayerCase, LayerTrial, Nonzero, OneHot, Signature
 from xbp.testing.sizes import size_of, sizes_of
 
 SIZES = {"N": 8, "D": 16, "M": 10, "C": 10, "H": 4, "L": 4}

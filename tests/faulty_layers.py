@@ -7,7 +7,7 @@ from right_layers import Scale, Softplus
 from support import arr, backend, dtype_of, host
 
 from xbp.functions import batch_size_of
-from xbp.layers import Affine, Layer, SoftmaxWithLoss
+from xbp.layers import Affine, Layer, LossLayer, SoftmaxWithLoss
 from xbp.namespace import Array, namespace_of
 from xbp.recording import values
 
@@ -191,6 +191,48 @@ class Claiming(Softplus):
     def forward(self, x: Array) -> Array:
         xp = namespace_of(x)
         return super().forward(x) + xp.sign(xp.sum(x))
+
+
+class ClaimingLoss(LossLayer):
+    """Half the sum of squares, which says that a sample knows nothing of the others."""
+
+    samplewise = True
+    classifies = False
+
+    def losses(self, y: Array, t: Array) -> Array:
+        xp = namespace_of(y)
+        return xp.sum((y - t) ** 2, axis=1) / 2 + xp.sign(xp.sum(y))
+
+    def slope(self) -> Array:
+        return self.y - self.t
+
+
+class OtherLosses(SoftmaxWithLoss):
+    """Its losses are not those that it returns the mean of."""
+
+    samplewise = True
+
+    def forward(self, x: Array, t: Array) -> Array:
+        return super().forward(x, t) / 2
+
+    def losses(self, y: Array, t: Array) -> Array:
+        return super().losses(y, t) * 1
+
+    def backward(self, dout: Any = 1) -> Array:
+        return super().backward(dout) / 2
+
+
+class Wandering(Softplus):
+    """Its backward changes what it carries."""
+
+    state_names = ("count",)
+
+    def __init__(self) -> None:
+        self.count: Any = 0
+
+    def backward(self, dout: Array) -> Array:
+        self.count = self.count + 1
+        return super().backward(dout)
 
 
 class Branching(Softplus):

@@ -15,7 +15,7 @@ from wrong_formulas import FORMULAS
 
 from xbp.backend import Backend
 from xbp.layers import Affine, Layer, SoftmaxWithLoss
-from xbp.testing import Labels, Signature, layer_cases
+from xbp.testing import Fixed, Labels, Signature, layer_cases
 from xbp.testing.properties import PROPERTIES
 from xbp.testing.trial import LayerTrial
 
@@ -137,8 +137,12 @@ def _layers() -> Iterator[Fault]:
         "loss: t - y": faulty.Reversed,
     }.items():
         yield Fault(name, Signature(kind, **LOSS), loss)
+    mixed: Any = {"x": ("B", "C"), "t": Fixed(("B", "C"))}
+    yield Fault("loss: says samplewise, and is not", Signature(faulty.ClaimingLoss, mixed, ()))
+    yield Fault("loss: losses of another", Signature(faulty.OtherLosses, **LOSS))
     yield Fault("layers share what they keep", Signature(faulty.Sharing, BATCH["inputs"]))
     yield Fault("says samplewise, and is not", Signature(faulty.Claiming, BATCH["inputs"]))
+    yield Fault("backward changes the state", Signature(faulty.Wandering))
     yield Fault("a staircase of another slope", Signature(faulty.Steep))
     squaring = partial(Signature, reference=faulty.Squaring.reference)
     yield Fault("forward is another function", squaring(faulty.Squaring))

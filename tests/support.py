@@ -27,6 +27,8 @@ SLOW = backend.name in ("dpnp", "jax")
 
 except_slow = pytest.mark.skipif(SLOW, reason="the faster libraries are enough")
 
+once = pytest.mark.skipif(backend.name != "numpy", reason="says nothing about a library")
+
 needs_float64 = pytest.mark.skipif(not backend.has_float64, reason="the device has no float64")
 both_floats = pytest.mark.parametrize(
     "dtype", ["float32", pytest.param("float64", marks=needs_float64)]

@@ -26,13 +26,12 @@ from right_layers import (
 from support import SLOW, arr, backend, except_slow, needs_float64
 
 import xbp
-from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.namespace import Array, namespace_of
 from xbp.testing import LAYERS, Signature, assert_gradients
 from xbp.testing.assertions import prove
-from xbp.testing.cases import case_of
 from xbp.testing.directions import random_case
+from xbp.testing.examples import case_of
 from xbp.testing.properties import backward_is_linear
 from xbp.testing.trial import LayerTrial
 
@@ -126,7 +125,9 @@ ILL_CONDITIONED = [
     ("make", "values"), ILL_CONDITIONED, ids=[make.__name__ for make, _ in ILL_CONDITIONED]
 )
 def test_what_is_ill_conditioned_is_no_fault(make: type[Layer], values: dict[str, Any]) -> None:
-    prove(case_of(BY_MAKER[make], values), backend)
+    # The numbers of some are beyond the domain that others are drawn from.
+    signature = Signature(Sawtooth) if make is Sawtooth else BY_MAKER[make]
+    prove(case_of(signature, values), backend)
 
 
 class Bend(Layer):
@@ -245,27 +246,6 @@ def test_an_example_that_failed_is_tried_first() -> None:
     message = str(failure.value)
     assert "  x = [[1.     , 0.40625]]\n  dout = [[ 1., -1.]]\n" in message
     assert message.endswith("examples=[dict(x=..., dout=...)]")
-
-
-def test_mistakes_in_an_example() -> None:
-    weights = {"W": ("D", "M"), "b": ("M",)}
-    affine = Signature(xbp.layers.Affine, {"x": ("N", "D")}, ("N", "M"), weights)
-    right = arrays(x=[[1.0, 2.0]], W=[[1.0], [2.0]], b=[3.0], dout=[[1.0]])
-    assert_gradients(affine, backend=backend, max_examples=1, examples=[right])
-    for change, complaint in (
-        ({"y": 1}, "an example names x, W, b, dout; y is unknown"),
-        ({"b": [1.0, 2.0]}, r"an example's b has the shape \(2,\), which does not fit the others"),
-        ({"x": [[1.0], [1.0, 2.0]]}, "an example's values are numbers, nested as the arrays are"),
-        ({"x": [["one", "two"]]}, "an example's values are numbers, nested as the arrays are"),
-        ({"x": [1.0]}, r"an example's x has the shape \(1,\), which does not fit"),
-    ):
-        with pytest.raises(SettingError, match=complaint):
-            assert_gradients(affine, backend=backend, examples=[{**right, **change}])
-    with pytest.raises(SettingError, match=r"an example is values by name, .* not \['x'\]"):
-        assert_gradients(affine, backend=backend, examples=[["x"]])  # type: ignore[list-item]
-    del right["dout"]
-    with pytest.raises(SettingError, match="dout is missing"):
-        assert_gradients(affine, backend=backend, examples=[right])
 
 
 def test_what_overflows_is_told_what_to_do() -> None:

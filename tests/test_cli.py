@@ -19,7 +19,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
-from support import backend, except_slow, precise, widest
+from support import backend, except_slow, once, precise, widest
 from xbp_benchmarks import plot
 from xbp_benchmarks.contestant import Shape
 from xbp_benchmarks.contestants import FLOOR, contestants
@@ -130,7 +130,7 @@ def regression_file(path: Path, **changes: Any) -> str:
 SMALL = ["--steps=60", "--batch-size=20", "--lr=0.05"]
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 @pytest.mark.parametrize(
     ("x", "largest"),
     [
@@ -377,7 +377,7 @@ def test_bench_prints_what_it_cannot_write(
     assert f"{name}: cannot be written" in result.stderr
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 def test_bench_says_which_contestant_cannot_run() -> None:
     result = run("bench", f"--batch={10**12}", "--width=5", "--depth=2", "--backend=numpy")
     assert result.exit_code == 1
@@ -388,7 +388,7 @@ def test_bench_says_which_contestant_cannot_run() -> None:
     )
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 def test_a_contestant_that_was_killed_is_named() -> None:
     shape = Shape(10, 5, 2)
     with Arena({FLOOR: "numpy"}) as arena:
@@ -410,7 +410,7 @@ def test_bench_measures_each_shape_once_and_on_the_backend_of_the_environment(
     assert set(found["specs"].values()) == {SPEC}
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="is about signals: once is enough")
+@once
 @pytest.mark.parametrize("second", ["Arena.__exit__", "_show", "write_json", "draw"])
 def test_a_second_ctrl_c_spoils_nothing(
     second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -450,7 +450,7 @@ def test_a_second_ctrl_c_spoils_nothing(
     assert (tmp_path / "bench.svg").exists()
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="is about signals: once is enough")
+@once
 def test_a_benchmark_leaves_ctrl_c_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(arena: Arena, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
         signal.raise_signal(signal.SIGINT)
@@ -465,7 +465,7 @@ def test_a_benchmark_leaves_ctrl_c_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="starts a process: once is enough")
+@once
 def test_ctrl_c_ends_a_benchmark() -> None:
     shapes = ["--batch=10", "--width=20", "--depth=2", "--depth=3000", "--rounds=1"]
     process = subprocess.Popen(
@@ -521,7 +521,7 @@ def rows_of(printed: str) -> list[list[str]]:
     return [[cell.strip() for cell in line[1:-1].split(line[0])] for line in lines]
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 @pytest.mark.parametrize(
     ("command", "titles", "first"),
     [
@@ -563,7 +563,7 @@ def test_tables_have_titles(
     assert row[: len(first)] == first
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 def test_a_verdict_has_its_colour() -> None:
     assert styled("ok", "green").style == "green"
     assert styled("a\x1bb", "green").plain == "a\\x1bb"
@@ -687,7 +687,7 @@ def test_labels_of_every_integer_type(tmp_path: Path) -> None:
         assert results("train", str(path), "--steps", "1")["layers"] == [3, 50, 3]
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="starts a process: once is enough")
+@once
 def test_ctrl_c_prints_what_was_learned_so_far(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "xbp", "train", "--steps", "100000000", "--json"]
     process = subprocess.Popen(
@@ -710,7 +710,7 @@ def test_ctrl_c_prints_what_was_learned_so_far(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "result.json").read_text())["interrupted"]
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 @pytest.mark.parametrize("pressed", [True, False])
 def test_a_training_says_that_it_was_interrupted_if_it_was(
     pressed: bool, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
-from support import backend, except_slow, needs_float64
+from support import backend, except_slow, needs_float64, once
 
 import xbp
 from xbp.cli import main
@@ -38,8 +38,6 @@ pytest_plugins = ["pytester"]
 
 
 NUMPY = xbp.get_backend("numpy")
-
-once = pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
 
 
 class Draft(xbp.Backend):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import arr, backend, dtype_of, host, widest
+from support import arr, backend, dtype_of, host, once, widest
 
 from xbp.datasets import load_digits, load_mnist, load_npz, mnist, read_idx
 from xbp.datasets.idx import read_open
@@ -252,7 +252,7 @@ def test_a_cache_that_cannot_be_written(
         load_mnist()
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="starts processes: once is enough")
+@once
 def test_four_processes_may_download_at_once(files: Path, mirror: str, tmp_path: Path) -> None:
     """Each sees files that are whole: a file has its own name only once it was verified."""
     code = (

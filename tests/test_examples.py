@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support import backend, except_slow
+from support import backend, except_slow, once
 
 import xbp
 from xbp.cli import main
@@ -118,7 +118,7 @@ COMMANDS = sorted(
 )
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_of_the_pages_are_understood(command: str) -> None:
     """A benchmark takes long, and a check needs the backend of the text: they are parsed alone."""

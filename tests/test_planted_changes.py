@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support import backend
+from support import once
 
 import xbp
 
 pytestmark = [
-    pytest.mark.skipif(backend.name != "numpy", reason="once is enough"),
+    once,
     pytest.mark.skipif(sys.platform != "linux", reason="forks, and the tests of files do"),
 ]
 

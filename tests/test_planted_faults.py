@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from planted_faults import FAULTS, Fault, cannot_be, find
-from support import backend, except_slow
+from support import backend, except_slow, once
 
 from xbp.layers import Layer, MulLayer
 from xbp.namespace import Array, namespace_of
@@ -101,7 +101,7 @@ def test_a_fault_of_the_catalogue(fault: Fault) -> None:
     assert find(fault.wrong, backend)
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.right], ids=str)
 def test_without_the_fault_there_is_none(fault: Fault) -> None:
     assert fault.right

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, other
+from support import arr, backend, once, other
 
 import xbp
 from xbp import (
@@ -249,7 +249,7 @@ def test_a_script_its_modules_and_its_functions_are_the_top_level(tmp_path: Path
     assert found.stdout == "device1 device2 cpu "
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="starts a process: once is enough")
+@once
 def test_a_selection_needs_no_caller_of_python() -> None:
     code = (
         "import atexit, xbp; atexit.register(lambda: print(xbp.get_backend())); "
@@ -461,7 +461,7 @@ def test_records_of_what_is_here() -> None:
     assert record.has_float64 == get_backend(backend.name).has_float64
 
 
-@pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+@once
 def test_what_a_plugin_does_not_say_of_float64_is_unknown() -> None:
     class Silent(type(get_backend("numpy"))):  # type: ignore[misc]
         @property

@@ -24,8 +24,9 @@ from xbp.testing import (
     assert_vjp,
     layer_cases,
 )
-from xbp.testing.cases import case_of, other_values
 from xbp.testing.directions import random_case
+from xbp.testing.domains import other_values
+from xbp.testing.examples import case_of
 
 # What a kit does is the same on every library; the slow ones are left out.
 pytestmark = except_slow
@@ -139,7 +140,7 @@ def test_a_pair_of_functions_takes_options() -> None:
         ({"stride": []}, r"options are lists .*; that of 'stride' is \[\]"),
         ({"stride": 2}, r"that of 'stride' is 2"),
         ({"stride": "S + 1"}, r"that of 'stride' is 'S \+ 1'"),
-        ({"scale": [1]}, "'scale' is both a parameter and an option"),
+        ({"scale": [1]}, "'scale' names two of the inputs, parameters and options"),
     ],
 )
 def test_mistakes_in_options(options: Any, complaint: str) -> None:
@@ -511,7 +512,7 @@ def test_a_layer_of_several_outputs_is_proven() -> None:
     assert "that of output 1[0] with respect to x[0, 0]" in wrong
     one = found(type("One", (SineAndSum,), {"forward": lambda self, x: x}), **SEVERAL)
     assert "forward returned" in one
-    assert "a tuple of 2 outputs is needed" in one
+    assert "the signature says a tuple of 2" in one
     swapped = {**SEVERAL, "output": (("N",), ("N", "D"))}
     assert "output 0 has shape" in found(SineAndSum, **swapped)
 

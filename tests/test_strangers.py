@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from support import backend
+from support import once
 from test_registry import install
 
 import xbp
@@ -21,7 +21,7 @@ from xbp.cli import main
 from xbp.cli.common import complete_backend
 from xbp.registry import describe
 
-pytestmark = pytest.mark.skipif(backend.name != "numpy", reason="once is enough")
+pytestmark = once
 
 # What moves the cursor, names the window, turns what follows around, or rings.
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\x00\x7f"

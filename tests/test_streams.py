@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import backend
+from support import once
 
-pytestmark = pytest.mark.skipif(backend.name != "numpy", reason="starts processes: once is enough")
+pytestmark = once
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")

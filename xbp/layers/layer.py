@@ -190,7 +190,7 @@ class Layer(Checked):
             if _role_of[type(value)]:
                 own[name] = _copied(value, known)
         for name in self.state_names:
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             if is_array(value):
                 setattr(copy, name, namespace_of(value).asarray(value, copy=True))
         return copy

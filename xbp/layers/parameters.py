@@ -21,6 +21,17 @@ class Parameters(MutableMapping[str, Array]):
         self.places = dict(places)
 
     def __getitem__(self, key: str) -> Array:
+        value = self.held(key)
+        layer, attribute = self.places[key]
+        if not hasattr(value, "shape") and self._names == "state_names":
+            raise SettingError(
+                f"{layer.name}: self.{attribute} is {value!r}, and no array: assign one to "
+                f"network.state[{key!r}]"
+            )
+        return value
+
+    def held(self, key: str) -> Any:
+        """Return what a layer holds at a key, which may be numbers that become an array later."""
         try:
             layer, attribute = self.places[key]
         except KeyError:
@@ -28,17 +39,12 @@ class Parameters(MutableMapping[str, Array]):
                 f"there is no {self._noun} {key!r}: choose one of {', '.join(self) or 'none'}"
             ) from None
         try:
-            value = getattr(layer, attribute)
+            return getattr(layer, attribute)
         except AttributeError:
             raise SettingError(
-                f"{layer.name}: there is no attribute {attribute!r}, which {self._names} names"
+                f"{layer.name}: there is no attribute {attribute!r}, which {self._names} names: "
+                "set it in __init__"
             ) from None
-        if not hasattr(value, "shape") and self._names == "state_names":
-            raise SettingError(
-                f"{layer.name}: self.{attribute} is {value!r}, and no array: assign one to "
-                f"network.state[{key!r}]"
-            )
-        return value
 
     def __setitem__(self, key: str, value: Array) -> None:
         self._check(key, value)

@@ -19,9 +19,10 @@ if not __debug__:
 from xbp.testing.assertions import assert_gradients, assert_vjp
 from xbp.testing.cases import LayerCase, NetworkCase
 from xbp.testing.conformance import BackendConformance
+from xbp.testing.domains import Fixed, Labels, Nonzero, OneHot, Values
 from xbp.testing.layers import LAYERS
 from xbp.testing.proof import Proof
-from xbp.testing.signatures import Fixed, Labels, Nonzero, OneHot, Signature, Values
+from xbp.testing.signatures import Signature
 from xbp.testing.strategies import (
     arrays,
     host_arrays,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xbp.testing.cases import HostArray
+from xbp.testing.domains import HostArray
 from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial
 
 __tracebackhide__ = True

@@ -10,13 +10,15 @@ from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.registry import get_backend
 from xbp.settings import positive_integer
-from xbp.testing.cases import LayerCase, case_of
+from xbp.testing.cases import LayerCase
 from xbp.testing.directions import backward_is_the_derivative_along, random_case
+from xbp.testing.domains import Input, Labels, Parameter, is_differentiable
+from xbp.testing.examples import cases_of
 from xbp.testing.proof import Differences, Proof
 from xbp.testing.properties import FAST_PROPERTIES, PROPERTIES
-from xbp.testing.signatures import Input, Labels, Option, Parameter, Signature
+from xbp.testing.signatures import Option, Signature
 from xbp.testing.sizes import Shape
-from xbp.testing.strategies import LARGEST, layer_cases
+from xbp.testing.strategies import LARGEST, check_largest, layer_cases
 from xbp.testing.trial import LayerTrial
 
 __tracebackhide__ = True
@@ -49,7 +51,7 @@ def assert_gradients(
         beside its parameters, as in `Signature`. By default the layer has one input of shape
         ``("N", "D")``, an output of the same shape, and neither parameters nor options.
     largest
-        The largest absolute value of an element. Lower it for a layer that overflows.
+        The largest absolute value of an element, 1e-5 to 1e6. Lower it for a layer that overflows.
     sizes
         The smallest and the largest number that a named size stands for, ``{"D": (1, 40)}``. Others
         are 1 to 3, and rarely up to 9: say so of a layer that does large ones otherwise.
@@ -59,7 +61,9 @@ def assert_gradients(
         The number of cases; None takes it from the Hypothesis profile.
     examples
         Cases that are tried first: the values of each input, parameter and option, and of ``dout``,
-        by name. So a case that failed is tried again each time.
+        by name; of ``upstream_dout``, if an input is called ``dout``. Of several outputs it is all
+        of them side by side, for each sample if there are any. So a case that failed is tried again
+        each time.
     directions
         For large layers: compare the derivative along so many random directions of each array, in
         cases of random numbers, one unless max_examples says more. The first has the largest sizes
@@ -78,7 +82,7 @@ def assert_gradients(
         smallest case found, both gradients, and where they differ.
     SettingError
         If the shapes are not valid: see `Signature`; or an example, or a size, is not one of the
-        signature; or a signature and what it decides are both given.
+        signature; or `largest` is none; or a signature and what it decides are both given.
 
     Examples
     --------
@@ -99,15 +103,21 @@ def assert_gradients(
         )
         if isinstance(layer, Signature)
         else Signature(
-            layer, inputs or {"x": ("N", "D")}, output, params or {}, reference, options or {}
+            layer,
+            {"x": ("N", "D")} if inputs is None else inputs,
+            output,
+            {} if params is None else params,
+            reference,
+            {} if options is None else options,
         )
     )
     backend = get_backend(backend)
     if max_examples is not None:
         positive_integer("max_examples", max_examples)
     signature.fitting_sizes(signature.bounds(sizes or {}))
+    check_largest(largest)
 
-    found: list[Differences] = [prove(case_of(signature, it), backend) for it in examples]
+    found: list[Differences] = [prove(case, backend) for case in cases_of(signature, examples)]
     title = f"{signature.name} on {backend.name}:{backend.device}"
     if directions is not None:
         count = positive_integer("directions", directions)
@@ -165,8 +175,8 @@ def assert_vjp(
         ``forward(*inputs, **options)`` returns the output.
     backward
         ``backward(dout, *inputs, **options)`` returns the derivative with respect to the input, or
-        a tuple of one for each: the product of dout and the Jacobian. If forward returns a tuple of
-        outputs, dout is a tuple, too.
+        a tuple of one for each that has one: the product of dout and the Jacobian. If forward
+        returns a tuple of outputs, dout is a tuple, too.
     inputs, output, reference, options, largest, sizes, backend, max_examples, examples, \
     directions
         As in `assert_gradients`.
@@ -212,6 +222,16 @@ def layer_of_functions(
     inputs: Mapping[str, Input] | None = None,
 ) -> type[Layer]:
     """Return the class of layers that call these functions: see `assert_vjp`."""
+    kinds = list(inputs.values()) if isinstance(inputs, Mapping) else []
+    differentiable = [is_differentiable(it) for it in kinds]
+
+    def in_their_places(returned: Any) -> Any:
+        """Return one derivative for each input, None for those that have none."""
+        derivatives = returned if isinstance(returned, tuple | list) else (returned,)
+        if len(derivatives) != sum(differentiable) or all(differentiable):
+            return returned
+        of = iter(derivatives)
+        return tuple(next(of) if has_one else None for has_one in differentiable)
 
     class Pair(Layer):
         def __init__(self, **options: Any) -> None:
@@ -223,14 +243,14 @@ def layer_of_functions(
 
         def backward(self, *douts: Any) -> Any:
             dout = douts if len(douts) > 1 else douts[0]
-            return backward(dout, *self.inputs, **self.options)
+            return in_their_places(backward(dout, *self.inputs, **self.options))
 
     class WithForwardMode(Pair):
         def jvp(self, *tangents: Any) -> Any:
             return jvp(tangents, *self.inputs, **self.options)  # type: ignore[misc]
 
     kind = Pair if jvp is None else WithForwardMode
-    kind.takes_integers = isinstance(next(iter((inputs or {}).values()), None), Labels)
+    kind.takes_integers = bool(kinds) and isinstance(kinds[0], Labels)
     kind.__name__ = kind.name = getattr(forward, "__name__", type(forward).__name__)
     return kind
 

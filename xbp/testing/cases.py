@@ -2,25 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product, zip_longest
+from itertools import zip_longest
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from xbp.backend import Backend
-from xbp.errors import SettingError
 from xbp.layers import Affine, Layer, LossLayer
 from xbp.namespace import Array
 from xbp.networks import Network
-from xbp.settings import is_integer
-from xbp.testing.signatures import Input, Labels, OneHot, Signature, Values
-from xbp.testing.sizes import Shape, are_sizes, is_product, names_in, size_of, sizes_of
-
-HostArray: TypeAlias = np.ndarray[Any, Any]
-
-# So many combinations of sizes are looked through for each axis of an example.
-_MOST_FITTING = 200_000
+from xbp.testing.domains import HostArray, other_values
+from xbp.testing.signatures import Signature
+from xbp.testing.sizes import Shape, names_in, sizes_of
 
 
 @dataclass(frozen=True)
@@ -50,13 +44,15 @@ class LayerCase:
         return "\n".join(
             [
                 *(f"  {name} = {value!r}" for name, value in self.options.items()),
-                shown({**self.arrays, "dout": self.dout}),
+                shown({**self.arrays, self.signature.upstream: self.dout}),
             ]
         )
 
     def described(self) -> str:
         """Return the case, and how it is tried again, for messages."""
-        names = ", ".join(f"{name}=..." for name in (*self.options, *self.arrays, "dout"))
+        names = ", ".join(
+            f"{name}=..." for name in (*self.options, *self.arrays, self.signature.upstream)
+        )
         return (
             f"the smallest case found:\n{self}\n"
             f"to have it tried first from now on: examples=[dict({names})]"
@@ -127,123 +123,6 @@ class LayerCase:
         return replace(case, arrays=arrays, dout=-np.flip(case.dout))
 
 
-def case_of(signature: Signature, values: Mapping[str, object]) -> LayerCase:
-    """Return the case of these values: of inputs, parameters and options, and ``dout``, by name.
-
-    Raises
-    ------
-    SettingError
-        If a name is missing or unknown, a value is no array of numbers, or a shape is not one of
-        the signature.
-    """
-    if not isinstance(values, Mapping):
-        raise SettingError(
-            f"{signature.name}: an example is values by name, dict(x=..., dout=...), not {values!r}"
-        )
-    shapes = {name: signature.shape_of(name) for name in (*signature.inputs, *signature.params)}
-    shapes["dout"] = signature.output_shape
-    needed = [*shapes, *signature.options]
-    if odd := sorted(values.keys() ^ set(needed)):
-        raise SettingError(
-            f"{signature.name}: an example names {', '.join(needed)}; "
-            f"{odd[0]} is {'unknown' if odd[0] in values else 'missing'}"
-        )
-    try:
-        arrays = {name: np.asarray(values[name]) for name in shapes}
-        for name in shapes:
-            _float32(arrays[name])
-    except (TypeError, ValueError) as error:
-        raise SettingError(
-            f"{signature.name}: an example's values are numbers, nested as the arrays are ({error})"
-        ) from error
-    options: dict[str, Any] = {name: values[name] for name in signature.options}
-    for name, size in signature.options.items():
-        if isinstance(size, str) and not (is_integer(options[name]) and options[name] > 0):
-            raise SettingError(
-                f"{signature.name}: an example's {name} is the size {size}, a positive integer, "
-                f"not {options[name]!r}"
-            )
-    sizes = _sizes_that_fit(signature, shapes, arrays, options)
-    for name, kind in signature.inputs.items():
-        if isinstance(kind, Labels):
-            _check_labels(f"{signature.name}: an example's {name}", arrays[name], kind, sizes)
-    floating = {
-        name: array if isinstance(signature.inputs.get(name), Labels) else _float32(array)
-        for name, array in arrays.items()
-    }
-    dout = floating.pop("dout")
-    return LayerCase(signature, floating, dout, options=options, numbers=sizes)
-
-
-def _sizes_that_fit(
-    signature: Signature,
-    shapes: Mapping[str, Shape],
-    arrays: Mapping[str, HostArray],
-    options: Mapping[str, Any],
-) -> dict[str, int]:
-    """Return what the names of sizes stand for, so that each array has its shape."""
-    known = sizes_in(shapes, arrays) | {
-        size: options[name] for name, size in signature.options.items() if isinstance(size, str)
-    }
-    fitting = [known]
-    for name, shape in shapes.items():
-        if len(shape) != arrays[name].ndim:
-            fitting = []
-        for size, length in zip(shape, arrays[name].shape, strict=False):
-            names = [it for it in names_in([size]) if fitting and it not in fitting[0]]
-            # Of an axis of 6, "2*D" is a divisor, and "D // 2" at least 6: D is no more than 13.
-            candidates = [
-                number
-                for number in range(1, 2 * length + 2)
-                if "+" in str(size) or not is_product(size) or length % number == 0
-            ]
-            if len(fitting) * len(candidates) ** len(names) > _MOST_FITTING:
-                raise SettingError(
-                    f"{signature.name}: an example's {name} of the shape {arrays[name].shape} fits "
-                    f"{signature} in too many ways: give one of fewer elements"
-                )
-            fitting = [
-                sizes
-                for known in fitting
-                for numbers in product(candidates, repeat=len(names))
-                for sizes in [{**known, **dict(zip(names, numbers, strict=True))}]
-                if are_sizes([size], sizes) and size_of(size, sizes) == length
-            ]
-        if not fitting:
-            raise SettingError(
-                f"{signature.name}: an example's {name} has the shape {arrays[name].shape}, which "
-                f"does not fit the others and {signature}"
-            )
-    return fitting[0]
-
-
-def _check_labels(where: str, labels: HostArray, kind: Labels, sizes: Mapping[str, int]) -> None:
-    most = size_of(kind.classes, sizes)
-    if labels.dtype.kind not in "iu" or np.any((labels < 0) | (labels >= most)):
-        raise SettingError(
-            f"{where} holds labels, integers from 0 to {most - 1}, not {labels.tolist()}"
-        )
-
-
-def other_values(kind: Input, value: HostArray) -> HostArray:
-    """Return other numbers of the same domain; those of labels and one-hot rows are the same."""
-    if isinstance(kind, Labels | OneHot):
-        return value
-    turned = np.flip(value)
-    if not isinstance(kind, Values):
-        return -turned
-    low, high = kind.low, kind.high
-    if kind.strategy is not None:
-        return turned
-    if low is not None and high is not None:
-        reflected = _float32(np.asarray(low + high - turned))
-        return np.clip(reflected, inner_bound(low, np.inf), inner_bound(high, -np.inf))
-    if low is None and high is None:
-        return -turned
-    bound = low if low is not None else high
-    return _float32(np.asarray(2 * turned - bound))
-
-
 def sizes_in(shapes: Mapping[str, Shape], arrays: Mapping[str, HostArray]) -> dict[str, int]:
     """Return what the names of sizes stand for: those that an axis of an array is called by."""
     sizes: dict[str, int] = {}
@@ -254,19 +133,6 @@ def sizes_in(shapes: Mapping[str, Shape], arrays: Mapping[str, HostArray]) -> di
                 size: n for size, n in known if isinstance(size, str) and names_in([size]) == [size]
             } | sizes
     return sizes
-
-
-def inner_bound(bound: float | None, towards: float) -> float | None:
-    """Return the number of float32 that is nearest to a bound, on the side of the domain."""
-    if bound is None:
-        return None
-    nearest = np.float32(bound)
-    is_outside = float(nearest) < bound if towards > 0 else float(nearest) > bound
-    return float(np.nextafter(nearest, np.float32(towards)) if is_outside else nearest)
-
-
-def _float32(array: HostArray) -> HostArray:
-    return np.asarray(array.astype(np.float32), dtype=np.float64)
 
 
 @dataclass(frozen=True)

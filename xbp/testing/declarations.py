@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from xbp.errors import XbpError
+from xbp.layers import LossLayer
 from xbp.recording import flatten
 from xbp.testing.agreement import Agreement, equality, require_agreement
 from xbp.testing.cases import LayerCase
+from xbp.testing.domains import HostArray
 from xbp.testing.trial import LayerTrial
 
 __tracebackhide__ = True
@@ -20,7 +22,8 @@ def a_samplewise_layer_minds_no_other_sample(trial: LayerTrial) -> None:
 
     Where the signature has an axis ``"N"``, `samples_are_independent` says more.
     """
-    if not trial.layer.samplewise or trial.state or trial.case.signature.batched:
+    is_loss = isinstance(trial.layer, LossLayer)
+    if not trial.layer.samplewise or trial.state or is_loss or trial.case.signature.batched:
         return
     singles = _samples(trial.case)
 
@@ -34,17 +37,55 @@ def a_samplewise_layer_minds_no_other_sample(trial: LayerTrial) -> None:
             trial.unit * trial.magnitude.reshape(output.shape),
         )
 
-    if singles:
+    if singles and all(case.dout.shape[:1] == (1,) for case in singles):
         require_agreement(trial, agreements)
 
 
+def a_samplewise_loss_is_the_mean_of_its_losses(trial: LayerTrial) -> None:
+    """Check that ``samplewise = True`` of a loss is so: it is the mean of `losses` of each sample.
+
+    Samples are along the first axis of the first input, if it has two axes or more.
+    """
+    layer = trial.layer
+    if not layer.samplewise or trial.state or not isinstance(layer, LossLayer):
+        return
+    signature = trial.case.signature
+    if len(signature.shape_of(next(iter(signature.inputs)))) < _AXES_OF_A_BATCH:
+        return
+    singles = _samples(trial.case)
+
+    def loss_of_one(trial: LayerTrial) -> HostArray:
+        loss: Any = trial.layer
+        return trial.host(loss.losses_of_samples(*trial.inputs), "losses").reshape(())
+
+    def agreements(trial: LayerTrial) -> Iterator[Agreement]:
+        yield Agreement(
+            "it says samplewise = True, but its loss of a batch, not the mean of losses,",
+            trial.forward(),
+            np.mean([loss_of_one(trial.again(single)) for single in singles], axis=0),
+            trial.unit * trial.magnitude.reshape(()),
+        )
+
+    require_agreement(trial, agreements)
+
+
+# Of one sample, a loss takes outputs of one axis.
+_AXES_OF_A_BATCH = 2
+
+
 def _samples(case: LayerCase) -> list[LayerCase]:
-    """Return the cases of one sample each, if inputs and output share the name of a first axis."""
+    """Return the cases of one sample each, along the first axis of the first input.
+
+    So are other inputs cut, and outputs, whose first axis has the same name; if it has none, there
+    are no samples.
+    """
     signature = case.signature
-    axes = {shape[:1] for shape in signature.outputs}
-    names = [name for name in signature.inputs if {signature.shape_of(name)[:1]} == axes]
-    if not names or not all(axis and isinstance(axis[0], str) for axis in axes):
+    shapes = {name: signature.shape_of(name) for name in signature.inputs}
+    axis = next(iter(shapes.values()))[:1]
+    names = [name for name, shape in shapes.items() if shape[:1] == axis]
+    if not axis or not isinstance(axis[0], str):
         return []
+    is_of_samples = all(shape[:1] == axis for shape in signature.outputs)
     return [
         replace(
             case,
@@ -52,9 +93,9 @@ def _samples(case: LayerCase) -> list[LayerCase]:
                 name: value[[number]] if name in names else value
                 for name, value in case.arrays.items()
             },
-            dout=case.dout[[number]],
+            dout=case.dout[[number]] if is_of_samples else case.dout,
         )
-        for number in range(len(case.dout))
+        for number in range(len(case.arrays[names[0]]))
     ]
 
 

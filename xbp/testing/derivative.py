@@ -10,7 +10,7 @@ import numpy as np
 
 from xbp.differences import Comparison, compare
 from xbp.testing.agreement import why_not_finite
-from xbp.testing.cases import HostArray
+from xbp.testing.domains import HostArray
 from xbp.testing.proof import Differences
 from xbp.testing.ties import Kink, mixes_elements, require_right_ties
 from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial, at

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
-from typing import Any
 
 import numpy as np
 
 from xbp.differences import Comparison, compare
 from xbp.errors import SettingError
 from xbp.testing.agreement import why_not_finite
-from xbp.testing.cases import HostArray, LayerCase, inner_bound
+from xbp.testing.cases import LayerCase
 from xbp.testing.derivative import STEP, is_wrong
+from xbp.testing.domains import HostArray, Input, Labels, Nonzero, OneHot, Values, rounded, within
 from xbp.testing.proof import Differences
-from xbp.testing.signatures import LARGEST_SIZE, Input, Labels, Nonzero, OneHot, Signature, Values
+from xbp.testing.signatures import LARGEST_SIZE, Signature
 from xbp.testing.sizes import size_of, sizes_of
 from xbp.testing.trial import MOST_RUNS, RUNS, LayerTrial
 
@@ -68,7 +68,7 @@ def random_case(
     for name in (*signature.inputs, *signature.params):
         shape = sizes_of(signature.shape_of(name), sizes)
         arrays[name] = _random_array(signature.kind_of(name), shape, sizes, chance, largest)
-    dout = _float32(chance.normal(size=sizes_of(signature.output_shape, sizes)))
+    dout = rounded(chance.normal(size=sizes_of(signature.output_shape, sizes)))
     options = signature.options_with(sizes, lambda values: values[seed % len(values)])
     return RandomCase(signature, arrays, dout, seed, options=options, numbers=sizes)
 
@@ -97,12 +97,8 @@ def _random_array(
             values = low + abs(values)
         elif high is not None:
             values = high - abs(values)
-        return np.clip(_float32(values), inner_bound(low, np.inf), inner_bound(high, -np.inf))
-    return _float32(values)
-
-
-def _float32(values: Any) -> HostArray:
-    return np.asarray(np.float32(values), dtype=np.float64)
+        return within(kind, values)
+    return rounded(values)
 
 
 def backward_is_the_derivative_along(trial: LayerTrial, count: int) -> Differences:

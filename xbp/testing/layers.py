@@ -12,7 +12,8 @@ from xbp.layers import (
     SoftmaxWithLoss,
     SubLayer,
 )
-from xbp.testing.signatures import Fixed, Labels, Nonzero, OneHot, Signature
+from xbp.testing.domains import Fixed, Labels, Nonzero, OneHot
+from xbp.testing.signatures import Signature
 
 _WEIGHTS = {"W": ("D", "M"), "b": ("M",)}
 _PAIR = {"x": ("N", "D"), "y": ("N", "D")}

@@ -3,18 +3,22 @@
 Each takes a `LayerTrial`, and raises `AssertionError`, with the case in its message, if it fails.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from xbp.backend import to_host
 from xbp.namespace import dtype_name
 from xbp.testing.agreement import Agreement, equality, require_agreement
 from xbp.testing.declarations import (
     a_samplewise_layer_minds_no_other_sample,
+    a_samplewise_loss_is_the_mean_of_its_losses,
     a_trace_of_the_layer_computes_the_same,
 )
 from xbp.testing.derivative import backward_is_the_derivative
+from xbp.testing.domains import HostArray
 from xbp.testing.proof import Differences
+from xbp.testing.state import state_of
 from xbp.testing.trial import LAYOUTS, LayerTrial, chained, takes_views
 
 # pytest's traceback then shows the user's test, not this module.
@@ -188,10 +192,9 @@ def equal_layers_do_the_same(trial: LayerTrial) -> None:
     """Two layers that are made alike give the same for the same case: nothing is random."""
 
     def agreements(trial: LayerTrial) -> Iterator[Agreement]:
-        one, other = trial.again(trial.case), trial.again(trial.case)
-        yield from _same_results(
-            "two layers that are made alike differ, as if random, in", one, other
-        )
+        one = trial.again(trial.case).results()
+        complaint = "two layers that are made alike differ, as if random, in"
+        yield from _same_results(complaint, one, trial.expected, trial.unit)
 
     require_agreement(trial, agreements, is_measured=False)
 
@@ -210,15 +213,17 @@ def a_layer_keeps_nothing_of_earlier_calls(trial: LayerTrial) -> None:
         one.forward()
         between.forward()
         gradients = one.backward(trial.case.dout)
-        for name, expected in trial.again(trial.case).results().items():
+        for name, expected in trial.expected.items():
             if name:
                 complaint = (
                     f"after a forward of another layer, the derivative with respect to {name}"
                 )
                 yield equality(complaint, gradients[name], expected, one.unit)
         for case in (*others, trial.case):
-            used, new = trial.again(case, trial.layer), trial.again(case)
-            yield from _same_results("a layer that has seen other inputs differs in", used, new)
+            used = trial.again(case, trial.layer).results()
+            new = trial.expected if case is trial.case else trial.again(case).results()
+            complaint = "a layer that has seen other inputs differs in"
+            yield from _same_results(complaint, used, new, trial.unit)
 
     require_agreement(trial, agreements)
 
@@ -238,16 +243,21 @@ def parameters_may_change(trial: LayerTrial) -> None:
         used = trial.again(case, used.layer)
         for name in names:
             setattr(used.layer, name, used.arrays[name])
-        yield from _same_results("a layer whose parameters were replaced differs in", used, new)
+        complaint = "a layer whose parameters were replaced differs in"
+        yield from _same_results(complaint, used.results(), new.results(), used.unit)
 
     require_agreement(trial, agreements)
 
 
-def _same_results(complaint: str, one: LayerTrial, other: LayerTrial) -> Iterator[Agreement]:
-    results = one.results()
-    for name, expected in other.results().items():
+def _same_results(
+    complaint: str,
+    results: Mapping[str, HostArray],
+    expected: Mapping[str, HostArray],
+    unit: float,
+) -> Iterator[Agreement]:
+    for name, value in expected.items():
         what = f"the derivative with respect to {name}" if name else "the output"
-        yield equality(f"{complaint} {what}, which", results[name], expected, one.unit)
+        yield equality(f"{complaint} {what}, which", results[name], value, unit)
 
 
 def results_are_not_overwritten(trial: LayerTrial) -> None:
@@ -277,8 +287,9 @@ def any_order_of_memory_gives_the_same(trial: LayerTrial) -> None:
 
     def agreements(trial: LayerTrial) -> Iterator[Agreement]:
         for layout in layouts:
-            view = trial.again(trial.case, layout=layout)
-            yield from _same_results(f"inputs that are {layout} views change", view, trial)
+            view = trial.again(trial.case, layout=layout).results()
+            complaint = f"inputs that are {layout} views change"
+            yield from _same_results(complaint, view, trial.expected, trial.unit)
 
     layouts = [layout for layout in LAYOUTS if takes_views(trial.backend, layout)]
 
@@ -288,7 +299,8 @@ def any_order_of_memory_gives_the_same(trial: LayerTrial) -> None:
 def inputs_stay_as_they_are(trial: LayerTrial) -> None:
     """Neither ``forward`` nor ``backward`` changes an array that it was given."""
     douts = trial.put_dout(trial.case.dout)
-    names = ["dout"] if len(douts) == 1 else [f"dout {number}" for number in range(len(douts))]
+    upstream = trial.case.signature.upstream
+    names = [upstream if len(douts) == 1 else f"{upstream} {n}" for n in range(len(douts))]
     arrays = {**trial.arrays, **dict(zip(names, douts, strict=True))}
     before = {name: trial.host(array, name).copy() for name, array in arrays.items()}
     trial.forward()
@@ -300,6 +312,24 @@ def inputs_stay_as_they_are(trial: LayerTrial) -> None:
                 f"the layer changes its input {name} in place",
                 before=before[name],
                 after=after,
+            )
+
+
+def backward_leaves_the_state(trial: LayerTrial) -> None:
+    """Check that ``forward`` alone changes what a layer carries from step to step."""
+    if not trial.state:
+        return
+    trial.forward()
+    before = state_of(trial.layer)
+    trial.backward_on_device(trial.put_dout(trial.case.dout))
+    after = state_of(trial.layer)
+    for key in before:
+        old, new = (np.asarray(to_host(state[key])) for state in (before, after))
+        if not np.array_equal(old, new, equal_nan=True):
+            raise trial.fail(
+                f"backward changes the state {key}: forward alone does that, once in each step",
+                before=old,
+                after=new,
             )
 
 
@@ -395,6 +425,7 @@ def _require_float32(trial: LayerTrial) -> None:
 PROPERTIES: tuple[Callable[[LayerTrial], Differences | None], ...] = (
     inputs_stay_as_they_are,
     dtype_shape_and_device_stay,
+    backward_leaves_the_state,
     equal_layers_do_the_same,
     forward_is_the_reference,
     backward_is_the_derivative,
@@ -408,6 +439,7 @@ PROPERTIES: tuple[Callable[[LayerTrial], Differences | None], ...] = (
     samples_are_independent,
     a_permuted_batch_is_permuted_throughout,
     a_samplewise_layer_minds_no_other_sample,
+    a_samplewise_loss_is_the_mean_of_its_losses,
     a_trace_of_the_layer_computes_the_same,
     arrays_are_made_beside_their_inputs,
     float32_agrees_with_float64,
@@ -417,6 +449,7 @@ PROPERTIES: tuple[Callable[[LayerTrial], Differences | None], ...] = (
 FAST_PROPERTIES: tuple[Callable[[LayerTrial], None], ...] = (
     inputs_stay_as_they_are,
     dtype_shape_and_device_stay,
+    backward_leaves_the_state,
     equal_layers_do_the_same,
     results_are_not_overwritten,
     a_layer_keeps_nothing_of_earlier_calls,

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.settings import is_integer
+from xbp.testing.domains import Input, Labels, OneHot, Parameter, described, is_differentiable
 from xbp.testing.sizes import BATCH, Shape, Size, are_sizes, check_shape, is_product, names_in
 
 # The sizes that are drawn, at most; of a size that others are subtracted from, or that is divided.
@@ -19,84 +20,6 @@ LARGEST_DIVIDED_SIZE = 6
 _MOST_COMBINATIONS = 50_000
 
 
-@dataclass(frozen=True)
-class Labels:
-    """An input of integers from 0, such as labels; there is no derivative with respect to it.
-
-    Parameters
-    ----------
-    shape
-        The array's shape: ``("N",)``, or ``()`` for the label of one sample.
-    classes
-        How many integers there are, usually the name of another array's axis.
-    """
-
-    shape: Shape
-    classes: Size
-
-
-@dataclass(frozen=True)
-class OneHot:
-    """An input of one-hot rows, ``("N", "C")``, that ``backward`` returns no derivative for."""
-
-    shape: Shape
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """A floating-point input, such as targets, that ``backward`` returns no derivative for."""
-
-    shape: Shape
-
-
-@dataclass(frozen=True)
-class Nonzero:
-    """A floating-point input of size 1 or more, such as a divisor, with a derivative."""
-
-    shape: Shape
-
-
-@dataclass(frozen=True)
-class Values:
-    """A floating-point input or parameter whose elements are of a domain.
-
-    Parameters
-    ----------
-    shape
-        The array's shape.
-    low, high
-        The smallest and the largest element; None sets no bound.
-    strategy
-        A function of the shape in numbers that returns a Hypothesis strategy of NumPy arrays; then
-        the bounds are not used. Elements are rounded to float32.
-    differentiable
-        Whether ``backward`` returns the derivative with respect to it.
-
-    Raises
-    ------
-    SettingError
-        If low is not less than high, or the strategy is no function.
-    """
-
-    shape: Shape
-    low: float | None = None
-    high: float | None = None
-    strategy: Callable[[tuple[int, ...]], Any] | None = None
-    differentiable: bool = True
-
-    def __post_init__(self) -> None:
-        low, high = self.low, self.high
-        if low is not None and high is not None and not low < high:
-            raise SettingError(f"Values: low is less than high, not {low!r} and {high!r}")
-        if self.strategy is not None and not callable(self.strategy):
-            raise SettingError(
-                f"Values: strategy is a function of a shape, lambda shape: ..., not "
-                f"{self.strategy!r}"
-            )
-
-
-Input: TypeAlias = Shape | Labels | OneHot | Fixed | Nonzero | Values
-Parameter: TypeAlias = Shape | Nonzero | Values
 Option: TypeAlias = Sequence[Any] | str
 
 
@@ -126,14 +49,15 @@ class Signature:
     Raises
     ------
     SettingError
-        If make is not callable, a shape or an option is invalid, or there is nothing to derive by.
+        If make is not callable, a shape, a name or an option is invalid, or there is nothing to
+        derive by.
 
     Notes
     -----
     A size is a number, a name such as ``"D"``, or an expression, ``"H*W"`` or ``"(H - 2) // 2"``.
     The same name stands for the same number throughout. ``"N"`` is the number of samples in a
-    batch. An output that has this axis is computed for each sample on its own; one without it is a
-    mean over them.
+    batch, along the first axis. An output that has this axis is computed for each sample on its
+    own; one without it is a mean over them.
 
     Examples
     --------
@@ -167,15 +91,21 @@ class Signature:
                     f"{self.name}: {role} are shapes by name, such as {{'x': ('N', 'D')}}, not "
                     f"{shapes!r}"
                 )
+        self._check_options()
+        self._check_names()
         for name, kind in {**self.inputs, **self.params}.items():
             check_shape(f"{self.name}: {name}", getattr(kind, "shape", kind))
             if isinstance(kind, Labels):
                 check_shape(f"{self.name}: the classes of {name}", (kind.classes,))
-        self._check_options()
+            if kind == OneHot(()):
+                raise SettingError(
+                    f"{self.name}: {name}: one-hot rows have an axis of classes, OneHot(('N', 'C'))"
+                )
         if self.output is None and not self.differentiable:
             raise SettingError(f"{self.name}: no input has the shape of the output: say output=")
         for shape in self.outputs:
             check_shape(f"{self.name}: output", shape)
+        self._check_batch_axis()
         if not self.differentiable and not self.params:
             raise SettingError(
                 f"{self.name}: no input and no parameter is an array of floating-point numbers"
@@ -194,8 +124,33 @@ class Signature:
             is_choice = isinstance(values, Sequence) and not isinstance(values, str | bytes)
             if not (is_size or (is_choice and values)):
                 raise SettingError(f"{what}; that of {name!r} is {values!r}")
-            if name in self.params:
-                raise SettingError(f"{self.name}: {name!r} is both a parameter and an option")
+
+    def _check_names(self) -> None:
+        names = [*self.inputs, *self.params, *self.options]
+        for name in names:
+            if not (isinstance(name, str) and name):
+                raise SettingError(
+                    f"{self.name}: inputs, parameters and options have names, not {name!r}"
+                )
+            if names.count(name) > 1:
+                raise SettingError(
+                    f"{self.name}: {name!r} names two of the inputs, parameters and options: call "
+                    "one of them otherwise"
+                )
+
+    def _check_batch_axis(self) -> None:
+        """Raise an error if samples are counted elsewhere than on the first axis."""
+        inputs = [self.shape_of(name) for name in self.inputs]
+        others = [self.shape_of(name) for name in self.params]
+        others += [(it.classes,) for it in self.inputs.values() if isinstance(it, Labels)]
+        others += [(it,) for it in self.options.values() if isinstance(it, str)]
+        others += [shape[shape[:1] == (BATCH,) :] for shape in (*inputs, *self.outputs)]
+        for shape in others:
+            if BATCH in names_in(shape):
+                raise SettingError(
+                    f"{self.name}: {BATCH!r} counts the samples of a batch, along the first axis "
+                    f"of inputs and outputs, and occurs in {shape}: call that size otherwise"
+                )
 
     @property
     def name(self) -> str:
@@ -204,22 +159,33 @@ class Signature:
 
     def __str__(self) -> str:
         shapes = {**self.inputs, **self.params}
-        return f"{self.name}({', '.join(f'{k}: {_text(v)}' for k, v in shapes.items())})"
+        return f"{self.name}({', '.join(f'{k}: {described(v)}' for k, v in shapes.items())})"
+
+    @property
+    def upstream(self) -> str:
+        """What the upstream derivative is called: ``dout``, unless an array or option is."""
+        name = "dout"
+        while name in (*self.inputs, *self.params, *self.options):
+            name = f"upstream_{name}"
+        return name
 
     @property
     def differentiable(self) -> list[str]:
         """The names of the inputs with respect to which ``backward`` returns the derivative."""
-        return [name for name, kind in self.inputs.items() if _is_differentiable(kind)]
+        return [name for name, kind in self.inputs.items() if is_differentiable(kind)]
 
     @property
     def outputs(self) -> tuple[Shape, ...]:
         """The shapes of the outputs, in named sizes."""
         if self.output is None:
             return (self.shape_of(self.differentiable[0]),)
-        several = isinstance(self.output, tuple) and any(
-            isinstance(it, tuple) for it in self.output
-        )
-        return self.output if several else (self.output,)  # type: ignore[return-value]
+        return self.output if self.returns_tuple else (self.output,)  # type: ignore[return-value]
+
+    @property
+    def returns_tuple(self) -> bool:
+        """Whether ``forward`` returns a tuple, be it of one output."""
+        output = self.output
+        return isinstance(output, tuple) and any(isinstance(it, tuple) for it in output)
 
     @property
     def output_shape(self) -> Shape:
@@ -328,21 +294,3 @@ class Signature:
                 f"give other bounds, sizes={{{next(iter(limits))!r}: (4, 12)}}"
             )
         return sorted(fitting, key=lambda numbers: sum(numbers.values()))
-
-
-def _is_differentiable(kind: Input) -> bool:
-    if isinstance(kind, Values):
-        return kind.differentiable
-    return isinstance(kind, tuple | Nonzero)
-
-
-def _text(kind: Input) -> str:
-    if isinstance(kind, tuple):
-        return " ".join(map(str, kind)) or "0-d"
-    words = {Labels: "labels", OneHot: "one-hot", Fixed: "fixed", Nonzero: "nonzero"}
-    if isinstance(kind, Values):
-        bounds = ("" if it is None else f"{it:g}" for it in (kind.low, kind.high))
-        word = "values" if kind.strategy else f"values {'..'.join(bounds)}"
-    else:
-        word = words[type(kind)]
-    return " ".join([word, *map(str, kind.shape)])

@@ -72,6 +72,12 @@ def names_in(sizes: Iterable[Size]) -> list[str]:
     return list(dict.fromkeys(node.id for node in nodes))
 
 
+def numbers_in(size: str) -> list[int]:
+    """Return the numbers in an expression."""
+    values = (it.value for it in ast.walk(_parsed(size)) if isinstance(it, ast.Constant))
+    return [value for value in values if isinstance(value, int)]
+
+
 def is_product(size: Size) -> bool:
     """Tell whether a size is one for any numbers: a number, a name or a product of them."""
     nodes = ast.walk(_parsed(size)) if isinstance(size, str) else iter(())

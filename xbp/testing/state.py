@@ -14,13 +14,14 @@ LayerState: TypeAlias = Mapping[str, Any]
 
 def state_of(layer: Layer) -> LayerState:
     """Return copies of what a layer carries."""
-    places = layer.state.places.items()
-    return {key: _copied(getattr(owner, attribute)) for key, (owner, attribute) in places}
+    carried = layer.state
+    return {key: _copied(carried.held(key)) for key in carried}
 
 
 def place_state(layer: Layer, state: LayerState) -> None:
     """Let a layer carry copies of this from now on."""
-    for key, (owner, attribute) in layer.state.places.items():
+    places = layer.state.places if state else {}
+    for key, (owner, attribute) in places.items():
         setattr(owner, attribute, _copied(state[key]))
 
 

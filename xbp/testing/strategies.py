@@ -12,12 +12,24 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as host
 
 from xbp.backend import Backend
+from xbp.errors import SettingError
 from xbp.layers import IdentityWithLoss, Relu, Sigmoid, SoftmaxWithLoss
 from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.registry import get_backend
-from xbp.testing.cases import HostArray, LayerCase, NetworkCase, inner_bound
-from xbp.testing.signatures import LARGEST_SIZE, Labels, Nonzero, OneHot, Signature, Values
+from xbp.settings import is_finite_number
+from xbp.testing.cases import LayerCase, NetworkCase
+from xbp.testing.domains import (
+    HostArray,
+    Labels,
+    Nonzero,
+    OneHot,
+    Values,
+    inner_bounds,
+    rounded,
+    values_of,
+)
+from xbp.testing.signatures import LARGEST_SIZE, Signature
 from xbp.testing.sizes import size_of, sizes_of
 from xbp.testing.trial import LayerTrial
 
@@ -25,6 +37,15 @@ from xbp.testing.trial import LayerTrial
 _SIZES = [*range(1, LARGEST_SIZE + 1)] * 14 + [*range(LARGEST_SIZE + 1, 10)]
 LARGEST = 1e6
 SMALLEST = 1e-6
+_SMALLEST_SCALE = 1e-5
+
+
+def check_largest(largest: object) -> None:
+    """Raise `SettingError` unless this may be the largest absolute value of an element."""
+    if not (is_finite_number(largest) and _SMALLEST_SCALE <= largest <= LARGEST):  # type: ignore[operator]
+        raise SettingError(
+            f"largest is a number from {_SMALLEST_SCALE:g} to {LARGEST:g}, not {largest!r}"
+        )
 
 
 @st.composite
@@ -38,7 +59,13 @@ def host_arrays(draw: st.DrawFn, shape: tuple[int, ...], *, largest: float = LAR
     largest
         The largest absolute value of an element. An element other than 0 has at least the size
         1e-6, and at least a thousandth of the scale drawn for its array.
+
+    Raises
+    ------
+    SettingError
+        If largest is no number from 1e-5 to 1e6.
     """
+    check_largest(largest)
     scales = [10.0**exponent for exponent in range(-5, 7) if 10.0**exponent <= largest]
     ordered = sorted(scales, key=lambda scale: abs(np.log10(scale)))
     # Most of what a layer distinguishes, it distinguishes between 1 and 10.
@@ -118,7 +145,8 @@ def _cases_of(
         elif isinstance(kind, Nonzero):
             values[name] = _away_from_zero(draw(host_arrays(shape, largest=largest)))
         elif isinstance(kind, Values):
-            values[name] = draw(_values_of(kind, shape, largest))
+            where = f"{signature.name}: {name}, drawn by its strategy,"
+            values[name] = draw(_values_of(where, kind, shape, largest))
         else:
             values[name] = draw(host_arrays(shape, largest=largest))
     dout = draw(host_arrays(sizes_of(signature.output_shape, sizes), largest=largest))
@@ -127,24 +155,32 @@ def _cases_of(
 
 
 @st.composite
-def _values_of(draw: st.DrawFn, kind: Values, shape: tuple[int, ...], largest: float) -> HostArray:
+def _values_of(
+    draw: st.DrawFn, where: str, kind: Values, shape: tuple[int, ...], largest: float
+) -> HostArray:
     """Draw numbers of a domain that float32 can represent."""
     if kind.strategy is not None:
-        return np.asarray(draw(kind.strategy(shape)), np.float32).astype(np.float64)
-    low, high = inner_bound(kind.low, np.inf), inner_bound(kind.high, -np.inf)
-    if low is not None and high is not None:
+        strategy = kind.strategy(shape)
+        if not isinstance(strategy, st.SearchStrategy):
+            raise SettingError(f"{where} needs a strategy of Hypothesis, not {strategy!r}")
+        values = values_of(where, kind, draw(strategy), {})
+        if values.shape != shape:
+            raise SettingError(f"{where} has the shape {values.shape}, not {shape}")
+        return values
+    low, high = inner_bounds(kind)
+    if np.isfinite([low, high]).all():
         elements = st.floats(low, high, width=32)
         return np.asarray(draw(host.arrays(np.float32, shape, elements=elements)), np.float64)
     values = draw(host_arrays(shape, largest=largest))
-    if low is not None:
+    if kind.low is not None:
         values = low + abs(values)
-    elif high is not None:
+    elif kind.high is not None:
         values = high - abs(values)
-    return np.asarray(np.float32(values), dtype=np.float64)
+    return rounded(values)
 
 
 def _away_from_zero(values: HostArray) -> HostArray:
-    return np.asarray(np.float32(values + np.copysign(1, values)), dtype=np.float64)
+    return rounded(values + np.copysign(1, values))
 
 
 def _labels(shape: tuple[int, ...], classes: int) -> st.SearchStrategy[HostArray]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xbp.differences import DOUBTS, FINEST, REFINEMENT
-from xbp.testing.cases import HostArray
+from xbp.testing.domains import HostArray
 from xbp.testing.trial import LayerTrial, at
 
 __tracebackhide__ = True

@@ -10,13 +10,15 @@ import numpy as np
 
 from xbp.backend import Backend
 from xbp.differences import noise_of
+from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.namespace import Array, namespace_of
 from xbp.recording import values
 from xbp.registry import get_backend
-from xbp.testing.cases import HostArray, LayerCase, shown
+from xbp.settings import without_base
+from xbp.testing.cases import LayerCase, shown
+from xbp.testing.domains import HostArray, Labels
 from xbp.testing.rounding import RoughArithmetic
-from xbp.testing.signatures import Labels
 from xbp.testing.state import LayerState, moved_state, place_state, state_of, with_other_keys
 
 __tracebackhide__ = True
@@ -148,7 +150,12 @@ class LayerTrial:
     def make(self, params: Mapping[str, Array]) -> Layer:
         """Return a new layer with these parameters."""
         make, options = self.case.signature.make, self.case.options
-        made: Layer = self._attempt("making the layer", make, **params, **options)
+        made = self._attempt("making the layer", make, **params, **options)
+        if not isinstance(made, Layer):
+            raise SettingError(
+                f"{self.case.signature.name}: a layer is made for each case, not "
+                f"{without_base(made, Layer)}"
+            )
         return made
 
     def forward(self, moved: Mapping[str, HostArray] | None = None) -> HostArray:
@@ -192,11 +199,12 @@ class LayerTrial:
 
     def _outputs(self, returned: Any) -> list[Array]:
         count = len(self.case.signature.outputs)
-        if count == 1:
+        if not self.case.signature.returns_tuple:
             return [returned]
         if not isinstance(returned, tuple | list) or len(returned) != count:
-            what = len(returned) if isinstance(returned, tuple | list) else type(returned).__name__
-            raise self.fail(f"forward returned {what}: a tuple of {count} outputs is needed")
+            kind = type(returned).__name__
+            what = f"{kind} of {len(returned)}" if kind in {"tuple", "list"} else kind
+            raise self.fail(f"forward returned {what}: the signature says a tuple of {count}")
         return list(returned)
 
     def _whole(self, outputs: list[Array]) -> HostArray:
@@ -213,6 +221,11 @@ class LayerTrial:
         """Return the output, under ``""``, and the derivatives by the name of the array."""
         output = self.forward()
         return {"": output, **self.backward(self.case.dout)}
+
+    @cached_property
+    def expected(self) -> dict[str, HostArray]:
+        """The `results` of a new layer, computed once."""
+        return self.again(self.case).results()
 
     def backward_on_device(self, douts: Sequence[Array]) -> dict[str, Array]:
         """Return the derivatives as the layer returns them, by the name of the array."""
@@ -290,10 +303,13 @@ class LayerTrial:
 
     def put_dout(self, dout: HostArray) -> list[Array]:
         """Return the upstream derivatives on the backend, one for each output."""
-        return [self.put("dout", part) for part in self.case.parts(dout)]
+        return [self.put("", part) for part in self.case.parts(dout)]
 
     def put(self, name: str, value: HostArray) -> Array:
-        """Return an array on the backend, in the trial's dtype or int64; on NumPy, read-only."""
+        """Return an array on the backend, labels in int64, others in the trial's dtype.
+
+        On NumPy it is read-only. The upstream derivative has no name.
+        """
         kind = self.case.signature.inputs.get(name)
         dtype = "int64" if isinstance(kind, Labels) else self.dtype
         whole, view = LAYOUTS.get(self.layout or "", _AS_IT_IS)
