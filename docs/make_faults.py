@@ -14,13 +14,13 @@ from typing import Any
 HERE = Path(__file__).parent
 TEXT = """# Which faults the proofs find
 
-{count} faults, each planted in a layer that is right without it: what somebody once wrote, or what
-a cache, a buffer or a device does to a layer. A number is the case, of 100 that Hypothesis draws,
-in which the fault is found; they are not made smaller. The property is that which fails first, on
-{first}. Each backend is given the same cases. Of {runs} runs of other cases on {first} the last
-column says how many find the fault, and the median of the case. The faults and their right layers
-are in [`tests/planted_faults.py`](../tests/planted_faults.py); `nox -s make_faults` makes this page
-anew.
+{count} faults, planted in small layers: what somebody once wrote, or what a cache, a buffer, a
+device, or a promise that is not kept does to a layer. A number is the case, of 100 that Hypothesis
+draws, in which the fault is found; they are not made smaller. The property is that which fails
+first, on {first}. Each backend is given the same cases. Of {runs} runs of other cases on {first}
+the last column says how many find the fault, and the median of the case. The faults, and most of
+the layers that are right without them, are in
+[`tests/planted_faults.py`](../tests/planted_faults.py); `nox -s make_faults` makes this page anew.
 
 | Fault | Property | {columns} | {runs} runs |
 |---|---|{rules}|---|

@@ -64,8 +64,8 @@ from xbp.testing import (
 from xbp.testing.cases import LayerCase
 from xbp.testing.derivative import backward_is_the_derivative
 from xbp.testing.examples import case_of
+from xbp.testing.layouts import takes_views
 from xbp.testing.proof import Differences
-from xbp.testing.trial import takes_views
 
 
 class LayerNormalization(Layer):

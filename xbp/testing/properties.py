@@ -17,9 +17,10 @@ from xbp.testing.declarations import (
 )
 from xbp.testing.derivative import backward_is_the_derivative
 from xbp.testing.domains import HostArray
+from xbp.testing.layouts import LAYOUTS, takes_views
 from xbp.testing.proof import Differences
 from xbp.testing.state import state_of
-from xbp.testing.trial import LAYOUTS, LayerTrial, chained, takes_views
+from xbp.testing.trial import LayerTrial, chained
 
 # pytest's traceback then shows the user's test, not this module.
 __tracebackhide__ = True

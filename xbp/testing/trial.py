@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from xbp.backend import Backend
 from xbp.differences import noise_of
 from xbp.errors import SettingError
 from xbp.layers import Layer
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array
 from xbp.recording import values
 from xbp.registry import get_backend
 from xbp.settings import without_base
 from xbp.testing.cases import LayerCase, shown
 from xbp.testing.domains import HostArray, Labels
+from xbp.testing.layouts import AS_IT_IS, LAYOUTS
 from xbp.testing.rounding import RoughArithmetic
 from xbp.testing.state import LayerState, moved_state, place_state, state_of, with_other_keys
 
@@ -32,43 +33,6 @@ MOST_RUNS = 32
 
 # How many times the root of their mean square is a bound of them.
 SPREADS = 4.0
-
-
-def _axes_reversed(x: Array) -> Array:
-    return namespace_of(x).permute_dims(x, tuple(reversed(range(x.ndim))))
-
-
-def _spread(value: HostArray) -> HostArray:
-    """Return an array of which every second element, from the second on, is one of the values."""
-    whole = np.full([2 * length + 1 for length in value.shape], 7, value.dtype)
-    whole[(slice(1, None, 2),) * value.ndim] = value
-    return whole
-
-
-# From the name of a layout to what the host makes whole, and the device a view of.
-LAYOUTS: dict[str, tuple[Callable[[HostArray], HostArray], Callable[[Array], Array]]] = {
-    "transposed": (lambda value: np.array(value.T, order="C"), _axes_reversed),
-    "reversed": (
-        lambda value: np.array(np.flip(value), order="C"),
-        lambda x: namespace_of(x).flip(x),
-    ),
-    "strided": (_spread, lambda x: x[(slice(1, None, 2),) * x.ndim]),
-}
-_AS_IT_IS = (np.array, lambda x: x)
-
-
-@cache
-def takes_views(backend: Backend, layout: str) -> bool:
-    """Tell whether a library computes with such views at all: if not, that is no layer's fault.
-
-    The ``where`` of dpnp 0.20 reads other memory if it is given a number, and a condition that is a
-    reversed view.
-    """
-    values, xp = np.array([[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0]]), backend.xp
-    whole, view = LAYOUTS[layout]
-    x = view(backend.asarray(whole(values), "float32"))
-    chosen = backend.to_numpy(xp.where(x > 0, x, 0.0))
-    return bool(np.array_equal(chosen, np.maximum(values, 0)))
 
 
 class LayerTrial:
@@ -312,7 +276,7 @@ class LayerTrial:
         """
         kind = self.case.signature.inputs.get(name)
         dtype = "int64" if isinstance(kind, Labels) else self.dtype
-        whole, view = LAYOUTS.get(self.layout or "", _AS_IT_IS)
+        whole, view = LAYOUTS.get(self.layout or "", AS_IT_IS)
         array = view(self.backend.asarray(whole(np.array(value)), dtype))
         if isinstance(array, np.ndarray):
             array.flags.writeable = False
