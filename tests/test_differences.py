@@ -4,7 +4,7 @@ Steps and roundings are powers of two, so that most results are exact.
 """
 
 from collections.abc import Callable
-from math import cbrt, copysign, exp, floor, inf, log, nan, sin
+from math import cbrt, copysign, exp, floor, inf, log, nan, sin, tanh
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from xbp.differences import (
     is_staircase,
     noise_of,
     step_for,
+    turns_close_by,
     unravel,
 )
 
@@ -424,3 +425,16 @@ def test_a_step_is_widened_in_float32_only() -> None:
 @needs_float64
 def test_a_step_in_float64_is_the_one_asked_for() -> None:
     assert step_for(arr([1.0], "float64"), 1e-9) == 1e-9
+
+
+@pytest.mark.parametrize(("claimed", "is_so"), [(2e-11, True), (2.5e-11, False), (1e-15, False)])
+def test_what_turns_within_a_step_is_seen_in_finer_ones(claimed: float, is_so: bool) -> None:
+    def f(step: float) -> float:
+        return 2e-17 * tanh(1e6 * step)
+
+    h = 2.0**-6
+    quotient = (f(h) - f(-h)) / (2 * h)
+    assert turns_close_by(claimed, quotient, f, h, noise=1e-33, unit=1e-15) == is_so
+    assert turns_close_by(claimed, inf, f, h, noise=1e-33, unit=1e-15) == is_so
+    # Where rounding is as large as the claim, it is not told.
+    assert not turns_close_by(claimed, quotient, f, h, noise=1e-17, unit=1e-15)

@@ -441,6 +441,42 @@ def compare(
     return replace(comparison, kink=kink, certain=certain, outside=outside)
 
 
+def turns_close_by(
+    claimed: float,
+    numerical: float,
+    f: Callable[[float], float],
+    h: float,
+    noise: float,
+    unit: float,
+) -> bool:
+    """Tell whether a claim is right of finer steps, although not of those that gave a quotient.
+
+    So it is of a softmax of large numbers: it turns over from one to another within a step that is
+    short for the numbers, and is flat on both sides. Two steps have to say so, and each as sharply
+    as the quotient says otherwise.
+
+    Parameters
+    ----------
+    claimed, numerical
+        The derivative under test, and the quotient that differs from it.
+    f, h, unit
+        As of `compare`.
+    noise
+        How large the rounding errors of f(0) were seen to be: less than a bound of them, as a rule.
+    """
+    apart = abs(claimed - numerical)
+    doubt, said = (apart if isfinite(apart) else abs(claimed)) / REFINEMENT, 0
+    for _ in range(FINEST):
+        h /= REFINEMENT
+        slope = _quotient(f, h)
+        values = max(abs(f(h)), abs(f(-h)))
+        error = 2 * (max(noise, unit * values) / h + unit * max(abs(claimed), abs(slope)))
+        said = said + 1 if abs(claimed - slope) <= error <= doubt else 0
+        if said > 1:
+            return True
+    return False
+
+
 def noise_of(epsilon: float, longest_sum: int, magnitude: float) -> float:
     """Return a bound of the rounding error of a value.
 
