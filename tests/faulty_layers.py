@@ -189,8 +189,7 @@ class Claiming(Softplus):
     samplewise = True
 
     def forward(self, x: Array) -> Array:
-        xp = namespace_of(x)
-        return super().forward(x) + xp.sign(xp.sum(x))
+        return super().forward(x) + x.shape[0]
 
 
 class ClaimingLoss(LossLayer):
@@ -200,8 +199,7 @@ class ClaimingLoss(LossLayer):
     classifies = False
 
     def losses(self, y: Array, t: Array) -> Array:
-        xp = namespace_of(y)
-        return xp.sum((y - t) ** 2, axis=1) / 2 + xp.sign(xp.sum(y))
+        return namespace_of(y).sum((y - t) ** 2, axis=1) / 2 + y.shape[0]
 
     def slope(self) -> Array:
         return self.y - self.t

@@ -6,7 +6,6 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import pytest
 from planted_faults import find
 from right_layers import (
@@ -286,9 +285,6 @@ def test_what_overflows_is_told_what_to_do() -> None:
             xp = namespace_of(dout)
             return dout * xp.exp(self.x) / (1 + xp.exp(self.x))
 
-    with (
-        np.errstate(all="ignore"),
-        pytest.raises(AssertionError, match=r"say how large its numbers may be, largest=100"),
-    ):
+    with pytest.raises(AssertionError, match=r"say how large its numbers may be, largest=100"):
         assert_gradients(Naive, backend=backend, examples=[arrays(x=[[1000.0]], dout=[[1.0]])])
     assert_gradients(Naive, backend=backend, largest=30, max_examples=10 if SLOW else 100)

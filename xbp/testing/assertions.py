@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 
 from xbp.backend import Backend
@@ -258,7 +259,7 @@ def layer_of_functions(
 def prove(case: LayerCase, backend: Backend) -> Differences:
     """Raise `AssertionError` unless every property holds for one case, in each dtype."""
     differences = Differences()
-    with backend.scope():
+    with backend.scope(), np.errstate(all="ignore"):  # results are judged, not warnings
         for dtype in ("float64", "float32") if backend.has_float64 else ("float32",):
             trial = LayerTrial(case, backend, dtype)
             for holds in PROPERTIES:
@@ -270,7 +271,7 @@ def prove(case: LayerCase, backend: Backend) -> Differences:
 def prove_along(case: LayerCase, backend: Backend, directions: int) -> Differences:
     """Raise `AssertionError` unless what is fast to see of a large case holds, in each dtype."""
     differences = Differences()
-    with backend.scope():
+    with backend.scope(), np.errstate(all="ignore"):  # results are judged, not warnings
         for dtype in ("float64", "float32") if backend.has_float64 else ("float32",):
             trial = LayerTrial(case, backend, dtype)
             differences.add(backward_is_the_derivative_along(trial, directions))
