@@ -6,6 +6,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pytest
 from planted_faults import find
 from right_layers import (
@@ -180,6 +181,15 @@ def test_rounding_is_measured_and_not_guessed(signature: Signature) -> None:
     case = random_case(signature, {}, 0, 10.0)
     with backend.scope():
         assert LayerTrial(case, backend, "float32")._takes_traced
+
+
+def test_what_is_run_twice_rounds_otherwise_each_time() -> None:
+    case = random_case(Signature(Softmax), {"N": (3, 3), "D": (4, 4)}, 0, 10.0)
+    with backend.scope():
+        (rough,) = LayerTrial(case, backend, "float32")._rough(1, None)
+        one, other = rough.again(case).forward(), rough.again(case).forward()
+    assert np.any(one != other)
+    np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
 class Asking(GatedLinear):

@@ -472,13 +472,14 @@ class RoughTrial(LayerTrial):
         state: LayerState | None = None,
     ) -> None:
         self._arithmetic = RoughArithmetic(backend, epsilon, seed)
+        self._seeds = np.random.default_rng(seed)
         super().__init__(case, backend, dtype, layer, layout, state)
 
     def again(
         self, case: LayerCase, layer: Layer | None = None, layout: str | None = None
     ) -> LayerTrial:
-        """Return a trial of another case, which rounds as roughly."""
-        epsilon, seed = self._arithmetic.epsilon, self._arithmetic.seed + MOST_RUNS
+        """Return a trial of another case, which rounds as roughly, and otherwise each time."""
+        epsilon, seed = self._arithmetic.epsilon, int(self._seeds.integers(2**62))
         return RoughTrial(case, self.backend, self.dtype, epsilon, seed, layer, layout, self.state)
 
     def put(self, name: str, value: HostArray) -> Array:
