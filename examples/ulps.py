@@ -34,7 +34,8 @@ def random_case(signature: Signature, seed: int) -> LayerCase:
             if isinstance(kind, Nonzero):
                 arrays[name] += np.copysign(1, arrays[name])
     dout = np.asarray(random.normal(size=sizes_of(signature.output_shape, SIZES)))
-    return LayerCase(signature, arrays, dout)
+    options = signature.options_with(SIZES, lambda values: values[0])
+    return LayerCase(signature, arrays, dout, options=options, numbers=SIZES)
 
 
 def gradients(case: LayerCase, backend: xbp.Backend) -> dict[str, Any]:

@@ -447,13 +447,14 @@ NETWORKS_AND_GRADIENTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: Network.fully_connected([1, 1], activation="relu"),  # type: ignore[arg-type]
         SettingError,
-        "activation is a class such as xbp.layers.Relu, not 'relu'",
+        "activation is a class such as xbp.layers.Relu, a layer, or a function that returns one, "
+        "not 'relu'",
     ),
     (
         lambda: Network.fully_connected([1, 1], loss=Relu),  # type: ignore[arg-type]
         SettingError,
-        "loss is a class such as xbp.layers.SoftmaxWithLoss, not "
-        "<class 'xbp.layers.activation.Relu'>",
+        "loss is a class such as xbp.layers.SoftmaxWithLoss, a layer, or a function that returns "
+        "one, not <class 'xbp.layers.activation.Relu'>",
     ),
     (
         lambda: TwoLayerNet(1, 1, 1, dtype="int64"),

@@ -28,6 +28,7 @@ from xbp.layers import (
     Affine,
     IdentityWithLoss,
     Layer,
+    LeakyRelu,
     LossLayer,
     Relu,
     Rescale,
@@ -420,11 +421,36 @@ def test_accuracy_wants_labels_of_its_classes() -> None:
         network.accuracy(x[0, :], arr(7))
 
 
-def test_classes_are_given_where_classes_are_wanted() -> None:
+@pytest.mark.parametrize(
+    "activation", [LeakyRelu(0.25), lambda: LeakyRelu(0.25)], ids=["layer", "function"]
+)
+def test_an_activation_is_a_layer_or_a_function_that_makes_one(activation: Any) -> None:
+    loss = IdentityWithLoss()
+    network = Network.fully_connected([2, 3, 3, 1], activation=activation, loss=loss, seed=0)
+    first: Any = network.layers["LeakyRelu1"]
+    second: Any = network.layers["LeakyRelu2"]
+    assert first is not second
+    assert activation not in (first, second)
+    assert first.slope == second.slope == 0.25
+    assert isinstance(network.last_layer, IdentityWithLoss)
+    assert Network.fully_connected([2, 1], loss=lambda: loss).last_layer is loss
+
+
+def test_an_activation_with_parameters_is_made_for_each_place() -> None:
+    def affine() -> Affine:
+        return Affine(arr(np.eye(3)), arr(np.zeros(3)))
+
+    with pytest.raises(SettingError, match="has parameters, which all layers like it would share"):
+        Network.fully_connected([2, 3, 3, 1], activation=affine())
+    network = Network.fully_connected([2, 3, 3, 1], activation=affine)
+    assert len(network.params) == 10
+
+
+def test_layers_are_given_where_layers_are_wanted() -> None:
     with pytest.raises(SettingError, match="activation is a class"):
         Network.fully_connected([1, 1], activation="relu")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="loss is a class"):
-        Network.fully_connected([1, 1], loss=SoftmaxWithLoss())  # type: ignore[arg-type]
+        Network.fully_connected([1, 1], loss=Relu())  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="given as a list"):
         Network(Affine(arr([[1.0]]), arr([1.0])), SoftmaxWithLoss())  # type: ignore[arg-type]
 

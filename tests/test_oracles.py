@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from networks_by_hand import relu_inputs
 from support import backend, host
 
-from xbp.layers import Relu
+from xbp.layers import Elu, LeakyRelu, Relu
 from xbp.namespace import Array
 from xbp.testing import (
     LAYERS,
@@ -60,7 +60,8 @@ def test_a_layer_agrees_with_the_oracle(signature: Signature) -> None:
 
         def forward(*arrays: Array) -> Array:
             given_arrays = {**trial.arrays, **dict(zip(names, arrays, strict=True))}
-            layer = signature.make(**{name: given_arrays[name] for name in signature.params})
+            params = {name: given_arrays[name] for name in signature.params}
+            layer = signature.make(**params, **case.options)
             return layer.forward(*(given_arrays[name] for name in signature.inputs))
 
         dout = trial.put("dout", case.dout)
@@ -71,7 +72,7 @@ def test_a_layer_agrees_with_the_oracle(signature: Signature) -> None:
             # Relative to what is added up, for a sum may cancel; a probability counts as 1.
             scale = trial.rounding(name) / trial.unit
             apart = abs(host(theirs) - ours[name])
-            if signature.make is Relu:
+            if signature.make in (Relu, LeakyRelu, Elu):
                 apart = apart[case.arrays["x"] != 0]  # at a kink each takes a slope of its choice
                 scale = scale[case.arrays["x"] != 0]
             assert np.all(apart <= AGREEMENT * scale), f"{name}: {apart} {scale}\n{case}"

@@ -29,6 +29,13 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def finite_number(what: str, value: Any) -> float:
+    """Return a setting as a float, or raise `SettingError` unless it is a finite number."""
+    if not is_finite_number(value):
+        raise SettingError(f"{what} is a number, not {value!r}")
+    return float(value)
+
+
 def positive_number(what: str, value: Any) -> float:
     """Return a setting as a float, or raise `SettingError` unless it is a positive number."""
     if not (is_finite_number(value) and value > 0):

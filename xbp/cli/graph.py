@@ -25,13 +25,22 @@ from xbp.errors import SettingError
 from xbp.files import as_path, prepare_folder, write_files
 from xbp.graphs import Graph, Step
 from xbp.graphs.chapter import apple, fruit, neuron
-from xbp.layers import Relu, Sigmoid
+from xbp.layers import Elu, Gelu, LeakyRelu, Relu, Sigmoid, Silu, Softplus, Tanh
 
 CHAPTER = {"apple": apple, "fruit": fruit, "neuron": neuron}
 # All are written together, and each file stays open meanwhile.
 _MOST_PICTURES = 200
 
-ACTIVATIONS = {"relu": Relu, "sigmoid": Sigmoid}
+ACTIVATIONS = {
+    "relu": Relu,
+    "sigmoid": Sigmoid,
+    "tanh": Tanh,
+    "leaky-relu": LeakyRelu,
+    "elu": Elu,
+    "gelu": Gelu,
+    "silu": Silu,
+    "softplus": Softplus,
+}
 
 
 @click.command()

@@ -1,6 +1,15 @@
 """Layers, one file per family; the forward and the backward of each stand side by side."""
 
-from xbp.layers.activation import Relu, Sigmoid
+from xbp.layers.activation import (
+    Elu,
+    Gelu,
+    LeakyRelu,
+    Relu,
+    Sigmoid,
+    Silu,
+    Softplus,
+    Tanh,
+)
 from xbp.layers.affine import Affine
 from xbp.layers.arithmetic import (
     AddLayer,
@@ -20,9 +29,12 @@ __all__ = [
     "AddLayer",
     "Affine",
     "DivLayer",
+    "Elu",
     "ExpLayer",
+    "Gelu",
     "IdentityWithLoss",
     "Layer",
+    "LeakyRelu",
     "LossLayer",
     "MulLayer",
     "Parameters",
@@ -32,6 +44,9 @@ __all__ = [
     "Residual",
     "Sequential",
     "Sigmoid",
+    "Silu",
     "SoftmaxWithLoss",
+    "Softplus",
     "SubLayer",
+    "Tanh",
 ]

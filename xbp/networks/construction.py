@@ -1,6 +1,7 @@
 """The construction of networks: layers are checked, named, and stacked."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -14,7 +15,7 @@ from xbp.settings import without_base
 
 def affine_stack(
     sizes: Sequence[int],
-    activation: type[Layer],
+    activation: Callable[[], Layer],
     weight_init_std: float | str,
     backend: Backend,
     dtype: str | None,
@@ -38,17 +39,43 @@ def affine_stack(
     return layers[:-1]
 
 
-def check_kind(role: str, kind: Any, base: type[Layer], example: str) -> None:
-    """Raise `SettingError` unless kind is a class derived from base that needs no arguments."""
-    if not (isinstance(kind, type) and issubclass(kind, base)) or kind is base:
-        raise SettingError(f"{role} is a class such as {example}, not {kind!r}")
-    try:
-        signature(kind).bind()
-    except TypeError as error:
-        raise SettingError(
-            f"{role} {kind.__name__} cannot be made without arguments: build the layers, and give "
-            "them to Network([...], loss)"
-        ) from error
+def maker_of(role: str, kind: Any, base: type[Layer], example: str) -> Callable[[], Any]:
+    """Return a function that makes layers: of a class, like a layer, or what a function returns.
+
+    Raises
+    ------
+    SettingError
+        If it is none of these, or makes what is not derived from the base.
+    """
+    complaint = f"{role} is a class such as {example}, a layer, or a function that returns one"
+    if isinstance(kind, base):
+        if kind.params:
+            raise SettingError(
+                f"{role} {kind!r} has parameters, which all layers like it would share: give a "
+                "function that returns a new one"
+            )
+        return partial(kind.copied, {})
+    if isinstance(kind, type):
+        if not issubclass(kind, base) or kind is base:
+            raise SettingError(f"{complaint}, not {kind!r}")
+        try:
+            signature(kind).bind()
+        except TypeError as error:
+            raise SettingError(
+                f"{role} {kind.__name__} cannot be made without arguments: give a function that "
+                f"returns one, or build the layers, and give them to Network([...], loss)"
+            ) from error
+        return kind
+    if isinstance(kind, Layer) or not callable(kind):
+        raise SettingError(f"{complaint}, not {kind!r}")
+
+    def made() -> Any:
+        layer = kind()
+        if not isinstance(layer, base):
+            raise SettingError(f"{role} is a function that returned {without_base(layer, base)}")
+        return layer
+
+    return made
 
 
 def named_parts(layers: Any, loss: Any) -> dict[str, Layer]:

@@ -1,7 +1,7 @@
 """A network: layers run forward one after the other, and backward in the reverse order."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import dropwhile
 from math import isclose, isnan, prod
 from typing import Any, NamedTuple, Self
@@ -25,7 +25,7 @@ from xbp.layers.layer import forget_gradients, let_infer, run_backward_params, s
 from xbp.layers.parameters import State
 from xbp.layers.tree import Structure, structure_of
 from xbp.namespace import Array, cast_like, dtype_name, is_array, kind_of, namespace_of
-from xbp.networks.construction import affine_stack, check_kind, named_parts
+from xbp.networks.construction import affine_stack, maker_of, named_parts
 from xbp.networks.perturbation import perturbed_losses
 from xbp.networks.samplewise import require_samplewise
 from xbp.recording import flatten
@@ -122,8 +122,8 @@ class Network:
         sizes: Sequence[int],
         *,
         divisor: float | None = None,
-        activation: type[Layer] = Relu,
-        loss: type[LossLayer] = SoftmaxWithLoss,
+        activation: type[Layer] | Layer | Callable[[], Layer] = Relu,
+        loss: type[LossLayer] | LossLayer | Callable[[], LossLayer] = SoftmaxWithLoss,
         weight_init_std: float | str = "he",
         backend: str | Backend | None = None,
         dtype: str | None = None,
@@ -139,7 +139,8 @@ class Network:
             What data are divided by first, such as 255 for pixels that are bytes: see
             `xbp.layers.Rescale`. None takes them as they are.
         activation, loss
-            Classes of layers.
+            Each is a class of layers, a layer such as ``LeakyRelu(0.2)``, which is copied for each
+            place, or a function that returns a layer, called once for each.
         weight_init_std
             Standard deviation of the initial weights: a number, ``"he"`` or ``"xavier"``.
         backend
@@ -155,12 +156,12 @@ class Network:
         ShapeError, SettingError, DTypeError
             If a setting makes no sense, or the backend has no such dtype.
         """
-        check_kind("activation", activation, Layer, "xbp.layers.Relu")
-        check_kind("loss", loss, LossLayer, "xbp.layers.SoftmaxWithLoss")
+        make = maker_of("activation", activation, Layer, "xbp.layers.Relu")
+        make_loss = maker_of("loss", loss, LossLayer, "xbp.layers.SoftmaxWithLoss")
         backend = get_backend(backend)
-        layers = affine_stack(sizes, activation, weight_init_std, backend, dtype, seed)
+        layers = affine_stack(sizes, make, weight_init_std, backend, dtype, seed)
         first = [] if divisor is None else [Rescale(divisor, dtype or backend.default_float)]
-        return Network([*first, *layers], loss(), backend=backend)
+        return Network([*first, *layers], make_loss(), backend=backend)
 
     @property
     def params(self) -> Parameters:

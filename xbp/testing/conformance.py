@@ -271,6 +271,30 @@ class BackendConformance:
         """Every property of the sigmoid layer."""
         self._prove("Sigmoid")
 
+    def test_tanh(self) -> None:
+        """Every property of the hyperbolic tangent."""
+        self._prove("Tanh")
+
+    def test_leaky_relu(self) -> None:
+        """Every property of the leaky ReLU."""
+        self._prove("LeakyRelu")
+
+    def test_elu(self) -> None:
+        """Every property of the exponential linear unit."""
+        self._prove("Elu")
+
+    def test_gelu(self) -> None:
+        """Every property of the Gaussian error linear unit."""
+        self._prove("Gelu")
+
+    def test_silu(self) -> None:
+        """Every property of the sigmoid linear unit."""
+        self._prove("Silu")
+
+    def test_softplus(self) -> None:
+        """Every property of softplus."""
+        self._prove("Softplus")
+
     def test_affine(self) -> None:
         """Every property of the affine layer."""
         self._prove("Affine")

@@ -49,10 +49,12 @@ CALLS: dict[str, Call] = {
     "count_nonzero": lambda xp, a: int(xp.count_nonzero(a.x > 0)),
     "empty": lambda xp, a: xp.empty((2, 3), dtype=a.x.dtype, device=device_of(a.x)) * 0 == 1,
     "exp": lambda xp, a: xp.exp(a.x),
+    "expm1": lambda xp, a: xp.expm1(a.x),
     "finfo": lambda xp, a: [
         float(getattr(xp.finfo(a.x.dtype), name))
         for name in ("eps", "max", "smallest_normal", "bits")
     ],
+    "floor": lambda xp, a: xp.floor(16 * a.x / 3),
     "full_like": lambda xp, a: xp.full_like(a.x, 2.5),
     "iinfo": lambda xp, a: [
         int(getattr(xp.iinfo(a.words.dtype), name)) for name in ("min", "max", "bits")
@@ -63,10 +65,12 @@ CALLS: dict[str, Call] = {
     "isfinite": lambda xp, a: xp.isfinite(xp.log(a.x)),
     "isnan": lambda xp, a: xp.isnan(xp.log(a.x)),
     "log": lambda xp, a: xp.log(xp.abs(a.x) + 1),
+    "log1p": lambda xp, a: xp.log1p(xp.abs(a.x)),
     "max": lambda xp, a: xp.max(a.x, axis=-1, keepdims=True),
     "maximum": lambda xp, a: xp.maximum(a.x, 0.25),
     "mean": lambda xp, a: xp.mean(a.x, axis=1),
     "min": lambda xp, a: xp.min(a.x),
+    "minimum": lambda xp, a: xp.minimum(a.x, 0.25),
     "ones_like": lambda xp, a: xp.ones_like(a.x),
     "reshape": lambda xp, a: xp.reshape(a.x, (3, 2)),
     "result_type": lambda xp, a: xp.result_type(a.x.dtype, xp.float32) == a.x.dtype,
@@ -74,6 +78,7 @@ CALLS: dict[str, Call] = {
     "stack": lambda xp, a: xp.stack([a.words, a.words], axis=-1),
     "sum": lambda xp, a: xp.sum(a.x, axis=0),
     "take": lambda xp, a: xp.take(a.x, a.numbers, axis=0),
+    "tanh": lambda xp, a: xp.tanh(a.x),
     "where": lambda xp, a: xp.where(a.x <= 0, 0.0, a.x),
     "zeros_like": lambda xp, a: xp.zeros_like(a.x),
     # Bytes, as those of images, become samples.
