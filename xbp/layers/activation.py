@@ -192,7 +192,9 @@ class Softplus(Layer):
         """Return ``log(1 + exp(x))``, of the shape and dtype of x."""
         xp = namespace_of(x)
         self.x = x
-        return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
+        positive = x >= 0
+        # The exponential of a negative number cannot overflow.
+        return xp.where(positive, x, 0) + xp.log1p(xp.exp(xp.where(positive, -x, x)))
 
     def backward(self, dout: Array) -> Array:
         """Return dout times the sigmoid of x."""
