@@ -21,14 +21,18 @@ import xbp
 from xbp.cli import main
 from xbp.errors import SettingError, ShapeError
 from xbp.layers import (
+    AbsoluteWithLoss,
     AddLayer,
     Affine,
     DivLayer,
     Elu,
     Gelu,
+    HuberWithLoss,
     IdentityWithLoss,
     LeakyRelu,
     MulLayer,
+    PoissonWithLoss,
+    QuantileWithLoss,
     Relu,
     Sigmoid,
     Silu,
@@ -230,6 +234,10 @@ PROVEN = {
     "test_affine": Affine,
     "test_softmax_with_loss": SoftmaxWithLoss,
     "test_identity_with_loss": IdentityWithLoss,
+    "test_absolute_with_loss": AbsoluteWithLoss,
+    "test_huber_with_loss": HuberWithLoss,
+    "test_quantile_with_loss": QuantileWithLoss,
+    "test_poisson_with_loss": PoissonWithLoss,
 }
 
 

@@ -24,20 +24,30 @@ from xbp.layers.layer import Layer
 from xbp.layers.loss import IdentityWithLoss, LossLayer, SoftmaxWithLoss
 from xbp.layers.parameters import Parameters
 from xbp.layers.preprocessing import Rescale
+from xbp.layers.regression import (
+    AbsoluteWithLoss,
+    HuberWithLoss,
+    PoissonWithLoss,
+    QuantileWithLoss,
+)
 
 __all__ = [
+    "AbsoluteWithLoss",
     "AddLayer",
     "Affine",
     "DivLayer",
     "Elu",
     "ExpLayer",
     "Gelu",
+    "HuberWithLoss",
     "IdentityWithLoss",
     "Layer",
     "LeakyRelu",
     "LossLayer",
     "MulLayer",
     "Parameters",
+    "PoissonWithLoss",
+    "QuantileWithLoss",
     "ReciprocalLayer",
     "Relu",
     "Rescale",

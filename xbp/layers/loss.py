@@ -169,6 +169,10 @@ class LossLayer(Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} has no losses")
 
+    def predictions(self, y: Array) -> Array:
+        """Return the targets that outputs stand for: as they are, unless a class says otherwise."""
+        return y
+
     @staticmethod
     def check_targets(t: Array, output_size: int) -> None:
         """Raise `DataError` if one of a batch of targets cannot be learned from.
@@ -177,7 +181,7 @@ class LossLayer(Layer):
         """
         xp = namespace_of(t)
         if is_floating(t):
-            _require_all(t, _by_sample(xp.isfinite(t)), "not finite")
+            require_all(t, xp.isfinite(t), "not finite")
 
 
 class SoftmaxWithLoss(LossLayer):
@@ -227,13 +231,13 @@ class SoftmaxWithLoss(LossLayer):
         xp = namespace_of(t)
         if t.ndim > 1:
             sums = xp.sum(xp.astype(t, xp.float32), axis=1)
-            good = _by_sample(t >= 0) & (xp.abs(sums - 1) < 1e-3)  # noqa: PLR2004
-            _require_all(t, good, "not one-hot: numbers from 0 to 1 whose sum is 1")
+            good = xp.all(t >= 0, axis=1) & (xp.abs(sums - 1) < 1e-3)  # noqa: PLR2004
+            require_all(t, good, "not one-hot: numbers from 0 to 1 whose sum is 1")
         else:
             # In the library's own integers: the number of classes need not fit in the dtype of t.
             labels = cast_like(t, like=xp.arange(1))
             good = (labels >= 0) & (labels < output_size)
-            _require_all(t, good, f"no label: the outputs are numbered 0 ... {output_size - 1}")
+            require_all(t, good, f"no label: the outputs are numbered 0 ... {output_size - 1}")
 
 
 class IdentityWithLoss(LossLayer):
@@ -287,13 +291,10 @@ def _products(t: Array, log_y: Array) -> Array:
     return namespace_of(log_y).where(t != 0, log_y, 0) * t
 
 
-def _by_sample(good: Array) -> Array:
-    """Return whether all is good, for each sample along the first axis."""
-    return namespace_of(good).all(good, axis=tuple(range(1, good.ndim)))
-
-
-def _require_all(t: Array, good: Array, complaint: str) -> None:
+def require_all(t: Array, good: Array, complaint: str) -> None:
+    """Raise `DataError` for the first target of which not all elements are good."""
     xp = namespace_of(good)
+    good = xp.all(good, axis=tuple(range(1, good.ndim)))
     if not bool(xp.all(good)):
         first = int(xp.argmin(xp.astype(good, xp.int8)))
         value = t[first, ...]

@@ -307,6 +307,22 @@ class BackendConformance:
         """Every property of identity with the sum of squares."""
         self._prove("IdentityWithLoss")
 
+    def test_absolute_with_loss(self) -> None:
+        """Every property of identity with the sum of absolute errors."""
+        self._prove("AbsoluteWithLoss")
+
+    def test_huber_with_loss(self) -> None:
+        """Every property of identity with Huber's loss."""
+        self._prove("HuberWithLoss")
+
+    def test_quantile_with_loss(self) -> None:
+        """Every property of identity with the loss of a quantile."""
+        self._prove("QuantileWithLoss")
+
+    def test_poisson_with_loss(self) -> None:
+        """Every property of logarithms of rates with the loss of counts."""
+        self._prove("PoissonWithLoss")
+
     def _prove(self, name: str) -> None:
         signatures = [signature for signature in LAYERS if signature.name == name]
         assert signatures, f"there is no layer {name}"

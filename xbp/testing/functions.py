@@ -74,6 +74,7 @@ CALLS: dict[str, Call] = {
     "ones_like": lambda xp, a: xp.ones_like(a.x),
     "reshape": lambda xp, a: xp.reshape(a.x, (3, 2)),
     "result_type": lambda xp, a: xp.result_type(a.x.dtype, xp.float32) == a.x.dtype,
+    "sign": lambda xp, a: xp.sign(a.x),
     "sqrt": lambda xp, a: xp.sqrt(xp.abs(a.x)),
     "stack": lambda xp, a: xp.stack([a.words, a.words], axis=-1),
     "sum": lambda xp, a: xp.sum(a.x, axis=0),

@@ -1,14 +1,18 @@
 """The signatures of xbp's own layers, for batches and samples, labels and one-hot targets."""
 
 from xbp.layers import (
+    AbsoluteWithLoss,
     AddLayer,
     Affine,
     DivLayer,
     Elu,
     Gelu,
+    HuberWithLoss,
     IdentityWithLoss,
     LeakyRelu,
     MulLayer,
+    PoissonWithLoss,
+    QuantileWithLoss,
     Relu,
     Rescale,
     Sigmoid,
@@ -18,10 +22,12 @@ from xbp.layers import (
     SubLayer,
     Tanh,
 )
-from xbp.testing.domains import Fixed, Labels, Nonzero, OneHot
+from xbp.testing.domains import Fixed, Input, Labels, Nonzero, OneHot, Values
 from xbp.testing.signatures import Signature
 
 _WEIGHTS = {"W": ("D", "M"), "b": ("M",)}
+_TARGETS: dict[str, Input] = {"x": ("N", "M"), "t": Fixed(("N", "M"))}
+_COUNTS = Values(("N", "M"), low=0, high=1000, differentiable=False)
 _PAIR = {"x": ("N", "D"), "y": ("N", "D")}
 
 LAYERS = (
@@ -47,6 +53,10 @@ LAYERS = (
     Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": OneHot(("N", "C"))}, ()),
     Signature(SoftmaxWithLoss, {"x": ("C",), "t": Labels((), "C")}, ()),
     Signature(SoftmaxWithLoss, {"x": ("C",), "t": OneHot(("C",))}, ()),
-    Signature(IdentityWithLoss, {"x": ("N", "M"), "t": Fixed(("N", "M"))}, ()),
+    Signature(IdentityWithLoss, _TARGETS, ()),
     Signature(IdentityWithLoss, {"x": ("M",), "t": Fixed(("M",))}, ()),
+    Signature(AbsoluteWithLoss, _TARGETS, ()),
+    Signature(HuberWithLoss, _TARGETS, (), options={"delta": [1.0, 0.3, 5.0]}),
+    Signature(QuantileWithLoss, _TARGETS, (), options={"q": [0.5, 0.1, 0.9]}),
+    Signature(PoissonWithLoss, {"x": Values(("N", "M"), low=-50, high=50), "t": _COUNTS}, ()),
 )

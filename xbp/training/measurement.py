@@ -92,7 +92,7 @@ def outputs_of(network: Network, x: Array) -> Iterator[tuple[int, Array, HostArr
     outputs : Array
         On the network's device.
     values : ndarray of float
-        The same on the host.
+        The targets that they stand for, on the host.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def outputs_of(network: Network, x: Array) -> Iterator[tuple[int, Array, HostArr
         predict = partial(run_forward, network.for_inference().layers.values())
     for start in range(0, x.shape[0], _BATCH):
         outputs = predict(x[start : min(start + _BATCH, x.shape[0]), ...])
-        values = network.backend.to_numpy(outputs)
+        values = network.backend.to_numpy(network.last_layer.predictions(outputs))
         if not np.isfinite(values).all():
             _require_defined(values.reshape(len(values), -1), start, network.last_layer.classifies)
         yield start, outputs, values
