@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from support import SLOW, backend, except_slow, host
+from support import SLOW, backend, except_slow, host, once
 
 import xbp
 from xbp.cli import main
@@ -794,7 +794,7 @@ def test_nothing_to_go_on_with(tmp_path: Path) -> None:
     assert "holds no training to go on with" in result.stderr
 
 
-@except_slow
+@once
 @pytest.mark.parametrize(
     "change",
     [

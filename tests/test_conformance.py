@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
-from support import backend, except_slow, needs_float64, once
+from support import backend, needs_float64, once
 
 import xbp
 from xbp.cli import main
@@ -104,6 +104,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@once
 def test_a_suite_without_a_backend_is_none() -> None:
     class TestNothing(BackendConformance):
         pass
@@ -128,7 +129,7 @@ def failures(spec: str) -> dict[str, str]:
     return {name: check["failure"] for name, check in found["checks"].items() if check["failure"]}
 
 
-@except_slow
+@once
 @pytest.mark.usefixtures("_draft")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_backend_is_found(fault: str) -> None:
@@ -261,6 +262,7 @@ def test_a_layer_that_is_wrong_there_fails(test: str, monkeypatch: pytest.Monkey
         getattr(Suite(), test)()
 
 
+@once
 def test_every_layer_of_a_backend_is_proven() -> None:
     assert {kind.__name__ for kind in PROVEN.values()} <= {it.name for it in LAYERS}
     with pytest.raises(AssertionError, match="there is no layer Nothing"):
@@ -290,6 +292,7 @@ NAMED = [
 ]
 
 
+@once
 @pytest.mark.usefixtures("_draft")
 @pytest.mark.parametrize(("members", "test", "complaint"), NAMED)
 def test_what_is_broken_is_named(members: dict[str, Any], test: str, complaint: str) -> None:
@@ -298,6 +301,7 @@ def test_what_is_broken_is_named(members: dict[str, Any], test: str, complaint: 
     assert re.match(complaint, failures("draft")[test], re.DOTALL)
 
 
+@once
 @pytest.mark.usefixtures("_draft")
 def test_devices_need_no_names_of_their_own() -> None:
     class Strict(xbp.Backend):
@@ -310,6 +314,7 @@ def test_devices_need_no_names_of_their_own() -> None:
     assert xbp.get_backend("draft").owns(x)
 
 
+@once
 def test_the_command_checks_a_backend() -> None:
     result = CliRunner().invoke(main, ["check", "numpy", "--examples", "2"])
     assert result.exit_code == 0, result.stdout
@@ -319,6 +324,7 @@ def test_the_command_checks_a_backend() -> None:
     assert "softmax with loss" in result.stdout
 
 
+@once
 @pytest.mark.usefixtures("_draft")
 def test_the_command_tries_as_many_cases_as_it_is_told() -> None:
     asked = []
@@ -336,12 +342,14 @@ def test_the_command_tries_as_many_cases_as_it_is_told() -> None:
     assert counts[1] > 2 * counts[0]
 
 
+@once
 def test_the_command_leaves_hypothesis_as_it_was() -> None:
     before = settings.default
     CliRunner().invoke(main, ["check", "numpy", "--examples", "1"])
     assert settings.default is before
 
 
+@once
 @pytest.mark.usefixtures("_draft")
 def test_the_command_shows_what_is_broken() -> None:
     xbp.register_backend("draft", type("Draft", (Draft,), {"owns": lambda self, x: True}))
@@ -468,12 +476,14 @@ def test_every_function_that_xbp_calls_is_tried() -> None:
     }
 
 
+@once
 def test_the_command_knows_no_such_backend() -> None:
     result = CliRunner().invoke(main, ["check", "nunpy"])
     assert result.exit_code == 2
     assert "did you mean 'numpy'" in result.stderr
 
 
+@once
 def test_every_promise_is_worded() -> None:
     checks = BackendConformance.checks()
     assert all(promise.endswith(".") for promise in checks.values())
@@ -496,6 +506,7 @@ def test_elsewhere():
 """
 
 
+@once
 def test_fixtures_run_on_several_backends(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(WITH_FIXTURES)
     result = pytester.runpytest_subprocess(
@@ -511,6 +522,7 @@ def test_fixtures_run_on_several_backends(pytester: pytest.Pytester) -> None:
     )
 
 
+@once
 def test_fixtures_take_the_environments_backend(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -529,6 +541,7 @@ def test_fixtures_switch_float64_on(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1)
 
 
+@once
 def test_an_unknown_backend_is_a_usage_error(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(WITH_FIXTURES)
     result = pytester.runpytest_subprocess("--xbp-backend", "nunpy")
@@ -536,6 +549,7 @@ def test_an_unknown_backend_is_a_usage_error(pytester: pytest.Pytester) -> None:
     result.stderr.re_match_lines(["ERROR: --xbp-backend nunpy: .*did you mean 'numpy'"])
 
 
+@once
 def test_a_backend_named_twice_is_tested_once(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(WITH_FIXTURES)
     result = pytester.runpytest_subprocess("--xbp-backend", "numpy, numpy")
