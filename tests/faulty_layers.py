@@ -233,6 +233,94 @@ class Wandering(Softplus):
         return super().backward(dout)
 
 
+class Clobbering(Softplus):
+    """Its backward works in the memory of what forward has returned."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = super().forward(x)
+        return self.y
+
+    def backward(self, dout: Array) -> Array:
+        dx = super().backward(dout)
+        self.y[...] = dx
+        return dx
+
+
+class TakingTurns(Softplus):
+    """Returns two buffers in turns."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[Any, list[Array]] = {}
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        key = (tuple(y.shape), dtype_of(y))
+        turns = self.buffers.setdefault(key, [y + 0, y + 0])
+        turns.reverse()
+        turns[0][...] = y
+        return turns[0]
+
+
+class OneGradient(Softplus):
+    """Its second backward writes into what the first has returned."""
+
+    def forward(self, x: Array) -> Array:
+        self.dx: Any = None
+        return super().forward(x)
+
+    def backward(self, dout: Array) -> Array:
+        dx = super().backward(dout)
+        if self.dx is None:
+            self.dx = dx
+        self.dx[...] = dx
+        return self.dx
+
+
+class Copying(Scale):
+    """Keeps what it computed of a copy of its parameter."""
+
+    def __init__(self, scale: Array) -> None:
+        self.scale, self.fixed = scale * 1, scale * 1
+
+    def forward(self, x: Array) -> Array:
+        super().forward(x)
+        return x * self.fixed
+
+    def backward(self, dout: Array) -> Any:
+        super().backward(dout)
+        return dout * self.fixed
+
+
+class WideGradients(Scale):
+    """For a first layer, leaves its gradients in float64."""
+
+    def backward_params(self, dout: Array) -> None:
+        self.backward(dout)
+        xp = namespace_of(dout)
+        self.dscale = xp.astype(self.dscale, xp.float64)
+
+
+class StampingParams(Scale):
+    """For a first layer, changes dout."""
+
+    def backward_params(self, dout: Array) -> None:
+        dout *= 2
+        self.backward(dout / 2)
+
+
+class RandomState(Softplus):
+    """What it carries is random, though its results are not."""
+
+    state_names = ("mean",)
+
+    def __init__(self) -> None:
+        self.mean: Any = 0.0
+
+    def forward(self, x: Array) -> Array:
+        self.mean = self.mean + float(np.random.default_rng().uniform())
+        return super().forward(x)
+
+
 class Branching(Softplus):
     """Says that it can be traced, and asks for a value."""
 

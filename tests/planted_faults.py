@@ -101,6 +101,10 @@ def _layers() -> Iterator[Fault]:
         "wrong from the third call on": faulty.Counting,
         "keeps the first dout": faulty.First,
         "returns its buffer": faulty.Buffered,
+        "backward overwrites the output": faulty.Clobbering,
+        "returns two buffers in turns": faulty.TakingTurns,
+        "a second backward overwrites the first": faulty.OneGradient,
+        "what it carries is random": faulty.RandomState,
         "changes dout": faulty.Stamping,
         "changes its input": faulty.Moving,
         "is random": faulty.Random,
@@ -118,7 +122,10 @@ def _layers() -> Iterator[Fault]:
     for name, kind in {
         "gradients pile up": faulty.Piling,
         "keeps what it computed of its parameter": faulty.Fixing,
+        "keeps what it computed of a copy": faulty.Copying,
         "a shortcut for the first layer": faulty.Shortcut,
+        "the first layer: gradients in float64": faulty.WideGradients,
+        "the first layer: changes dout": faulty.StampingParams,
         "float32 off by 2e-5": faulty.Rough,
     }.items():
         yield Fault(name, Signature(kind, **SCALE), scale)  # type: ignore[arg-type]
@@ -155,10 +162,16 @@ FAULTS = [
 ]
 
 
+IN_PLACE = (
+    *(faulty.Stamping, faulty.StampingParams, faulty.Buffered, faulty.TakingTurns),
+    *(faulty.Moving, faulty.Clobbering, faulty.OneGradient),
+)
+
+
 def cannot_be(fault: Fault) -> str:
     """Return why a fault cannot be on the backend that is tested; nothing if it can."""
     kind: Any = fault.wrong.make
-    if backend.name == "jax" and kind in (faulty.Stamping, faulty.Buffered, faulty.Moving):
+    if backend.name == "jax" and kind in IN_PLACE:
         return "its arrays cannot be changed"
     if backend.name != "numpy" and kind is faulty.Flattening:
         return "is about NumPy's strides"
@@ -166,6 +179,7 @@ def cannot_be(fault: Fault) -> str:
         faulty.Coarse,
         faulty.Rough,
         faulty.Widening,
+        faulty.WideGradients,
         faulty.Steep,
     ):
         return "is about two dtypes"

@@ -1,6 +1,7 @@
 """The kit accuses no right layer, however ill-conditioned: it measures what rounding does."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -28,7 +29,7 @@ from support import SLOW, arr, backend, except_slow, needs_float64
 import xbp
 from xbp.layers import Layer
 from xbp.namespace import Array, namespace_of
-from xbp.testing import LAYERS, Signature, assert_gradients
+from xbp.testing import LAYERS, Nonzero, Signature, assert_gradients
 from xbp.testing.assertions import prove
 from xbp.testing.directions import random_case
 from xbp.testing.examples import case_of
@@ -190,6 +191,128 @@ def test_what_is_run_twice_rounds_otherwise_each_time() -> None:
         one, other = rough.again(case).forward(), rough.again(case).forward()
     assert np.any(one != other)
     np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+@pytest.mark.skipif(backend.name not in ("numpy", "torch"), reason="has no protocol for that")
+def test_what_is_written_for_one_library_is_run_roughly_too() -> None:
+    """Its own functions, methods, and assignments to parts."""
+    own: Any = backend.library
+
+    class Cosine(Layer):
+        def forward(self, x: Any, y: Any) -> Any:
+            self.x, self.y = x, y
+            self.product = (x * y).sum(1)
+            self.sizes = own.sqrt((x * x).sum(1)), own.sqrt((y * y).sum(1))
+            return self.product / (self.sizes[0] * self.sizes[1])
+
+        def backward(self, dout: Any) -> Any:
+            x, y, (a, b) = self.x, self.y, self.sizes
+            dx, dy = own.zeros_like(x), own.zeros_like(y)
+            for row in range(len(x)):
+                shared = self.product[row] / (a[row] * b[row])
+                dx[row] = dout[row] * (y[row] / b[row] - shared * x[row] / a[row]) / a[row]
+                dy[row] = dout[row] * (x[row] / a[row] - shared * y[row] / b[row]) / b[row]
+            return dx, dy
+
+    inputs: Any = {"x": Nonzero(("N", "D")), "y": Nonzero(("N", "D"))}
+    shapes: Any = {"inputs": inputs, "output": ("N",)}
+    case = random_case(Signature(Cosine, **shapes), {}, 0, 10.0)
+    with backend.scope():
+        assert LayerTrial(case, backend, "float32")._takes_traced
+    # Of one element it is the sign, and the derivative is rounding alone.
+    example = {"x": [[1.0]], "y": [[0.0075]], "dout": [1.0]}
+    assert_gradients(Cosine, **shapes, backend=backend, max_examples=20, examples=[example])
+
+
+@needs_float64
+def test_terms_that_cancel_where_two_elements_tie_are_no_fault() -> None:
+    class Triplet(Layer):
+        """``max(0, |a - p|² - |a - n|² + 1)``, of which nearly all cancels."""
+
+        def forward(self, a: Array, p: Array, n: Array) -> Array:
+            xp = namespace_of(a)
+            self.arrays = a, p, n
+            self.active = xp.sum((a - p) ** 2 - (a - n) ** 2, axis=1) + 1 > 0
+            margin = xp.sum((a - p) ** 2, axis=1) - xp.sum((a - n) ** 2, axis=1) + 1
+            return xp.maximum(margin, 0 * margin)
+
+        def backward(self, dout: Array) -> Any:
+            a, p, n = self.arrays
+            d = namespace_of(dout).where(self.active, dout, 0 * dout)[:, None]
+            return 2 * d * (n - p), 2 * d * (p - a), 2 * d * (a - n)
+
+    inputs: Any = dict.fromkeys("apn", ("N", "D"))
+    example = {"a": [[750000.0]], "p": [[0.0]], "n": [[0.0]], "dout": [1.0]}
+    assert_gradients(
+        Triplet, inputs=inputs, output=("N",), backend=backend, max_examples=5, examples=[example]
+    )
+
+
+def jumping(function: Callable[[Any, Array], Array], slope: float) -> type[Layer]:
+    """Return the class of layers of a function that jumps, and of what its backward says."""
+
+    class Jumping(Layer):
+        def forward(self, x: Array) -> Array:
+            return function(namespace_of(x), x)
+
+        def backward(self, dout: Array) -> Array:
+            return slope * dout
+
+    return Jumping
+
+
+@needs_float64
+@pytest.mark.parametrize("name", ["sign", "trunc", "floor", "ceil", "round"])
+def test_the_derivative_of_what_jumps_is_0(name: str) -> None:
+    def function(xp: Any, x: Array) -> Array:
+        return getattr(xp, name)(x)
+
+    numbers = [0.0, 0.5, 3.0, -7.0, 1e4, -1e6]
+    examples = [{"x": [[x]], "dout": [[1.0]]} for x in numbers]
+    few: Any = {"backend": backend, "examples": examples, "max_examples": 20}
+    assert_gradients(jumping(function, 0.0), **few)
+    if name == "sign":  # and what it is added to has a slope
+
+        class Curved(jumping(lambda xp, x: xp.sign(x) + x * x, 0.0)):  # type: ignore[misc]
+            def forward(self, x: Array) -> Array:
+                self.x = x
+                return super().forward(x)
+
+            def backward(self, dout: Array) -> Array:
+                return 2 * self.x * dout
+
+        assert_gradients(Curved, **few)
+    with pytest.raises(AssertionError, match="backward is wrong"):
+        assert_gradients(jumping(function, 5.0), **few)
+
+
+@needs_float64
+def test_a_threshold_that_float32_rounds_is_no_fault() -> None:
+    class AtLeast(Layer):
+        """The larger of x and 0.1, which in float32 is a little more than 0.1."""
+
+        def forward(self, x: Array) -> Array:
+            self.is_larger = x > 0.1
+            return namespace_of(x).maximum(x, 0.1)
+
+        def backward(self, dout: Array) -> Array:
+            return namespace_of(dout).where(self.is_larger, dout, 0 * dout)
+
+    example = {"x": [[0.1]], "dout": [[1.0]]}
+    assert_gradients(AtLeast, backend=backend, examples=[example], max_examples=5)
+
+
+@pytest.mark.skipif(backend.name != "numpy", reason="is about NumPy's functions")
+def test_what_is_written_for_numpy_makes_no_array_on_another_device() -> None:
+    class Squares(Layer):
+        def forward(self, x: Any) -> Any:
+            self.x = x
+            return np.multiply(x, x)
+
+        def backward(self, dout: Any) -> Any:
+            return np.multiply(dout, 2 * self.x)
+
+    assert_gradients(Squares, backend=backend, max_examples=5)
 
 
 class Asking(GatedLinear):

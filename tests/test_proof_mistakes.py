@@ -145,6 +145,28 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: prove(inputs={"x": BATCH, "t": Labels(("N",), 2.5)}),  # type: ignore[arg-type]
         "the classes of t: a size is",
     ),
+    "a parameter of labels": (
+        lambda: prove(Scale, params={"scale": Labels(("D",), 3)}),
+        r"Scale: scale is a parameter, and has a derivative: .*, not Labels",
+    ),
+    "a parameter without a derivative": (
+        lambda: prove(Scale, params={"scale": Values(("D",), differentiable=False)}),
+        "scale is a parameter, and has a derivative",
+    ),
+    "no truth": (
+        lambda: Values(BATCH, differentiable="no"),  # type: ignore[arg-type]
+        "Values: differentiable is True or False, not 'no'",
+    ),
+    "an option of no name": (lambda: prove(Chosen, options={"a": ""}), "that of 'a' is ''"),
+    "an option of a keyword": (lambda: prove(Chosen, options={"a": "if"}), "that of 'a' is 'if'"),
+    "no function": (
+        lambda: assert_vjp("abs", abs),  # type: ignore[arg-type]
+        "assert_vjp: forward is a function of arrays, not 'abs'",
+    ),
+    "no functions back": (
+        lambda: assert_vjp(abs, None),  # type: ignore[arg-type]
+        "assert_vjp: backward is a function of arrays, not None",
+    ),
     # What counts samples is the first axis.
     "N is another axis": (
         lambda: prove(inputs={"x": ("D", "N")}),
@@ -195,6 +217,16 @@ def test_an_array_may_be_called_as_the_upstream_derivative() -> None:
     assert "\n  upstream_dout = " in str(caught.value)
     labels: Any = {"dout": Labels(("N",), "C"), "x": ("N", "C")}
     assert_vjp(lambda _, x: x * 1, lambda second, *_: second * 1, **{**both, "inputs": labels})
+
+
+def test_an_option_may_have_any_name() -> None:
+    names = {name: [1] for name in ("self", "what", "function", "make")}
+
+    def make(**options: Any) -> Layer:
+        assert options == dict.fromkeys(names, 1)
+        return Relu()
+
+    prove(make, options=names)
 
 
 def test_an_input_called_dout_is_not_to_be_changed() -> None:

@@ -39,6 +39,9 @@ _FARTHEST = 0.5
 # Where `is_staircase` evaluates the function, as fractions of a step.
 _PLACES = (0.0, 0.83, -0.71, 0.47, -0.39)
 
+# A stair as wide as the first step refined so often is wider than those of float32.
+_WIDE = 5
+
 # How many finer steps have to confirm a quotient before it counts against a claim.
 DOUBTS = 3
 
@@ -535,7 +538,15 @@ def excludes(
 
 
 def _is_far_from_all(claimed: float, f: Callable[[float], float], h: float) -> bool:
-    """Tell whether no quotient over several steps of a staircase agrees with a claim to a tenth."""
+    """Tell whether no quotient over several steps of a staircase agrees with a claim to a tenth.
+
+    On a stair that is wide, as those of a number that is rounded to integers, the derivative is 0.
+    """
+    far = h / REFINEMENT**_WIDE
+    near = far / REFINEMENT  # f may jump at 0
+    rise = max(abs(f(far) - f(near)), abs(f(-far) - f(-near)))
+    if claimed == 0 and rise <= abs(f(far) - f(-far)) / 100:
+        return False
     slopes = []
     for refinement in range(FINEST):
         step = h / REFINEMENT**refinement
@@ -588,4 +599,12 @@ def _has_kink(f: Callable[[float], float], h: float, noise: float, unit: float) 
             gaps.append(gap)
         elif gaps or refinement > 0:
             break
-    return len(gaps) > 1 and gaps[-1] > gaps[-2] / 2
+    return (len(gaps) > 1 and gaps[-1] > gaps[-2] / 2) or _jumps(f, h, noise)
+
+
+def _jumps(f: Callable[[float], float], h: float, noise: float) -> bool:
+    """Tell whether f jumps at 0: it rises as much over the finest step as over a longer one."""
+    fine, coarse = (
+        abs(f(step) - f(-step)) for step in (h / REFINEMENT ** (FINEST - 1), h / REFINEMENT**3)
+    )
+    return fine > 16 * noise and fine > coarse / 2

@@ -200,6 +200,9 @@ def assert_vjp(
     --------
     >>> proof = assert_vjp(lambda x: x * x, lambda dout, x: 2 * dout * x, max_examples=5)
     """
+    for name, function in (("forward", forward), ("backward", backward), ("jvp", jvp)):
+        if not callable(function) and (name, function) != ("jvp", None):
+            raise SettingError(f"assert_vjp: {name} is a function of arrays, not {function!r}")
     kind = layer_of_functions(forward, backward, jvp, inputs)
     return assert_gradients(
         kind,

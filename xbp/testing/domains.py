@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xbp.errors import SettingError
-from xbp.settings import is_finite_number
+from xbp.settings import is_finite_number, true_or_false
 from xbp.testing.sizes import Shape, Size, size_of
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
@@ -95,6 +95,7 @@ class Values:
             raise SettingError(
                 f"Values: float32 has no number from {low} to {high}: give bounds further apart"
             )
+        true_or_false("Values: differentiable", self.differentiable)
         if self.strategy is not None and not callable(self.strategy):
             raise SettingError(
                 f"Values: strategy is a function of a shape, lambda shape: ..., not "

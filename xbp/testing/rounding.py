@@ -4,15 +4,23 @@ Monte Carlo arithmetic: D. S. Parker, Monte Carlo Arithmetic: exploiting randomn
 floating-point arithmetic, UCLA Computer Science Department, report 970002, 1997.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from math import prod, sqrt
 from typing import Any
 
 import numpy as np
 
 from xbp.backend import Backend
-from xbp.namespace import dtype_name, is_floating
-from xbp.recording.tracing import ELEMENTWISE, Trace, Traced, traced_among, values
+from xbp.namespace import Namespace, dtype_name, is_floating
+from xbp.recording.tracing import (
+    ELEMENTWISE,
+    Trace,
+    Traced,
+    TracingNamespace,
+    traced_among,
+    values,
+)
 
 # How far an operation may be off, in machine epsilons. Elementary functions of graphics cards, and
 # of compilers that replace them by polynomials, are off by two to four.
@@ -33,7 +41,61 @@ EXACT = {
     "searchsorted", "sign", "signbit", "sort", "squeeze", "stack", "take", "take_along_axis",
     "tile", "tril", "triu", "trunc", "unique_all", "unique_counts", "unique_inverse",
     "unique_values", "unstack", "where", "zeros", "zeros_like",
+    # Of libraries and their arrays.
+    "cat", "clone", "concatenate", "contiguous", "copy", "detach", "flatten", "movedim", "permute",
+    "ravel", "swapaxes", "transpose", "unsqueeze",
 }  # fmt: skip
+
+
+class RoughArray(Traced):
+    """A traced array that a library's own functions take, too, and that has its methods.
+
+    What is written for one library need not use the functions of the standard.
+    """
+
+    def __array_ufunc__(  # type: ignore[override]
+        self, ufunc: Any, method: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Let NumPy call one of its elementwise functions, or a reduction of it."""
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        return self.trace.call(name, getattr(ufunc, method), args, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """Let NumPy call any other of its functions."""
+        return self.trace.call(function.__name__, function, args, kwargs)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any, kwargs: Any = None) -> Any:
+        """Let PyTorch call one of its functions."""
+        trace = next(traced_among((args, kwargs or {}))).trace
+        return trace.call(function.__name__, function, args, kwargs or {})
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method of the array, or another of its attributes."""
+        if name in {"value", "trace", "owners"}:  # not set yet
+            raise AttributeError(name)
+        found = getattr(self.value, name)
+        if not callable(found):
+            return found
+
+        def method(x: Any, *args: Any, **kwargs: Any) -> Any:
+            return getattr(x, name)(*args, **kwargs)
+
+        return lambda *args, **kwargs: self.trace.call(name, method, (self, *args), kwargs)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.value[values(index)] = values(value)
+
+
+@cache
+def _rough_type(xp: Namespace) -> type[RoughArray]:
+    return type("RoughArray", (RoughArray,), {"namespace": TracingNamespace(xp)})
 
 
 class RoughArithmetic(Trace):
@@ -56,6 +118,10 @@ class RoughArithmetic(Trace):
         self.seed = seed
         self._chance = np.random.default_rng(seed)
 
+    def traced(self, value: Any, owners: frozenset[Traced] | None = None) -> Traced:
+        """Return what stands for a value."""
+        return _rough_type(self.xp)(self, value, owners)
+
     def call(
         self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -63,7 +129,7 @@ class RoughArithmetic(Trace):
         if not name or name in EXACT:
             return self._wrapped(function(*values(args), **values(kwargs)))
         # A sum is off in proportion to its partial sums: each term, to something like its root.
-        longest = max(prod(x.shape) for x in traced_among((args, kwargs)))
+        longest = max((prod(x.shape) for x in traced_among((args, kwargs))), default=1)
         times = 1.0 if name in ELEMENTWISE else 1 + sqrt(longest)
         result = function(*values(self._moved(args, times)), **values(kwargs))
         return self._wrapped(self._moved(result))

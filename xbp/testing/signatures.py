@@ -10,7 +10,16 @@ from xbp.errors import SettingError
 from xbp.layers import Layer
 from xbp.settings import is_integer
 from xbp.testing.domains import Input, Labels, OneHot, Parameter, described, is_differentiable
-from xbp.testing.sizes import BATCH, Shape, Size, are_sizes, check_shape, is_product, names_in
+from xbp.testing.sizes import (
+    BATCH,
+    Shape,
+    Size,
+    are_sizes,
+    check_shape,
+    is_name,
+    is_product,
+    names_in,
+)
 
 # The sizes that are drawn, at most; of a size that others are subtracted from, or that is divided.
 LARGEST_SIZE = 3
@@ -93,6 +102,12 @@ class Signature:
                 )
         self._check_options()
         self._check_names()
+        for name, parameter in self.params.items():
+            if not is_differentiable(parameter):
+                raise SettingError(
+                    f"{self.name}: {name} is a parameter, and has a derivative: its shape, Nonzero "
+                    f"or Values say what it holds, not {parameter!r}"
+                )
         for name, kind in {**self.inputs, **self.params}.items():
             check_shape(f"{self.name}: {name}", getattr(kind, "shape", kind))
             if isinstance(kind, Labels):
@@ -120,7 +135,7 @@ class Signature:
         if not isinstance(self.options, Mapping):
             raise SettingError(f"{what}, {{'axis': [0, 1]}}, not {self.options!r}")
         for name, values in self.options.items():
-            is_size = isinstance(values, str) and names_in([values]) == [values]
+            is_size = is_name(values)
             is_choice = isinstance(values, Sequence) and not isinstance(values, str | bytes)
             if not (is_size or (is_choice and values)):
                 raise SettingError(f"{what}; that of {name!r} is {values!r}")

@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from functools import cache
+from keyword import iskeyword
 from typing import Any, TypeAlias
 
 from xbp.errors import SettingError
@@ -56,6 +57,11 @@ def _is_part(node: ast.AST) -> bool:
 @cache
 def _parsed(size: str) -> ast.Expression:
     return ast.parse(size.strip(), mode="eval")
+
+
+def is_name(size: object) -> bool:
+    """Tell whether this is the name of a size."""
+    return isinstance(size, str) and size.isidentifier() and not iskeyword(size)
 
 
 def names_in(sizes: Iterable[Size]) -> list[str]:

@@ -39,6 +39,9 @@ LARGEST = 1e6
 SMALLEST = 1e-6
 _SMALLEST_SCALE = 1e-5
 
+# Stands for whole numbers from -10 to 10 among the scales.
+_WHOLE = 0.0
+
 
 def check_largest(largest: object) -> None:
     """Raise `SettingError` unless this may be the largest absolute value of an element."""
@@ -68,11 +71,14 @@ def host_arrays(draw: st.DrawFn, shape: tuple[int, ...], *, largest: float = LAR
     check_largest(largest)
     scales = [10.0**exponent for exponent in range(-5, 7) if 10.0**exponent <= largest]
     ordered = sorted(scales, key=lambda scale: abs(np.log10(scale)))
-    # Most of what a layer distinguishes, it distinguishes between 1 and 10.
-    often = [scale for scale in (1.0, 10.0) if scale in scales] * 2
-    scale = draw(st.sampled_from([*ordered, *often]))
+    # Most of what a layer distinguishes, it distinguishes between 1 and 10, and at whole numbers.
+    often = [scale for scale in (1.0, 10.0) if scale in scales]
+    whole = [_WHOLE for scale in often if scale > 1] * 2
+    scale = draw(st.sampled_from([*ordered, *often, *often, *whole]))
     elements = st.floats(-1, 1, width=32)
     values = draw(host.arrays(np.float32, shape, elements=elements))
+    if scale == _WHOLE:
+        return np.asarray(np.round(10 * values), dtype=np.float64)
     smallest = max(1e-3, SMALLEST / scale)
     values = np.where(abs(values) < smallest, np.float32(0), values)
     return np.asarray(values * np.float32(scale), dtype=np.float64)

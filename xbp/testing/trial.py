@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xbp.backend import Backend
+from xbp.backend import Backend, to_host
 from xbp.differences import noise_of
 from xbp.errors import SettingError
 from xbp.layers import Layer
@@ -17,7 +17,7 @@ from xbp.recording import values
 from xbp.registry import get_backend
 from xbp.settings import without_base
 from xbp.testing.cases import LayerCase, shown
-from xbp.testing.domains import HostArray, Labels
+from xbp.testing.domains import HostArray, Labels, rounded
 from xbp.testing.layouts import AS_IT_IS, LAYOUTS
 from xbp.testing.rounding import RoughArithmetic
 from xbp.testing.state import LayerState, moved_state, place_state, state_of, with_other_keys
@@ -114,7 +114,7 @@ class LayerTrial:
     def make(self, params: Mapping[str, Array]) -> Layer:
         """Return a new layer with these parameters."""
         make, options = self.case.signature.make, self.case.options
-        made = self._attempt("making the layer", make, **params, **options)
+        made = self._attempt("making the layer", lambda: make(**params, **options))
         if not isinstance(made, Layer):
             raise SettingError(
                 f"{self.case.signature.name}: a layer is made for each case, not "
@@ -230,8 +230,21 @@ class LayerTrial:
 
     def backward_params(self, dout: HostArray) -> dict[str, HostArray]:
         """Return on the host the gradients that ``backward_params`` leaves in the layer."""
-        self._attempt("backward_params", self.layer.backward_params, *self.put_dout(dout))
-        return {name: self.host(value, name) for name, value in self._gradients_left().items()}
+        gradients = self.backward_params_on_device(self.put_dout(dout))
+        return {name: self.host(value, name) for name, value in gradients.items()}
+
+    def backward_params_on_device(self, douts: Sequence[Array]) -> dict[str, Array]:
+        """Return the gradients that ``backward_params`` leaves in the layer, by name."""
+        self._attempt("backward_params", self.layer.backward_params, *douts)
+        return self._gradients_left()
+
+    def state_after(self) -> dict[str, HostArray]:
+        """Return on the host what the layer carries after a call of ``forward``."""
+        self.forward()
+        return {
+            key: np.array(to_host(value), dtype=np.float64)
+            for key, value in state_of(self.layer).items()
+        }
 
     def jvp(self, tangents: Mapping[str, HostArray]) -> HostArray:
         """Return the derivative of the output along tangents of the differentiable inputs."""
@@ -408,11 +421,11 @@ class LayerTrial:
 
     @property
     def runs(self) -> bool:
-        """Whether forward and backward raise no error."""
+        """Whether forward and backward raise no error, and return arrays of the backend."""
         with suppress(AssertionError), self.backend.scope():
-            self.forward()
-            self.backward(self.case.dout)
-            return True
+            outputs = self.forward_on_device()
+            gradients = self.backward_on_device(self.put_dout(self.case.dout))
+            return all(map(self.backend.owns, (*outputs, *gradients.values())))
         return False
 
     @cached_property
@@ -450,6 +463,17 @@ class LayerTrial:
         # A kernel rounds what it is given upstream, too.
         dout = self.case.dout * (1 + distance * chance.uniform(-1, 1, self.case.dout.shape))
         return self.again(replace(self.case, arrays=arrays, dout=np.asarray(dout)))
+
+    def beside(self) -> "LayerTrial":
+        """Return a trial of numbers of float32 that are close by, a few steps of float32 away."""
+        chance = np.random.default_rng(0)
+        arrays = {
+            name: rounded(value * (1 + 2.0**-20 * chance.choice([-1, 1], value.shape)))
+            if self.is_differentiable(name)
+            else value
+            for name, value in self.case.arrays.items()
+        }
+        return self.again(replace(self.case, arrays=arrays))
 
     def is_differentiable(self, name: str) -> bool:
         """Tell whether ``backward`` returns the derivative with respect to the named array."""
