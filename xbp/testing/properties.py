@@ -372,9 +372,8 @@ def backward_leaves_the_state(trial: LayerTrial) -> None:
 
 
 def _gradients_by_backward_params(trial: LayerTrial) -> dict[str, Array]:
-    if not trial.case.signature.params:
-        return {}
-    return trial.backward_params_on_device(trial.put_dout(trial.case.dout))
+    douts = trial.put_dout(trial.case.dout)
+    return trial.backward_params_on_device(douts) if trial.case.signature.params else {}
 
 
 def dtype_shape_and_device_stay(trial: LayerTrial) -> None:
