@@ -1,7 +1,7 @@
 """Hypothesis strategies: arrays, layers and networks of any backend.
 
-They draw numbers of size 1e-6 to 1e6, with zeros and equal elements among them. Float32 can
-represent every number exactly.
+They draw numbers of size 1e-6 to 1e6, with zeros, whole numbers and equal elements among them.
+Float32 can represent every number exactly.
 """
 
 from collections.abc import Mapping, Sequence
