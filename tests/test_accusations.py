@@ -271,17 +271,6 @@ def test_the_derivative_of_what_jumps_is_0(name: str) -> None:
     examples = [{"x": [[x]], "dout": [[1.0]]} for x in numbers]
     few: Any = {"backend": backend, "examples": examples, "max_examples": 20}
     assert_gradients(jumping(function, 0.0), **few)
-    if name == "sign":  # and what it is added to has a slope
-
-        class Curved(jumping(lambda xp, x: xp.sign(x) + x * x, 0.0)):  # type: ignore[misc]
-            def forward(self, x: Array) -> Array:
-                self.x = x
-                return super().forward(x)
-
-            def backward(self, dout: Array) -> Array:
-                return 2 * self.x * dout
-
-        assert_gradients(Curved, **few)
     with pytest.raises(AssertionError, match="backward is wrong"):
         assert_gradients(jumping(function, 5.0), **few)
 
@@ -302,12 +291,28 @@ def test_a_threshold_that_float32_rounds_is_no_fault() -> None:
     assert_gradients(AtLeast, backend=backend, examples=[example], max_examples=5)
 
 
+@needs_float64
+@pytest.mark.parametrize("is_wave", [False, True])
+def test_a_jump_on_a_slope_has_the_slope_beside_it(is_wave: bool) -> None:
+    class Jumping(Layer):
+        def forward(self, x: Array) -> Array:
+            xp = namespace_of(x)
+            self.x = x
+            return xp.sign(x) + (xp.sin(x) if is_wave else x * x)
+
+        def backward(self, dout: Array) -> Array:
+            return dout * (namespace_of(dout).cos(self.x) if is_wave else 2 * self.x)
+
+    example = {"x": [[0.0]], "dout": [[1.0]]}
+    assert_gradients(Jumping, backend=backend, examples=[example], max_examples=10, largest=100)
+
+
 @pytest.mark.skipif(backend.name != "numpy", reason="is about NumPy's functions")
 def test_what_is_written_for_numpy_makes_no_array_on_another_device() -> None:
     class Squares(Layer):
         def forward(self, x: Any) -> Any:
             self.x = x
-            return np.multiply(x, x)
+            return x * x
 
         def backward(self, dout: Any) -> Any:
             return np.multiply(dout, 2 * self.x)

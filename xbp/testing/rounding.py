@@ -72,7 +72,8 @@ class RoughArray(Traced):
 
     def __getattr__(self, name: str) -> Any:
         """Return a method of the array, or another of its attributes."""
-        if name in {"value", "trace", "owners"}:  # not set yet
+        # What is not set yet; and ways to the memory, past this class.
+        if name in {"value", "trace", "owners"} or name.startswith("__"):
             raise AttributeError(name)
         found = getattr(self.value, name)
         if not callable(found):
