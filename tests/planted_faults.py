@@ -17,6 +17,7 @@ from xbp.backend import Backend
 from xbp.layers import Affine, Layer, SoftmaxWithLoss
 from xbp.testing import Fixed, Labels, Signature, layer_cases
 from xbp.testing.properties import PROPERTIES
+from xbp.testing.strategies import portions
 from xbp.testing.trial import LayerTrial
 
 
@@ -50,16 +51,6 @@ def find(
     """
     tried, findings = 0, list[Finding]()
 
-    @seed(number)
-    @settings(
-        max_examples=max_examples,
-        derandomize=False,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
-    @given(layer_cases(signature))
     def proof(case: Any) -> None:
         nonlocal tried
         tried += 1
@@ -75,10 +66,20 @@ def find(
                     findings.append(Finding(name, tried, str(error)))
                     raise
 
-    try:
-        proof()
-    except AssertionError:
-        return findings[0]
+    for is_large, share in portions(max_examples).items():
+        of_these = settings(
+            max_examples=share,
+            derandomize=False,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
+        )
+        cases = layer_cases(signature, is_large=is_large)
+        try:
+            seed(number)(of_these(given(cases)(proof)))()
+        except AssertionError:
+            return findings[0]
     return None
 
 

@@ -125,7 +125,7 @@ def test_a_pair_of_functions_takes_options() -> None:
     def power(x: Array, exponent: int) -> Array:
         return x**exponent
 
-    few: dict[str, Any] = {"options": {"exponent": [1, 2, 3]}, "largest": 100, "max_examples": 20}
+    few: dict[str, Any] = {"options": {"exponent": [1, 2, 3]}, "largest": 100, "max_examples": 60}
     assert_vjp(power, lambda dout, x, exponent: exponent * dout * x ** (exponent - 1), **few)
     with pytest.raises(AssertionError, match="exponent = 3"):
         assert_vjp(

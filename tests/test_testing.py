@@ -1,5 +1,6 @@
 """The kit for authors of layers: what it draws, what it finds, and what it says."""
 
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -442,6 +443,40 @@ def test_a_derivative_at_a_kink_lies_between_the_slopes(slope: float) -> None:
     some: dict[str, Any] = {"max_examples": 5, "examples": examples}
     assert_gradients(Between, backend=backend, **some)
     assert "with respect to x[0, 0]" in message(Beyond, **some)
+
+
+def slope_where(is_there: Array, slope: float, dout: Array) -> Array:
+    return namespace_of(dout).where(is_there, slope * dout, 0 * dout)
+
+
+@pytest.mark.parametrize("slope", [-5.0, -2.0, -1.2, 1.2, 2.0, 5.0])
+@pytest.mark.parametrize(
+    ("function", "derivative"),
+    [
+        (lambda x: abs(x - 1), lambda d, x: d * namespace_of(d).sign(x - 1)),
+        (
+            lambda x: namespace_of(x).maximum(1 - x, 0 * x),
+            lambda d, x: slope_where(x < 1, -1.0, d),
+        ),
+        (
+            lambda x: namespace_of(x).clip(x, -1, 1),
+            lambda d, x: slope_where((x >= -1) & (x <= 1), 1.0, d),
+        ),
+        (lambda x: namespace_of(x).astype(x >= 1, x.dtype), lambda d, x: 0 * d),
+    ],
+    ids=["distance", "hinge", "clip", "step"],
+)
+def test_rounding_is_no_excuse_for_a_slope_at_one_number_alone(
+    function: Callable[[Array], Array], derivative: Callable[[Array, Array], Array], slope: float
+) -> None:
+    def wrong(dout: Array, x: Array) -> Array:
+        return derivative(dout, x) + slope_where(x == 1, slope, dout)
+
+    examples = [{"x": [[1.0]], "dout": [[1.0]]}]
+    one: dict[str, Any] = {"backend": backend, "max_examples": 1, "examples": examples}
+    assert_vjp(function, derivative, **one)
+    with pytest.raises(AssertionError, match="backward is wrong"):
+        assert_vjp(function, wrong, **one)
 
 
 @needs_float64

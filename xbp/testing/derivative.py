@@ -21,6 +21,11 @@ __tracebackhide__ = True
 STEP = 2.0**-6
 
 
+# How many times the width of the narrowest quarter of claims is a bound of their rounding errors: it
+# is three times the standard deviation of normal ones.
+_SPREADS = 5.0
+
+
 class Doubt(NamedTuple):
     """A derivative that differs from the quotient by more than is known to be rounding.
 
@@ -99,26 +104,54 @@ def is_wrong(comparison: Comparison) -> bool:
 def _within_rounding(trial: LayerTrial, doubt: Doubt) -> Comparison:
     """Compare again what is closest to the quotient within the rounding that the trial makes."""
     name, (j, *element), comparison, f, h = doubt
-    index = tuple(element)
-    if not isfinite(comparison.claimed):
+    index, claimed = tuple(element), comparison.claimed
+    if not isfinite(claimed):
         return comparison
+
+    def claim_of(trial: LayerTrial) -> HostArray:
+        return np.asarray(trial.row(j)[name][index])
+
+    def output_of(trial: LayerTrial) -> HostArray:
+        return np.asarray(trial.output.reshape(-1)[j])
+
     for runs in (RUNS, MOST_RUNS):
-        noise_of = partial(trial.noise, runs=runs, plain=trial.plain)
-        noise = float(noise_of(lambda trial: trial.output.reshape(-1)[j]))
-        by = float(noise_of(lambda trial: trial.row(j)[name][index]))
+        noise = float(trial.noise(output_of, runs, plain=trial.plain))
+        seen = trial.rounded_otherwise(claim_of, runs)
         bound = max(noise, float(trial.unit_of_differences * trial.magnitude[j]))
-        claimed = comparison.claimed
         again = compare(claimed, f, h, bound, trial.unit_of_differences)
+        low, high = _claims_within_rounding(claimed, seen, is_at_kink=again.kink)
         if isfinite(again.numerical):
-            claimed = min(max(again.numerical, claimed - by), claimed + by)
-            again = compare(claimed, f, h, bound, trial.unit_of_differences)
+            closest = min(max(again.numerical, low), high)
+            again = compare(closest, f, h, bound, trial.unit_of_differences)
         if not is_wrong(again):
             return again
-    if turns_close_by(comparison.claimed, again.numerical, f, h, noise, trial.unit_of_differences):
+    if turns_close_by(claimed, again.numerical, f, h, noise, trial.unit_of_differences):
         return replace(again, error=again.difference)
     if mixes_elements(trial, j, h):
         return replace(comparison, kink=True, outside=False)
-    return replace(comparison, error=max(comparison.error, again.error + by))
+    return replace(comparison, error=max(comparison.error, again.error))
+
+
+def _claims_within_rounding(
+    claimed: float, seen: HostArray, *, is_at_kink: bool
+) -> tuple[float, float]:
+    """Return between which numbers a claim might as well be, seen what it is rounded otherwise.
+
+    As a rule that is the range of those seen, and a quarter more to each side.
+    """
+    with np.errstate(all="ignore"):
+        seen = np.sort(seen)
+        beside = float(seen[-1] - seen[0]) / 4
+        if is_at_kink:
+            # Rounding may lead from one side to the other: but their slopes are both right here.
+            # So it says nothing that others are seen: only how far those lie apart that are alike.
+            alike = len(seen) // 4
+            beside = _SPREADS * float(np.min(seen[alike:] - seen[:-alike]))
+            return claimed - beside, claimed + beside
+        if np.min(abs(seen - claimed)) > beside:
+            # It is that of one number alone, as where a layer asks whether x == 1.
+            return claimed, claimed
+    return float(seen[0]) - beside, float(seen[-1]) + beside
 
 
 def _item(outputs: Callable[[float], HostArray], j: int, step: float) -> float:

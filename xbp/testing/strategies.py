@@ -33,8 +33,13 @@ from xbp.testing.signatures import LARGEST_SIZE, Signature
 from xbp.testing.sizes import size_of, sizes_of
 from xbp.testing.trial import LayerTrial
 
-# Of a size that has no bounds: one of eight is large.
-_SIZES = [*range(1, LARGEST_SIZE + 1)] * 14 + [*range(LARGEST_SIZE + 1, 10)]
+# Of a size that has no bounds.
+_SMALL_SIZES = range(1, LARGEST_SIZE + 1)
+_LARGE_SIZES = range(LARGEST_SIZE + 1, 10)
+
+# Of so many cases one has a large size.
+_ONE_LARGE_IN = 5
+
 LARGEST = 1e6
 SMALLEST = 1e-6
 _SMALLEST_SCALE = 1e-5
@@ -73,12 +78,13 @@ def host_arrays(draw: st.DrawFn, shape: tuple[int, ...], *, largest: float = LAR
     ordered = sorted(scales, key=lambda scale: abs(np.log10(scale)))
     # Most of what a layer distinguishes, it distinguishes between 1 and 10, and at whole numbers.
     often = [scale for scale in (1.0, 10.0) if scale in scales]
-    whole = [_WHOLE for scale in often if scale > 1] * 2
+    whole = [_WHOLE for scale in often if scale > 1] * 3
     scale = draw(st.sampled_from([*ordered, *often, *often, *whole]))
+    if scale == _WHOLE:
+        integers = draw(host.arrays(np.int64, shape, elements=st.integers(-10, 10)))
+        return np.asarray(integers, dtype=np.float64)
     elements = st.floats(-1, 1, width=32)
     values = draw(host.arrays(np.float32, shape, elements=elements))
-    if scale == _WHOLE:
-        return np.asarray(np.round(10 * values), dtype=np.float64)
     smallest = max(1e-3, SMALLEST / scale)
     values = np.where(abs(values) < smallest, np.float32(0), values)
     return np.asarray(values * np.float32(scale), dtype=np.float64)
@@ -105,6 +111,7 @@ def layer_cases(
     *,
     largest: float = LARGEST,
     sizes: Mapping[str, tuple[int, int]] | None = None,
+    is_large: bool = False,
 ) -> LayerCase:
     """Draw the inputs, parameters and dout of a layer as NumPy values.
 
@@ -116,8 +123,10 @@ def layer_cases(
         The largest absolute value of an element.
     sizes
         The smallest and the largest number that a size stands for, by its name. Any other is 1 to
-        3, and in one case of eight 4 to 9. In a signature with differences or quotients of
-        sizes, those that occur in them are 1 to 6.
+        3. In a signature with differences or quotients of sizes, those that occur in them are 1 to
+        6.
+    is_large
+        Whether one of the other sizes is 4 to 9, if there is one.
 
     Raises
     ------
@@ -131,8 +140,20 @@ def layer_cases(
         return draw(_cases_of(signature, draw(st.sampled_from(fitting)), largest))
     drawn = {name: draw(st.integers(*bounds[name])) for name in bounds}
     free = [name for name in signature.size_names() if name not in bounds]
-    drawn |= {name: draw(st.sampled_from(_SIZES)) for name in free}
+    drawn |= {name: draw(st.sampled_from(_SMALL_SIZES)) for name in free}
+    if is_large and free:
+        drawn[draw(st.sampled_from(free))] = draw(st.sampled_from(_LARGE_SIZES))
     return draw(_cases_of(signature, drawn, largest))
+
+
+def portions(count: int) -> dict[bool, int]:
+    """Return how many of so many cases have a large size, and how many have none.
+
+    They are drawn one kind after the other: Hypothesis's cases resemble each other, and among a
+    hundred that may be large, or not, it was seen to draw two that are.
+    """
+    large = count // _ONE_LARGE_IN
+    return {False: count - large, True: large} if large else {False: count}
 
 
 @st.composite

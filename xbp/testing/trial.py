@@ -371,9 +371,15 @@ class LayerTrial:
         """
         exact = result(plain or self.again(self.case))
         with np.errstate(all="ignore"):
-            apart = np.stack([result(rough) - exact for rough in self._rough(runs, dtype)])
+            apart = self.rounded_otherwise(result, runs, dtype) - exact
             far = SPREADS * np.sqrt(np.mean(apart**2, axis=0))
         return np.asarray(np.where(np.isnan(far) & ~np.isnan(exact), np.inf, far))
+
+    def rounded_otherwise(
+        self, result: Callable[["LayerTrial"], HostArray], runs: int, dtype: str | None = None
+    ) -> HostArray:
+        """Return what a result is in so many runs in which each operation rounds otherwise."""
+        return np.stack([result(rough) for rough in self._rough(runs, dtype)])
 
     @cached_property
     def plain(self) -> "LayerTrial":
