@@ -183,6 +183,42 @@ class Sideways(Squaring):
         return self.x * tangent
 
 
+class WideTangent(Squaring):
+    """Its derivative along a tangent is of another dtype."""
+
+    def jvp(self, tangent: Array) -> Array:
+        xp = namespace_of(tangent)
+        return xp.astype(2 * self.x * tangent, xp.float32)
+
+
+class HomelessTangent(Squaring):
+    """For a derivative along a tangent, makes an array where it happens to be made."""
+
+    def jvp(self, tangent: Array) -> Array:
+        xp = namespace_of(tangent)
+        return 2 * self.x * tangent + xp.zeros(tangent.shape, dtype=tangent.dtype)
+
+
+class StampingTangent(Squaring):
+    """Changes the tangent."""
+
+    def jvp(self, tangent: Array) -> Array:
+        tangent *= 2
+        return self.x * tangent
+
+
+class ById(Rectifier):
+    """Looks at an array again only if it is another one."""
+
+    seen: Any = None
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        if x is not self.seen:
+            self.seen, self.kept = x, y * 1
+        return self.kept * 1
+
+
 class Claiming(Softplus):
     """Says that its samples know nothing of each other."""
 
@@ -298,6 +334,29 @@ class WideGradients(Scale):
         self.backward(dout)
         xp = namespace_of(dout)
         self.dscale = xp.astype(self.dscale, xp.float64)
+
+
+class BufferedParams(Scale):
+    """For a first layer, returns the memory of its gradients twice."""
+
+    buffer: Any = None
+
+    def backward_params(self, dout: Array) -> None:
+        self.backward(dout)
+        if self.buffer is None:
+            self.buffer = self.dscale * 1
+        self.buffer[...] = self.dscale
+        self.dscale = self.buffer
+
+
+class HomelessParams(Scale):
+    """For a first layer, makes an array where it happens to be made."""
+
+    def backward_params(self, dout: Array) -> None:
+        self.backward(dout)
+        self.dscale = self.dscale + namespace_of(dout).zeros(
+            self.dscale.shape, dtype=self.dscale.dtype
+        )
 
 
 class StampingParams(Scale):

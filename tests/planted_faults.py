@@ -100,6 +100,7 @@ def _layers() -> Iterator[Fault]:
     for name, kind in {
         "a mask outlives its input": faulty.Stale,
         "wrong from the third call on": faulty.Counting,
+        "minds only that the array is another": faulty.ById,
         "keeps the first dout": faulty.First,
         "returns its buffer": faulty.Buffered,
         "backward overwrites the output": faulty.Clobbering,
@@ -127,6 +128,7 @@ def _layers() -> Iterator[Fault]:
         "a shortcut for the first layer": faulty.Shortcut,
         "the first layer: gradients in float64": faulty.WideGradients,
         "the first layer: changes dout": faulty.StampingParams,
+        "the first layer: returns its buffer": faulty.BufferedParams,
         "float32 off by 2e-5": faulty.Rough,
     }.items():
         yield Fault(name, Signature(kind, **SCALE), scale)  # type: ignore[arg-type]
@@ -155,6 +157,7 @@ def _layers() -> Iterator[Fault]:
     squaring = partial(Signature, reference=faulty.Squaring.reference)
     yield Fault("forward is another function", squaring(faulty.Squaring))
     yield Fault("jvp: the 2", Signature(faulty.Sideways))
+    yield Fault("jvp: on the default device", Signature(faulty.HomelessTangent))
 
 
 FAULTS = [
@@ -166,6 +169,7 @@ FAULTS = [
 IN_PLACE = (
     *(faulty.Stamping, faulty.StampingParams, faulty.Buffered, faulty.TakingTurns),
     *(faulty.Moving, faulty.Clobbering, faulty.OneGradient),
+    *(faulty.BufferedParams, faulty.ById),
 )
 
 

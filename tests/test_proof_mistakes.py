@@ -79,6 +79,11 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "complex": (lambda: example(1j), r"an example's x is an array of real numbers, not \[\[1j\]\]"),
     "text": (lambda: example("1"), r"is an array of real numbers, not \[\['1'\]\]"),
     "nothing": (lambda: example(None), "is an array of real numbers"),
+    "masked": (
+        lambda: prove(examples=[{"x": np.ma.array([[1.0]], mask=True), "dout": [[1.0]]}]),
+        "an example's x is a masked array: give a number in each place",
+    ),
+    "beyond floats": (lambda: example(10**400), "an example's x is no array of numbers"),
     "ragged": (
         lambda: example(x=[1.0, [2.0]]),
         "an example's x is no array of numbers, nested evenly",
@@ -115,6 +120,26 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: drawn(np.zeros),
         r"Relu: x, drawn by its strategy, needs a strategy of Hypothesis, not array",
     ),
+    "a strategy beside bounds": (
+        lambda: Values(BATCH, low=0, strategy=lambda _: st.nothing()),
+        "Values: bounds, or a strategy that draws within them, but not both",
+    ),
+    "a strategy of nothing": (
+        lambda: drawn(lambda _: st.nothing()),
+        "a strategy of Hypothesis, not",
+    ),
+    "a strategy that filters all": (
+        lambda: drawn(lambda shape: st.just(np.zeros(shape)).filter(np.any)),
+        "Relu: hardly any case can be drawn: let the strategies of its arrays filter less",
+    ),
+    "a strategy without a shape": (
+        lambda: drawn(lambda: 1),
+        r"Relu: x, drawn by its strategy, of the shape \(1, 1\), raised TypeError: .*takes 0 pos",
+    ),
+    "a strategy that fails": (
+        lambda: drawn(lambda shape: st.just(shape).map(lambda _: 1 // 0)),
+        "drawn by its strategy, .*, raised ZeroDivisionError",
+    ),
     "a strategy of text": (lambda: drawn(lambda _: st.text()), "x, drawn .*, is an array of real"),
     "a strategy of another shape": (
         lambda: drawn(lambda _: st.just(np.zeros(7))),
@@ -124,7 +149,27 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: drawn(lambda shape: st.just(np.full(shape, np.nan))),
         "x, drawn by its strategy, holds nan",
     ),
+    "a size beyond memory": (
+        lambda: prove(inputs={"x": ("N", 10**12)}),
+        "outputs by 1000000000000 elements of x are more derivatives than can be tried: give sma",
+    ),
     # Signatures
+    "a function for a layer": (
+        lambda: prove(lambda x: x),
+        "by name, here none: missing .* 'x'. Say params= .*; a function of .* is for assert_vjp",
+    ),
+    "a parameter forgotten": (
+        lambda: prove(Scale),
+        "Scale: what makes .*, here none: missing .* 's",
+    ),
+    "a parameter too many": (
+        lambda: prove(params={"W": ("D",)}),
+        "here W: got an unexpected .* 'W'",
+    ),
+    "more classes than labels": (
+        lambda: prove(inputs={"x": BATCH, "t": Labels(("N",), 2**64)}),
+        "Relu: t are labels of int64, of 9223372036854775808 classes at most, not 18446744073",
+    ),
     "a list of inputs": (
         lambda: assert_vjp(abs, abs, inputs=[BATCH]),  # type: ignore[arg-type]
         "abs: inputs are shapes by name",

@@ -906,6 +906,12 @@ def test_a_state_that_is_none_is_refused(value: Any, message: str) -> None:
         layer.forward(arr(X, widest))
 
 
+@pytest.mark.parametrize("flag", ["traceable", "samplewise", "takes_integers", "takes_numbers"])
+def test_a_flag_of_a_class_is_true_or_false(flag: str) -> None:
+    with pytest.raises(SettingError, match=f"^Loud: {flag} is True or False, not 'yes'$"):
+        type("Loud", (Layer,), {flag: "yes"})
+
+
 def test_names_that_name_nothing_are_refused() -> None:
     typo: Any = type("Typo", (Centred,), {"state_names": ("maen",)})
     with pytest.raises(SettingError, match="state_names names 'maen', which holds None"):

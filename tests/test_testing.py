@@ -12,6 +12,8 @@ from faulty_layers import (
     Bent,
     Branching,
     Buffered,
+    BufferedParams,
+    ById,
     Claiming,
     ClaimingLoss,
     Coarse,
@@ -19,6 +21,8 @@ from faulty_layers import (
     Fixing,
     Flattening,
     Homeless,
+    HomelessParams,
+    HomelessTangent,
     Moving,
     Narrow,
     Numbered,
@@ -34,10 +38,12 @@ from faulty_layers import (
     Squaring,
     Stale,
     Stamping,
+    StampingTangent,
     Steep,
     Transposing,
     Wandering,
     Widening,
+    WideTangent,
 )
 from hypothesis import find, given, settings
 from right_layers import Scale, Softplus
@@ -177,11 +183,19 @@ def test_float32_that_loses_more_than_it_must_is_found() -> None:
 BROKEN: list[tuple[Any, type[Layer], str]] = [
     (properties.inputs_stay_as_they_are, Stamping, "read-only|input dout in place"),
     (properties.dtype_shape_and_device_stay, Widening, "to x has dtype float32, not float64"),
+    (properties.inputs_stay_as_they_are, StampingTangent, "read-only|input tangent of x in place"),
+    (properties.dtype_shape_and_device_stay, WideTangent, "the output by jvp has dtype float32"),
     (properties.backward_leaves_the_state, Wandering, "backward changes the state count: forward"),
     (backward_is_the_derivative, Pulled, "backward is wrong: "),
     (properties.equal_layers_do_the_same, Random, "made alike differ, as if random, in the output"),
     (properties.results_are_not_overwritten, Buffered, "a later call overwrites the output of an"),
     (properties.a_layer_keeps_nothing_of_earlier_calls, Counting, "seen other inputs differs in"),
+    (
+        properties.results_are_not_overwritten,
+        BufferedParams,
+        "scale that backward_params leaves of",
+    ),
+    (properties.a_layer_keeps_nothing_of_earlier_calls, ById, "the same arrays with other numbers"),
     (properties.any_order_of_memory_gives_the_same, Flattening, "transposed views change the out"),
     (properties.forward_is_the_reference, Squaring, "is not that of the reference: it is 1.0 at"),
     (properties.forward_mode_agrees, Sideways, "jvp and backward differ: .* along the tangents is"),
@@ -197,6 +211,8 @@ BROKEN: list[tuple[Any, type[Layer], str]] = [
     ),
     (properties.parameters_may_change, Fixing, "whose parameters were replaced differs in the out"),
     (properties.arrays_are_made_beside_their_inputs, Homeless, "makes an array on the default dev"),
+    (properties.arrays_are_made_beside_their_inputs, HomelessParams, "makes an array on the defau"),
+    (properties.arrays_are_made_beside_their_inputs, HomelessTangent, "makes an array on the defa"),
     (
         declarations.a_samplewise_layer_minds_no_other_sample,
         Claiming,
@@ -242,17 +258,38 @@ def trial_of(kind: type[Layer], dtype: str) -> LayerTrial:
     ids=[f"{it[0].__name__}-{it[1].__name__}" for it in BROKEN],
 )
 def test_each_property_finds_what_it_is_for(holds: Any, kind: type[Layer], complaint: str) -> None:
-    if kind in (Stamping, Buffered) and backend.name == "jax":
+    in_place = (Stamping, StampingTangent, Buffered, BufferedParams, ById)
+    if kind in in_place and backend.name == "jax":
         pytest.skip("its arrays cannot be changed")
+    if kind is WideTangent and not backend.has_float64:
+        pytest.skip("is about two dtypes")
     if kind is Flattening and backend.name != "numpy":
         pytest.skip("is about NumPy's strides")
-    if kind is Homeless and backend.name == "array-api-strict":
+    is_homeless = holds is properties.arrays_are_made_beside_their_inputs
+    if is_homeless and backend.name == "array-api-strict":
         pytest.skip("the library itself refuses it")
-    dtype = "float32" if kind is Homeless else widest
+    dtype = "float32" if is_homeless else widest
     for right in (Softplus, Scale, SoftmaxWithLoss):
         holds(trial_of(right, dtype))
     with pytest.raises(AssertionError, match=f"(?s)^{kind.__name__} on .*{complaint}"):
         holds(trial_of(kind, dtype))
+
+
+def test_a_samplewise_layer_is_asked_of_a_batch_of_one_length() -> None:
+    with_number = {"inputs": {"x": (3, "D")}, "max_examples": 5}
+    assert "it says samplewise = True, but in a batch" in message(Claiming, **with_number)
+
+
+def test_a_check_of_the_layer_itself_is_told_with_the_case() -> None:
+    class Odd(Softplus):
+        def forward(self, x: Array) -> Array:
+            assert x.shape[1] == 1, "one feature"
+            return super().forward(x)
+
+    says = message(Odd, max_examples=20)
+    assert says.startswith("Odd on ")
+    assert "forward raised AssertionError: one feature" in says
+    assert "the smallest case found:" in says
 
 
 @except_slow

@@ -120,7 +120,7 @@ def _chosen(
     No text at all chooses every promise.
     """
     for text in (*only, *skip):
-        if not any(_plain(text) in _plain(name) for name in promises):
+        if not _plain(text) or not any(_plain(text) in _plain(name) for name in promises):
             raise SettingError(f"no promise has {text!r} in its name: {_listed(promises)}")
     chosen = {
         name: promise
@@ -136,7 +136,7 @@ def _chosen(
 def _known_to_be_broken(path: str, promises: Iterable[str]) -> set[str]:
     """Read the names of promises from a file."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}): name a text file") from error
     by_name = {_plain(name): name for name in promises}

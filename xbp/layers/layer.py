@@ -82,6 +82,9 @@ class Layer(Checked):
         cls.samplewise = cls.__dict__.get("samplewise", False)
         if "forward" in cls.__dict__ or not isinstance(cls.takes_integers, property):
             cls.takes_integers = cls.__dict__.get("takes_integers", False)
+        for flag in ("traceable", "samplewise", "takes_integers", "takes_numbers"):
+            if not isinstance(value := getattr(cls, flag), bool | property):
+                raise SettingError(f"{cls.__name__}: {flag} is True or False, not {value!r}")
         if both := {*cls.param_names} & {*cls.state_names}:
             raise SettingError(
                 f"{cls.__name__}: {both.pop()!r} is named in param_names and in state_names: it is "

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import SearchStrategy
 
 from xbp.backend import Backend
@@ -117,6 +118,7 @@ def assert_gradients(
     backend = get_backend(backend)
     if max_examples is not None:
         positive_integer("max_examples", max_examples)
+    signature.require_make()
     signature.fitting_sizes(signature.bounds(sizes or {}))
     check_largest(largest)
 
@@ -132,12 +134,12 @@ def assert_gradients(
     count = max_examples or settings.default.max_examples  # type: ignore[union-attr]
     for is_large, share in portions(count).items():
         cases = layer_cases(signature, largest=largest, sizes=sizes, is_large=is_large)
-        _for_each(cases, share, lambda case: found.append(prove(case, backend)))
+        _for_each(signature.name, cases, share, lambda case: found.append(prove(case, backend)))
     return Proof.of(title, found)
 
 
 def _for_each(
-    cases: SearchStrategy[LayerCase], count: int, function: Callable[[LayerCase], None]
+    name: str, cases: SearchStrategy[LayerCase], count: int, function: Callable[[LayerCase], None]
 ) -> None:
     """Call a function with so many cases; if it raises an error, with the smallest that does."""
 
@@ -154,7 +156,12 @@ def _for_each(
     def every_property_holds(case: LayerCase) -> None:
         function(case)
 
-    every_property_holds()
+    try:
+        every_property_holds()
+    except Unsatisfiable as error:
+        raise SettingError(
+            f"{name}: hardly any case can be drawn: let the strategies of its arrays filter less"
+        ) from error
 
 
 def _alone(signature: Signature, **others: object) -> Signature:

@@ -21,8 +21,8 @@ __tracebackhide__ = True
 STEP = 2.0**-6
 
 
-# How many times the width of the narrowest quarter of claims is a bound of their rounding errors: it
-# is three times the standard deviation of normal ones.
+# How many times the width of the narrowest quarter of claims bounds their rounding errors: it is
+# three times the standard deviation of normal ones.
 _SPREADS = 5.0
 
 

@@ -63,8 +63,8 @@ class Values:
     low, high
         The smallest and the largest element; None sets no bound.
     strategy
-        A function of the shape in numbers that returns a Hypothesis strategy of NumPy arrays; then
-        the bounds are not used. Elements are rounded to float32.
+        A function of the shape in numbers that returns a Hypothesis strategy of NumPy arrays, if
+        there are no bounds. Elements are rounded to float32.
     differentiable
         Whether ``backward`` returns the derivative with respect to it.
 
@@ -72,7 +72,7 @@ class Values:
     ------
     SettingError
         If a bound is no finite number, no number of float32 is between them, or the strategy is no
-        function.
+        function, or one beside bounds.
     """
 
     shape: Shape
@@ -100,6 +100,11 @@ class Values:
             raise SettingError(
                 f"Values: strategy is a function of a shape, lambda shape: ..., not "
                 f"{self.strategy!r}"
+            )
+        if self.strategy is not None and not low is high is None:
+            raise SettingError(
+                "Values: bounds, or a strategy that draws within them, but not both, since it "
+                "takes no notice of low= and high="
             )
 
 
@@ -178,10 +183,14 @@ def real_numbers(where: str, values: object) -> HostArray:
     SettingError
         If the values are no such numbers.
     """
+    if np.ma.is_masked(values):
+        raise SettingError(f"{where} is a masked array: give a number in each place")
     try:
         array = np.asarray(values)
+        if array.dtype == object and all(isinstance(it, int) for it in array.flat):
+            array = np.asarray(array, np.float64)  # too large for an integer of NumPy
         is_real = array.dtype.kind in "biuf"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SettingError(f"{where} is no array of numbers, nested evenly ({error})") from error
     if not is_real:
         raise SettingError(f"{where} is an array of real numbers, not {values!r}")

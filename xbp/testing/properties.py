@@ -211,7 +211,8 @@ def equal_layers_do_the_same(trial: LayerTrial) -> None:
 def a_layer_keeps_nothing_of_earlier_calls(trial: LayerTrial) -> None:
     """Check that a layer that has seen other inputs gives what a new one does.
 
-    It sees the case, other numbers in a longer batch and in one as long, and the case again.
+    It sees the case, other numbers in a longer batch and in one as long, and the case again; also
+    in arrays that are filled anew.
     """
 
     def agreements(trial: LayerTrial) -> Iterator[Agreement]:
@@ -233,6 +234,9 @@ def a_layer_keeps_nothing_of_earlier_calls(trial: LayerTrial) -> None:
             new = trial.expected if case is trial.case else trial.again(case).results()
             complaint = "a layer that has seen other inputs differs in"
             yield from _same_results(complaint, used, new, trial.unit)
+        if refilled := trial.refilled(trial.again(others[1])):
+            complaint = "a layer that has seen the same arrays with other numbers differs in"
+            yield from _same_results(complaint, refilled.results(), trial.expected, trial.unit)
 
     require_agreement(trial, agreements)
 
@@ -307,6 +311,12 @@ def results_are_not_overwritten(trial: LayerTrial) -> None:
     require_same()
     trial.backward_on_device(trial.put_dout(2 * dout + 1))
     require_same()
+    if trial.case.signature.params:
+        trial.forward()
+        for name, gradient in trial.backward_params_on_device(trial.put_dout(dout)).items():
+            note(f"the derivative with respect to {name} that backward_params leaves", gradient)
+        trial.backward_params_on_device(trial.put_dout(2 * dout + 1))
+        require_same()
     other = trial.case.otherwise()
     for _ in range(2):
         again = trial.again(other, trial.layer)
@@ -333,17 +343,26 @@ def any_order_of_memory_gives_the_same(trial: LayerTrial) -> None:
 
 
 def inputs_stay_as_they_are(trial: LayerTrial) -> None:
-    """Neither ``forward`` nor ``backward`` changes an array that it was given."""
+    """No method changes an array that it was given."""
     douts = trial.put_dout(trial.case.dout)
     upstream = trial.case.signature.upstream
     names = [upstream if len(douts) == 1 else f"{upstream} {n}" for n in range(len(douts))]
     arrays = {**trial.arrays, **dict(zip(names, douts, strict=True))}
+    moves = {
+        name: trial.put(name, trial.case.arrays[name])
+        for name in trial.case.signature.differentiable
+        if hasattr(trial.layer, "jvp")
+    }
+    arrays |= {f"tangent of {name}": tangent for name, tangent in moves.items()}
     before = {name: trial.host(array, name).copy() for name, array in arrays.items()}
     trial.forward()
     trial.backward_on_device(douts)
     if trial.case.signature.params:
         trial.forward()
         trial.backward_params_on_device(douts)
+    if moves:
+        trial.forward()
+        trial.jvp_on_device(moves)
     for name, array in arrays.items():
         after = trial.host(array, name)
         if not np.array_equal(after, before[name], equal_nan=True):
@@ -372,28 +391,9 @@ def backward_leaves_the_state(trial: LayerTrial) -> None:
             )
 
 
-def _gradients_by_backward_params(trial: LayerTrial) -> dict[str, Array]:
-    douts = trial.put_dout(trial.case.dout)
-    return trial.backward_params_on_device(douts) if trial.case.signature.params else {}
-
-
 def dtype_shape_and_device_stay(trial: LayerTrial) -> None:
-    """Output and derivatives are arrays of the inputs' library, device and dtype."""
-    outputs, douts = trial.forward_on_device(), trial.case.douts()
-    results = {
-        what: (output, dout.shape)
-        for what, output, dout in zip(trial.output_names, outputs, douts, strict=True)
-    }
-    for name, gradient in trial.backward_on_device(trial.put_dout(trial.case.dout)).items():
-        results[f"the derivative with respect to {name}"] = (
-            gradient,
-            trial.case.arrays[name].shape,
-        )
-    trial.forward()
-    for name, gradient in _gradients_by_backward_params(trial).items():
-        what = f"the derivative with respect to {name} that backward_params leaves"
-        results[what] = gradient, trial.case.arrays[name].shape
-    for what, (array, shape) in results.items():
+    """All that a layer returns are arrays of the inputs' library, device and dtype."""
+    for what, (array, shape) in trial.results_on_device().items():
         if not trial.backend.owns(array):
             raise trial.fail(f"{what} is {array!r}, no array on this backend")
         if tuple(array.shape) != shape:

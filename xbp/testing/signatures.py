@@ -1,5 +1,6 @@
 """Signatures: the shapes of what a layer takes and returns, from which test cases are drawn."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -24,6 +25,9 @@ from xbp.testing.sizes import (
 # The sizes that are drawn, at most; of a size that others are subtracted from, or that is divided.
 LARGEST_SIZE = 3
 LARGEST_DIVIDED_SIZE = 6
+
+# What labels of int64 tell apart.
+_MOST_CLASSES = 2**63
 
 # So many combinations of sizes are looked through.
 _MOST_COMBINATIONS = 50_000
@@ -111,7 +115,7 @@ class Signature:
         for name, kind in {**self.inputs, **self.params}.items():
             check_shape(f"{self.name}: {name}", getattr(kind, "shape", kind))
             if isinstance(kind, Labels):
-                check_shape(f"{self.name}: the classes of {name}", (kind.classes,))
+                self._check_classes(name, kind.classes)
             if kind == OneHot(()):
                 raise SettingError(
                     f"{self.name}: {name}: one-hot rows have an axis of classes, OneHot(('N', 'C'))"
@@ -153,6 +157,14 @@ class Signature:
                     "one of them otherwise"
                 )
 
+    def _check_classes(self, name: str, classes: Size) -> None:
+        check_shape(f"{self.name}: the classes of {name}", (classes,))
+        if isinstance(classes, int) and classes > _MOST_CLASSES:
+            raise SettingError(
+                f"{self.name}: {name} are labels of int64, of {_MOST_CLASSES} classes at most, not "
+                f"{classes}"
+            )
+
     def _check_batch_axis(self) -> None:
         """Raise an error if samples are counted elsewhere than on the first axis."""
         inputs = [self.shape_of(name) for name in self.inputs]
@@ -166,6 +178,22 @@ class Signature:
                     f"{self.name}: {BATCH!r} counts the samples of a batch, along the first axis "
                     f"of inputs and outputs, and occurs in {shape}: call that size otherwise"
                 )
+
+    def require_make(self) -> None:
+        """Raise `SettingError` unless make takes the parameters and options by name."""
+        names = [*self.params, *self.options]
+        try:
+            signature = inspect.signature(self.make)
+        except (TypeError, ValueError):  # of a function that is not written in Python
+            return
+        try:
+            signature.bind(**dict.fromkeys(names))
+        except TypeError as error:
+            raise SettingError(
+                f"{self.name}: what makes the layer is called with the parameters and options by "
+                f"name, here {', '.join(names) or 'none'}: {error}. Say params= or options= of "
+                "what is missing; a function of arrays, without a layer, is for assert_vjp"
+            ) from error
 
     @property
     def name(self) -> str:

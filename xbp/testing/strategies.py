@@ -6,9 +6,11 @@ Float32 can represent every number exactly.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException
 from hypothesis.extra import numpy as host
 
 from xbp.backend import Backend
@@ -43,6 +45,9 @@ _ONE_LARGE_IN = 5
 LARGEST = 1e6
 SMALLEST = 1e-6
 _SMALLEST_SCALE = 1e-5
+
+# Of so many the layer is run for minutes.
+_MOST_DERIVATIVES = 1_000_000
 
 # Stands for whole numbers from -10 to 10 among the scales.
 _WHOLE = 0.0
@@ -161,6 +166,7 @@ def _cases_of(
     draw: st.DrawFn, signature: Signature, sizes: Mapping[str, int], largest: float
 ) -> LayerCase:
     values = {}
+    _require_few_elements(signature, sizes)
     for name in (*signature.inputs, *signature.params):
         kind = signature.kind_of(name)
         shape = sizes_of(signature.shape_of(name), sizes)
@@ -181,16 +187,37 @@ def _cases_of(
     return LayerCase(signature, values, dout, options=options, numbers=sizes)
 
 
+def _require_few_elements(signature: Signature, sizes: Mapping[str, int]) -> None:
+    """Raise `SettingError` if the derivatives of a case, element by element, are too many."""
+    shapes = {name: signature.shape_of(name) for name in (*signature.inputs, *signature.params)}
+    counts = {name: prod(sizes_of(shape, sizes)) for name, shape in shapes.items()}
+    outputs = prod(sizes_of(signature.output_shape, sizes))
+    name = max(counts, key=lambda name: counts[name])
+    if outputs * counts[name] > _MOST_DERIVATIVES:
+        raise SettingError(
+            f"{signature.name}: {outputs} outputs by {counts[name]} elements of {name} are more "
+            "derivatives than can be tried: give smaller sizes, or directions=4 of a large layer"
+        )
+
+
 @st.composite
 def _values_of(
     draw: st.DrawFn, where: str, kind: Values, shape: tuple[int, ...], largest: float
 ) -> HostArray:
     """Draw numbers of a domain that float32 can represent."""
     if kind.strategy is not None:
-        strategy = kind.strategy(shape)
-        if not isinstance(strategy, st.SearchStrategy):
-            raise SettingError(f"{where} needs a strategy of Hypothesis, not {strategy!r}")
-        values = values_of(where, kind, draw(strategy), {})
+        try:
+            strategy = kind.strategy(shape)
+            if not isinstance(strategy, st.SearchStrategy) or strategy.is_empty:
+                raise SettingError(f"{where} needs a strategy of Hypothesis, not {strategy!r}")
+            drawn = draw(strategy)
+        except (HypothesisException, SettingError):
+            raise
+        except Exception as error:
+            raise SettingError(
+                f"{where} of the shape {shape}, raised {type(error).__name__}: {error}"
+            ) from error
+        values = values_of(where, kind, drawn, {})
         if values.shape != shape:
             raise SettingError(f"{where} has the shape {values.shape}, not {shape}")
         return values

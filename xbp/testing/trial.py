@@ -248,9 +248,13 @@ class LayerTrial:
 
     def jvp(self, tangents: Mapping[str, HostArray]) -> HostArray:
         """Return the derivative of the output along tangents of the differentiable inputs."""
-        moves = [self.put(name, tangent) for name, tangent in tangents.items()]
+        moves = {name: self.put(name, tangent) for name, tangent in tangents.items()}
+        return self._whole(self.jvp_on_device(moves))
+
+    def jvp_on_device(self, tangents: Mapping[str, Array]) -> list[Array]:
+        """Return the same as the layer returns it, for tangents on the device."""
         jvp: Any = getattr(self.layer, "jvp")  # noqa: B009  few layers have one
-        return self._whole(self._outputs(self._attempt("jvp", jvp, *moves)))
+        return self._outputs(self._attempt("jvp", jvp, *tangents.values()))
 
     def _gradients_left(self) -> dict[str, Array]:
         gradients: dict[str, Array] = self._attempt("grads", lambda: dict(self.layer.grads))
@@ -269,11 +273,9 @@ class LayerTrial:
         except Exception as error:
             raise self.fail(f"{what} gave {value!r}, no array of the backend") from error
 
-    def _attempt(self, what: str, function: object, *args: object, **kwargs: object) -> Array:
+    def _attempt(self, what: str, function: object, *args: object) -> Array:
         try:
-            return function(*args, **kwargs)  # type: ignore[operator]
-        except AssertionError:
-            raise
+            return function(*args)  # type: ignore[operator]
         except Exception as error:
             why = "; the arrays it is given are not to be changed" if _is_refusal(error) else ""
             raise self.fail(f"{what} raised {type(error).__name__}: {error}{why}") from error
@@ -425,13 +427,34 @@ class LayerTrial:
             return None
         return LayerTrial(self.case, self.backend, self.dtype, state=state)
 
+    def results_on_device(self) -> dict[str, tuple[Array, tuple[int, ...]]]:
+        """Return all that the layer returns for the case, as it is: by name, with its shape."""
+        outputs, shapes = self.forward_on_device(), map(np.shape, self.case.douts())
+        douts = self.put_dout(self.case.dout)
+        results = dict(zip(self.output_names, zip(outputs, shapes, strict=True), strict=True))
+        gradients = {"": self.backward_on_device(douts)}
+        if self.case.signature.params:
+            self.forward_on_device()
+            gradients[" that backward_params leaves"] = self.backward_params_on_device(douts)
+        for whose, by_name in gradients.items():
+            for name, gradient in by_name.items():
+                what = f"the derivative with respect to {name}{whose}"
+                results[what] = gradient, self.case.arrays[name].shape
+        if hasattr(self.layer, "jvp"):
+            self.forward_on_device()
+            tangents = {name: self.arrays[name] for name in self.case.signature.differentiable}
+            for what, output, dout in zip(
+                self.output_names, self.jvp_on_device(tangents), self.case.douts(), strict=True
+            ):
+                results[f"the derivative of {what} by jvp"] = output, dout.shape
+        return results
+
     @property
     def runs(self) -> bool:
         """Whether forward and backward raise no error, and return arrays of the backend."""
         with suppress(AssertionError), self.backend.scope():
-            outputs = self.forward_on_device()
-            gradients = self.backward_on_device(self.put_dout(self.case.dout))
-            return all(map(self.backend.owns, (*outputs, *gradients.values())))
+            results = self.results_on_device().values()
+            return all(self.backend.owns(array) for array, _ in results)
         return False
 
     @cached_property
@@ -456,6 +479,24 @@ class LayerTrial:
     ) -> "LayerTrial":
         """Return a trial of another case, on the same backend, in the same dtype and state."""
         return LayerTrial(case, self.backend, self.dtype, layer, layout, self.state)
+
+    def refilled(self, earlier: "LayerTrial") -> "LayerTrial | None":
+        """Return the trial of this case in the arrays of an earlier one, and with its layer.
+
+        The earlier one has seen its own numbers in them. None, if the library's arrays do not
+        change.
+        """
+        trial = self.again(self.case, earlier.layer)
+        earlier.results()
+        try:
+            for kept, new in zip(*map(values, (earlier.inputs, trial.inputs)), strict=True):
+                if isinstance(kept, np.ndarray):
+                    kept.flags.writeable = True
+                kept[...] = new
+        except Exception:  # each library raises an error of its own
+            return None
+        trial.inputs = earlier.inputs
+        return trial
 
     def nudged(self, distance: float, seed: int) -> "LayerTrial":
         """Return the trial with each number changed by up to a relative distance, randomly."""
