@@ -218,6 +218,27 @@ class GatedLinear(Layer):
         return dout * self.gate, dout * self.x * self.gate * (1 - self.gate)
 
 
+class Perceptron(Layer):
+    """Two layers in one, with rectifiers between, whose slope at 0 is 0 as everywhere."""
+
+    param_names = ("V", "W")
+
+    def __init__(self, V: Array, W: Array) -> None:
+        self.V, self.W = V, W
+
+    def forward(self, x: Array) -> Array:
+        self.x, z = x, x @ self.V
+        self.active = namespace_of(x).astype(z > 0, x.dtype)
+        self.h = z * self.active
+        return self.h @ self.W
+
+    def backward(self, dout: Array) -> Array:
+        self.dW = self.h.T @ dout
+        dz = (dout @ self.W.T) * self.active
+        self.dV = self.x.T @ dz
+        return dz @ self.V.T
+
+
 class Huber(Layer):
     """Huber, 1964: a loss, the mean over the batch."""
 
@@ -303,6 +324,7 @@ RIGHT_LAYERS = (
     Signature(UnitLength),
     Signature(Centre, {"x": ("B", "D")}),
     Signature(GatedLinear, {"x": ("N", "D"), "y": ("N", "D")}),
+    Signature(Perceptron, output=("N", "M"), params={"V": ("D", "H"), "W": ("H", "M")}),
     Signature(Huber, {"x": ("N", "D"), "t": Fixed(("N", "D"))}, ()),
     Signature(Sort),
     Signature(Clamp, dict.fromkeys(("x", "low", "high"), ("N", "D"))),

@@ -181,7 +181,7 @@ def test_a_small_kink_is_no_fault() -> None:
 def test_rounding_is_measured_and_not_guessed(signature: Signature) -> None:
     case = random_case(signature, {}, 0, 10.0)
     with backend.scope():
-        assert LayerTrial(case, backend, "float32")._takes_traced
+        assert LayerTrial(case, backend, "float32").takes_traced
 
 
 def test_what_is_run_twice_rounds_otherwise_each_time() -> None:
@@ -218,7 +218,7 @@ def test_what_is_written_for_one_library_is_run_roughly_too() -> None:
     shapes: Any = {"inputs": inputs, "output": ("N",)}
     case = random_case(Signature(Cosine, **shapes), {}, 0, 10.0)
     with backend.scope():
-        assert LayerTrial(case, backend, "float32")._takes_traced
+        assert LayerTrial(case, backend, "float32").takes_traced
     # Of one element it is the sign, and the derivative is rounding alone.
     example = {"x": [[1.0]], "y": [[0.0075]], "dout": [1.0]}
     assert_gradients(Cosine, **shapes, backend=backend, max_examples=20, examples=[example])
@@ -345,7 +345,7 @@ class ThroughLogarithms(Layer):
 def test_digits_of_dout_that_a_kernel_loses_are_no_fault() -> None:
     case = case_of(Signature(ThroughLogarithms), arrays(x=[[1.0, 2.0]], dout=[[0.3, -0.7]]))
     trial = LayerTrial(case, backend, "float64")
-    assert not trial._takes_traced
+    assert not trial.takes_traced
     backward_is_linear(trial)
 
 

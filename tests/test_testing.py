@@ -554,6 +554,28 @@ def test_where_two_numbers_tie_their_derivatives_share_the_slope() -> None:
     assert "0.0 + 0.0 of output[0, 0] along both" in message(Neither, max_examples=1, **both)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_where_three_numbers_tie_their_derivatives_share_the_slope(share: float) -> None:
+    def largest(x: Array) -> Array:
+        return namespace_of(x).max(x, axis=1)
+
+    def backward(dout: Array, x: Array) -> Array:
+        xp = namespace_of(x)
+        is_largest = xp.astype(x == xp.max(x, axis=1, keepdims=True), x.dtype)
+        count = xp.sum(is_largest, axis=1, keepdims=True)
+        shares = xp.where(count == 3, share + 0 * count, 1 / count)
+        return dout[:, None] * is_largest * shares
+
+    example = {"x": [[2.0, 2.0, 2.0]], "dout": [1.0]}
+    one: dict[str, Any] = {"inputs": {"x": ("N", 3)}, "output": ("N",), "examples": [example]}
+    with pytest.raises(
+        AssertionError, match=rf"says {share} \+ {share} \+ {share} of output\[0\] al"
+    ):
+        assert_vjp(largest, backward, **one, max_examples=1, backend=backend)
+    share = 1 / 3
+    assert_vjp(largest, backward, **one, max_examples=5, backend=backend)
+
+
 @needs_float64
 def test_kinks_that_meet_by_chance_are_no_tie() -> None:
     class Difference(Layer):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xbp.differences import Comparison, compare, turns_close_by
+from xbp.differences import REFINEMENT, Comparison, compare, is_staircase, turns_close_by
 from xbp.testing.agreement import why_not_finite
 from xbp.testing.domains import HostArray
 from xbp.testing.proof import Differences
@@ -127,9 +127,39 @@ def _within_rounding(trial: LayerTrial, doubt: Doubt) -> Comparison:
             return again
     if turns_close_by(claimed, again.numerical, f, h, noise, trial.unit_of_differences):
         return replace(again, error=again.difference)
+    if again.outside and _is_said_close_by(trial, doubt, bound):
+        return replace(again, outside=False)
     if mixes_elements(trial, j, h):
         return replace(comparison, kink=True, outside=False)
     return replace(comparison, error=max(comparison.error, again.error))
+
+
+def _is_said_close_by(trial: LayerTrial, doubt: Doubt, noise: float) -> bool:
+    """Tell whether a claim at a kink is one of those close by, and those beside it are right."""
+    name, (j, *element), comparison, f, h = doubt
+    index = tuple(element)
+
+    def claim_of(trial: LayerTrial) -> float:
+        return float(trial.row(j)[name][index])
+
+    def is_right_at(place: float) -> bool:
+        value = trial.case.arrays[name].copy()
+        value[index] += place
+        there = trial.again(replace(trial.case, arrays={**trial.case.arrays, name: value}))
+        return not is_wrong(
+            compare(
+                claim_of(there),
+                lambda step: f(place + step),
+                h / REFINEMENT**2,
+                noise,
+                trial.unit_of_differences,
+            )
+        )
+
+    if is_staircase(f, h, noise):  # there is nothing but kinks
+        return False
+    sides = (-h / REFINEMENT, h / REFINEMENT)
+    return trial.is_said_close_by(comparison.claimed, claim_of) and all(map(is_right_at, sides))
 
 
 def _claims_within_rounding(

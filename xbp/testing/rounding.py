@@ -26,6 +26,10 @@ from xbp.recording.tracing import (
 # of compilers that replace them by polynomials, are off by two to four.
 ROUGHNESS = 2.0
 
+# From one operation to the next, a shift grows by more than a number of a usual size.
+_GROWTH = 1e10
+_LARGEST_SHIFT = 1e-20
+
 # The functions of the standard whose results are exact: they make, move, choose, compare numbers.
 # Any other function is taken to round, also one that is not in the standard.
 EXACT = {
@@ -110,13 +114,23 @@ class RoughArithmetic(Trace):
         The machine epsilon of the dtype in whose precision it computes, or appears to.
     seed
         The same seed moves the same numbers alike.
+    shift
+        The first numbers are moved by so much, at most, in addition, also what is 0; later ones by
+        far more, so that where they move does not depend on the first.
+    sign
+        1 or -1 moves all results up, or down; 0 moves each up or down.
     """
 
-    def __init__(self, backend: Backend, epsilon: float, seed: int) -> None:
+    def __init__(
+        self, backend: Backend, epsilon: float, seed: int, shift: float = 0.0, sign: int = 0
+    ) -> None:
         super().__init__(backend.xp, frozenset())
         self.backend = backend
         self.epsilon = epsilon
         self.seed = seed
+        self.shift = shift
+        self.sign = sign
+        self.start()
         self._chance = np.random.default_rng(seed)
 
     def traced(self, value: Any, owners: frozenset[Traced] | None = None) -> Traced:
@@ -132,8 +146,8 @@ class RoughArithmetic(Trace):
         # A sum is off in proportion to its partial sums: each term, to something like its root.
         longest = max((prod(x.shape) for x in traced_among((args, kwargs))), default=1)
         times = 1.0 if name in ELEMENTWISE else 1 + sqrt(longest)
-        result = function(*values(self._moved(args, times)), **values(kwargs))
-        return self._wrapped(self._moved(result))
+        result = function(*values(self.moved(args, times)), **values(kwargs))
+        return self._wrapped(self._shifted(self.moved(result)))
 
     def change(
         self, name: str, function: Callable[[Any, Any], Any], x: Traced, other: Any
@@ -141,8 +155,8 @@ class RoughArithmetic(Trace):
         """Apply an in-place operator."""
         result = function(x.value, values(other))
         if result is not x.value:
-            return self.traced(self._moved(result))
-        x.value[...] = self._moved(result)
+            return self.traced(self._shifted(self.moved(result)))
+        x.value[...] = self._shifted(self.moved(result))
         return x
 
     def view(self, function: Callable[[Any], Any], x: Traced) -> Traced:
@@ -155,10 +169,10 @@ class RoughArithmetic(Trace):
             return make([self._wrapped(part) for part in result])
         return self.traced(result) if hasattr(result, "dtype") else result
 
-    def _moved(self, tree: Any, times: float = 1.0) -> Any:
+    def moved(self, tree: Any, times: float = 1.0) -> Any:
         """Return nested values with each array of floating-point numbers moved."""
         if isinstance(tree, tuple | list):
-            return tuple(self._moved(part, times) for part in tree)
+            return tuple(self.moved(part, times) for part in tree)
         x = values(tree)
         if not hasattr(x, "dtype"):
             return x
@@ -167,3 +181,21 @@ class RoughArithmetic(Trace):
             return x
         by = times * ROUGHNESS * self.epsilon * self._chance.uniform(-1, 1, tuple(x.shape))
         return x * self.backend.asarray(1 + by, dtype_name(x.dtype))
+
+    def shifted(self, tree: Any, by: float, sign: int = 0) -> Any:
+        """Return nested values with a number added to each: by so much at most, up or down."""
+        if isinstance(tree, tuple | list):
+            return tuple(self.shifted(part, by, sign) for part in tree)
+        if not by or not hasattr(tree, "dtype") or not is_floating(tree):
+            return tree
+        shift = by * self._chance.uniform(-1, 1, tuple(tree.shape))
+        shift = sign * abs(shift) if sign else shift
+        return tree + self.backend.asarray(shift, dtype_name(tree.dtype))
+
+    def start(self) -> None:
+        """Begin a computation: the first numbers are shifted by the least."""
+        self._next_shift = self.shift
+
+    def _shifted(self, results: Any) -> Any:
+        self._next_shift = min(self._next_shift * _GROWTH, _LARGEST_SHIFT)
+        return self.shifted(results, self._next_shift, self.sign)

@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, pairwise
-from math import cos, isfinite, pi, sin
+from itertools import islice, pairwise, permutations, product
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -18,16 +18,18 @@ __tracebackhide__ = True
 A_TENTH = 0.1
 A_HUNDREDTH = 0.01
 
-# Of one case, so many outputs are looked at; at so many points around where two elements tie.
+# Of one case, so many outputs are looked at.
 _MOST_OUTPUTS = 6
-_POINTS = 16
+
+# Around so many elements that tie there are 48 parts, by the signs and the order of the steps.
+_MOST_TIED = 3
 
 # So many random directions are tried, in which each element moves by one of these parts of a step.
 _DIRECTIONS = 16
 _PARTS = (-1.0, -0.5, 0.5, 1.0)
 
 # Of the distance of these points, the part that slopes are taken over.
-_SHARE = 4 * _POINTS
+_SHARE = 64
 
 
 class Kink(NamedTuple):
@@ -43,73 +45,82 @@ class Kink(NamedTuple):
 
 
 def require_right_ties(trial: LayerTrial, kinks: Iterable[Kink], step: float) -> None:
-    """Raise `AssertionError` if two derivatives cannot both be right, although each alone may be.
+    """Raise `AssertionError` if derivatives cannot all be right, although each alone may be.
 
-    So it is if backward gives the whole of dout to each of two maxima. Along both elements together
-    the derivative is to lie between the slopes close by. Of more than two nothing is said.
+    So it is if backward gives the whole of dout to each of two maxima. Along all elements together
+    the derivative is to lie between the slopes close by, or what backward says there; along two,
+    also in opposite directions.
     """
     of_output: defaultdict[int, list[Kink]] = defaultdict(list)
     for kink in kinks:
         of_output[kink.output].append(kink)
-    pairs = (group for group in of_output.values() if len(group) == 2)  # noqa: PLR2004
-    for pair in islice(pairs, _MOST_OUTPUTS):
-        for sign in (1.0, -1.0):
-            _require_right_pair(trial, pair, (1.0, sign), step)
+    groups = (group for group in of_output.values() if 1 < len(group) <= _MOST_TIED)
+    for group in islice(groups, _MOST_OUTPUTS):
+        _require_right_group(trial, group, [1.0] * len(group), step)
+        if len(group) == 2:  # noqa: PLR2004
+            _require_right_group(trial, group, [1.0, -1.0], step)
 
 
-def _require_right_pair(
-    trial: LayerTrial, pair: Sequence[Kink], along: tuple[float, float], step: float
+def _require_right_group(
+    trial: LayerTrial, group: Sequence[Kink], along: Sequence[float], step: float
 ) -> None:
-    j = pair[0].output
+    j = group[0].output
     noise = float(trial.unit_of_differences * trial.magnitude[j])
-    if _slopes_beside(trial, pair, along, step, noise) is None:
+    if _slopes_beside(trial, group, along, step, noise) is None:
         return
     # Terms may cancel: rounding is measured, where it matters.
     measured = trial.noise(lambda trial: trial.output.reshape(-1)[j], MOST_RUNS, plain=trial.plain)
-    slopes = _slopes_beside(trial, pair, along, step, max(noise, float(measured)))
+    slopes = _slopes_beside(trial, group, along, step, max(noise, float(measured)))
     if slopes is None:
         return
-    sign = "+" if along[1] > 0 else "-"
-    first, second = pair
+
+    def claim_of(trial: LayerTrial) -> float:
+        claims = (float(trial.row(j)[kink.name][kink.element]) for kink in group)
+        return sum(claim * part for claim, part in zip(claims, along, strict=True))
+
+    claimed = sum(kink.claimed * part for kink, part in zip(group, along, strict=True))
+    if trial.is_said_close_by(claimed, claim_of):
+        return
+    names = [str(kink) for kink in group]
+    sign = " - " if along[-1] < 0 else " + "
     raise trial.fail(
-        f"backward is wrong where {first} and {second} tie:\n"
-        f"  backward says {first.claimed!r} {sign} {second.claimed!r} of {trial.output_at(j)} "
-        "along both\n"
+        f"backward is wrong where {', '.join(names[:-1])} and {names[-1]} tie:\n"
+        f"  backward says {sign.join(f'{kink.claimed!r}' for kink in group)} of "
+        f"{trial.output_at(j)} along {'both' if len(group) == 2 else 'all'}\n"  # noqa: PLR2004
         f"  central differences close by say {slopes[0]:.6g} to {slopes[1]:.6g}"
     )
 
 
 def _slopes_beside(
     trial: LayerTrial,
-    pair: Sequence[Kink],
-    along: tuple[float, float],
+    group: Sequence[Kink],
+    along: Sequence[float],
     step: float,
     noise: float,
 ) -> tuple[float, float] | None:
-    """Return the slopes along both, the smallest and the largest; None if the claims may be right.
+    """Return the slopes along all, the smallest and the largest; None if the claims may be right.
 
     The noise is a bound of the rounding of the output.
     """
-    j = pair[0].output
-    claimed = sum(kink.claimed * part for kink, part in zip(pair, along, strict=True))
-    sizes = [max(1.0, abs(float(trial.case.arrays[kink.name][kink.element]))) for kink in pair]
-    if max(sizes) > 2 * min(sizes):  # no distance is small for both
+    j, direction = group[0].output, np.asarray(along)
+    claimed = sum(kink.claimed * part for kink, part in zip(group, along, strict=True))
+    sizes = [max(1.0, abs(float(trial.case.arrays[kink.name][kink.element]))) for kink in group]
+    if max(sizes) > 2 * min(sizes):  # no distance is small for all
         return None
 
-    def f(first: float, second: float) -> float:
-        return float(_moved(trial, pair, (first, second)).reshape(-1)[j])
+    def f(steps: HostArray) -> float:
+        return float(_moved(trial, group, steps).reshape(-1)[j])
 
-    def slope(place: tuple[float, float], h: float) -> float:
-        (a, b), (u, v) = place, along
-        return (f(a + h * u, b + h * v) - f(a - h * u, b - h * v)) / (2 * h)
+    def slope(place: HostArray, h: float) -> float:
+        return (f(place + h * direction) - f(place - h * direction)) / (2 * h)
 
     def hull(level: int) -> tuple[float, float]:
         """Return the smallest and the largest slope at a distance."""
         radius = step * max(sizes) / REFINEMENT**level
-        slopes = [slope(place, radius / _SHARE) for place in _around(radius)]
+        slopes = [slope(radius * place, radius / _SHARE) for place in _around(len(group))]
         return min(slopes), max(slopes)
 
-    steepest = max(*(abs(kink.claimed) for kink in pair), *map(abs, hull(1)))
+    steepest = max(*(abs(kink.claimed) for kink in group), *map(abs, hull(1)))
     margins = [
         4 * noise * _SHARE * REFINEMENT**level / (step * max(sizes)) for level in range(FINEST)
     ]
@@ -127,17 +138,19 @@ def _slopes_beside(
     return hulls[0] if hulls else None  # rounding hides it
 
 
-def _around(radius: float) -> Iterator[tuple[float, float]]:
-    """Yield points around 0, none of them on an axis or a diagonal."""
-    for number in range(_POINTS):
-        angle = 2 * pi * (number + 0.31) / _POINTS
-        yield radius * cos(angle), radius * sin(angle)
+def _around(count: int) -> Iterator[HostArray]:
+    """Yield points at a distance of 1 from 0: with all signs, and in all orders, of coordinates."""
+    sizes = np.arange(1, count + 1)
+    for signs in product((-1, 1), repeat=count):
+        for order in permutations(sizes):
+            place = np.asarray(signs) * order
+            yield place / np.linalg.norm(place)
 
 
-def _moved(trial: LayerTrial, pair: Sequence[Kink], steps: Sequence[float]) -> HostArray:
-    """Return the output with each element of a pair moved by a step."""
-    arrays = {kink.name: trial.case.arrays[kink.name].copy() for kink in pair}
-    for kink, step in zip(pair, steps, strict=True):
+def _moved(trial: LayerTrial, group: Sequence[Kink], steps: HostArray) -> HostArray:
+    """Return the output with each element of a group moved by a step."""
+    arrays = {kink.name: trial.case.arrays[kink.name].copy() for kink in group}
+    for kink, step in zip(group, steps, strict=True):
         arrays[kink.name][kink.element] += step
     with np.errstate(all="ignore"):
         return trial.forward(arrays)

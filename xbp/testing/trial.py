@@ -31,6 +31,12 @@ OPERATIONS = 64
 RUNS = 8
 MOST_RUNS = 32
 
+# How many trials are made of numbers close by, at what relative distance, so that equal numbers
+# hardly become equal ones, and what is added to each, also to 0.
+_CLOSE_BY = 16
+DISTANCES = {"float32": 1e-4, "float64": 1e-10}
+_SHIFTS = {"float32": 1e-30, "float64": 1e-200}
+
 # How many times the root of their mean square is a bound of them.
 SPREADS = 4.0
 
@@ -384,6 +390,35 @@ class LayerTrial:
         return np.stack([result(rough) for rough in self._rough(runs, dtype)])
 
     @cached_property
+    def close_by(self) -> "list[LayerTrial]":
+        """Trials in which each number, of the case and computed, is a little more or less.
+
+        So nothing ties, and nothing is at a threshold.
+        """
+        distance, shift = DISTANCES[self.dtype], _SHIFTS[self.dtype]
+        if not self.takes_traced:
+            return [self.nudged(distance, seed, shift) for seed in range(_CLOSE_BY)]
+        # First those of all results that are more, and less.
+        signs = [1, -1, *[0] * (_CLOSE_BY - 2)]
+        return [
+            RoughTrial(
+                self.case, self.backend, self.dtype, distance, seed, shift, sign, state=self.state
+            )
+            for seed, sign in enumerate(signs)
+        ]
+
+    def is_said_close_by(self, number: float, result: Callable[["LayerTrial"], float]) -> bool:
+        """Tell whether a number is among those that a result is in the trials close by.
+
+        So is the derivative by a layer of rectifiers that are fed the same 0: each takes one of its
+        two slopes, and together they need not give what lies between the slopes of their sum.
+        """
+        results = [result(trial) for trial in self.close_by]
+        low, high = min(results), max(results)
+        margin = 1e3 * DISTANCES[self.dtype] * max(abs(low), abs(high), abs(number))
+        return low - margin <= number <= high + margin
+
+    @cached_property
     def plain(self) -> "LayerTrial":
         """A trial of a new layer, for results that are computed once."""
         return self.again(self.case)
@@ -392,7 +427,7 @@ class LayerTrial:
         trials = self._rough_trials.setdefault(dtype or self.dtype, [])
         epsilon = self._epsilon_of(dtype or self.dtype)
         for seed in range(len(trials), runs):
-            if self._takes_traced:
+            if self.takes_traced:
                 trials.append(self._rough_trial(epsilon, seed))
             else:
                 trials.append(self.nudged(OPERATIONS * epsilon, seed))
@@ -458,7 +493,7 @@ class LayerTrial:
         return False
 
     @cached_property
-    def _takes_traced(self) -> bool:
+    def takes_traced(self) -> bool:
         """Whether the layer computes with functions of the namespace alone, and asks no values."""
         try:
             self._rough_trial(0.0, 0).results()
@@ -498,11 +533,15 @@ class LayerTrial:
         trial.inputs = earlier.inputs
         return trial
 
-    def nudged(self, distance: float, seed: int) -> "LayerTrial":
-        """Return the trial with each number changed by up to a relative distance, randomly."""
+    def nudged(self, distance: float, seed: int, shift: float = 0.0) -> "LayerTrial":
+        """Return the trial with each number changed by up to a relative distance, randomly.
+
+        And by up to a shift, also what is 0.
+        """
         chance = np.random.default_rng(seed)
         arrays = {
             name: value * (1 + distance * chance.uniform(-1, 1, value.shape))
+            + shift * chance.uniform(-1, 1, value.shape)
             if self.is_differentiable(name)
             else value
             for name, value in self.case.arrays.items()
@@ -538,11 +577,14 @@ class RoughTrial(LayerTrial):
         dtype: str,
         epsilon: float,
         seed: int,
+        shift: float = 0.0,
+        sign: int = 0,
+        *,
         layer: Layer | None = None,
         layout: str | None = None,
         state: LayerState | None = None,
     ) -> None:
-        self._arithmetic = RoughArithmetic(backend, epsilon, seed)
+        self._arithmetic = RoughArithmetic(backend, epsilon, seed, shift, sign)
         self._seeds = np.random.default_rng(seed)
         super().__init__(case, backend, dtype, layer, layout, state)
 
@@ -550,12 +592,31 @@ class RoughTrial(LayerTrial):
         self, case: LayerCase, layer: Layer | None = None, layout: str | None = None
     ) -> LayerTrial:
         """Return a trial of another case, which rounds as roughly, and otherwise each time."""
-        epsilon, seed = self._arithmetic.epsilon, int(self._seeds.integers(2**62))
-        return RoughTrial(case, self.backend, self.dtype, epsilon, seed, layer, layout, self.state)
+        rough, seed = self._arithmetic, int(self._seeds.integers(2**62))
+        return RoughTrial(
+            case,
+            self.backend,
+            self.dtype,
+            rough.epsilon,
+            seed,
+            rough.shift,
+            rough.sign,
+            layer=layer,
+            layout=layout,
+            state=self.state,
+        )
 
     def put(self, name: str, value: HostArray) -> Array:
         """Return an array on the backend that computes roughly."""
-        return self._arithmetic.traced(super().put(name, value))
+        array, rough = super().put(name, value), self._arithmetic
+        if rough.shift and name and self.is_differentiable(name):
+            array = rough.shifted(rough.moved(array), rough.shift)
+        return rough.traced(array)
+
+    def forward_on_device(self) -> list[Array]:
+        """Return the outputs as the layer returns them; fail unless they have their shapes."""
+        self._arithmetic.start()
+        return super().forward_on_device()
 
     def host(self, value: Array, what: str) -> HostArray:
         """Return what was computed as a NumPy array of float64."""
