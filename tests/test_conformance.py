@@ -35,6 +35,7 @@ from xbp.layers import (
     QuantileWithLoss,
     Relu,
     Sigmoid,
+    SigmoidWithLoss,
     Silu,
     SoftmaxWithLoss,
     Softplus,
@@ -239,6 +240,7 @@ PROVEN = {
     "test_huber_with_loss": HuberWithLoss,
     "test_quantile_with_loss": QuantileWithLoss,
     "test_poisson_with_loss": PoissonWithLoss,
+    "test_sigmoid_with_loss": SigmoidWithLoss,
 }
 
 

@@ -19,14 +19,16 @@ from xbp.layers.arithmetic import (
     ReciprocalLayer,
     SubLayer,
 )
+from xbp.layers.classification import SigmoidWithLoss, SoftmaxWithLoss
 from xbp.layers.containers import Residual, Sequential
 from xbp.layers.layer import Layer
-from xbp.layers.loss import IdentityWithLoss, LossLayer, SoftmaxWithLoss
+from xbp.layers.loss import LossLayer
 from xbp.layers.parameters import Parameters
 from xbp.layers.preprocessing import Rescale
 from xbp.layers.regression import (
     AbsoluteWithLoss,
     HuberWithLoss,
+    IdentityWithLoss,
     PoissonWithLoss,
     QuantileWithLoss,
 )
@@ -54,6 +56,7 @@ __all__ = [
     "Residual",
     "Sequential",
     "Sigmoid",
+    "SigmoidWithLoss",
     "Silu",
     "SoftmaxWithLoss",
     "Softplus",

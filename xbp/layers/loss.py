@@ -1,16 +1,9 @@
-"""Losses, each with the output function that makes its gradient simple."""
+"""What every loss is: a mean over the batch, and its slope, with an output function of its own."""
 
 from typing import Any, ClassVar
 
 from xbp.errors import DataError, SettingError, ShapeError
-from xbp.functions import (
-    as_one_hot,
-    as_targets,
-    batch_size_of,
-    exponentials,
-    log_softmax,
-    sum_squared_error,
-)
+from xbp.functions import as_one_hot, as_targets, batch_size_of, softmax
 from xbp.layers.layer import Layer
 from xbp.namespace import (
     Array,
@@ -26,7 +19,8 @@ class LossLayer(Layer):
     """The last layer of a network: from outputs and targets to the loss.
 
     A subclass writes, for a batch, `losses`, the loss of each sample, and `slope`, its derivative
-    with respect to the outputs. It says whether it `classifies`.
+    with respect to the outputs. It says whether it `classifies`, and if it does, whether it
+    `takes_labels`.
 
     Softmax goes with cross entropy, and identity with half the sum of squares, because both pairs
     have the same gradient: output minus target.
@@ -40,10 +34,14 @@ class LossLayer(Layer):
     loss : Array
         The mean over the batch, 0-d: nothing waits for the device until its value is asked for.
     classifies : bool
-        Whether targets are classes, so that there is an accuracy.
+        Whether outputs are right or wrong, so that there is an accuracy.
+    takes_labels : bool
+        Whether one of several classes is right, so that targets may be labels, the numbers of
+        classes. A loss that classifies does, unless it says otherwise.
     """
 
     classifies: ClassVar[bool]
+    takes_labels: ClassVar[bool]
 
     y: Array = None
     t: Array = None
@@ -51,6 +49,8 @@ class LossLayer(Layer):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if "classifies" in cls.__dict__ and "takes_labels" not in cls.__dict__:
+            cls.takes_labels = cls.classifies
         # This class's forward need not be the mean of a base class's losses.
         cls.samplewise = cls.samplewise and "losses" in cls.__dict__
 
@@ -62,7 +62,7 @@ class LossLayer(Layer):
         x
             Outputs, ``(C,)`` for one sample or ``(N, C)`` for a batch.
         t
-            Targets: of the shape of x, or, if the layer classifies, labels ``()`` or ``(N,)``.
+            Targets: of the shape of x, or, if the layer takes labels, these, ``()`` or ``(N,)``.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class LossLayer(Layer):
         return losses
 
     def _targets(self, t: Array, x: Array) -> Array:
-        as_outputs = as_one_hot if self.classifies else as_targets
+        as_outputs = as_one_hot if self.takes_labels else as_targets
         return as_outputs(t, x, where=self.name)
 
     def backward(self, dout: Array | float = 1) -> Array:
@@ -164,7 +164,7 @@ class LossLayer(Layer):
         x
             Outputs of a batch, ``(N, C)``.
         t
-            Targets in the shape and dtype of x, one-hot where the loss classifies. A class
+            Targets in the shape and dtype of x, one-hot where the loss takes labels. A class
             with a ``forward`` of its own gets them unconverted.
         """
         raise NotImplementedError(f"{type(self).__name__} has no losses")
@@ -172,6 +172,32 @@ class LossLayer(Layer):
     def predictions(self, y: Array) -> Array:
         """Return the targets that outputs stand for: as they are, unless a class says otherwise."""
         return y
+
+    def probabilities(self, y: Array) -> Array:
+        """Return what outputs say of the probabilities of classes, if the loss classifies."""
+        return softmax(y)
+
+    def are_right(self, y: Array, t: Array) -> Array:
+        """Tell of each sample whether its outputs say what its targets do, if the loss classifies.
+
+        That is, whether the highest score is at the target's class.
+
+        Parameters
+        ----------
+        y
+            Outputs of a batch, ``(N, C)``.
+        t
+            Targets, ``(N, C)``, or labels, ``(N,)``, of any integer dtype.
+
+        Returns
+        -------
+        Array
+            Booleans, ``(N,)``.
+        """
+        xp = namespace_of(y)
+        classes = xp.argmax(y, axis=1)
+        labels = xp.argmax(t, axis=1) if t.ndim > 1 else cast_like(t, like=classes)
+        return classes == labels
 
     @staticmethod
     def check_targets(t: Array, output_size: int) -> None:
@@ -184,99 +210,6 @@ class LossLayer(Layer):
             require_all(t, xp.isfinite(t), "not finite")
 
 
-class SoftmaxWithLoss(LossLayer):
-    """Softmax and the cross entropy error in one: for classification; `y` are probabilities."""
-
-    classifies = True
-    traceable = True
-    samplewise = True
-
-    def forward(self, x: Array, t: Array) -> Array:
-        """Return the mean cross entropy error of the softmax of x.
-
-        Parameters
-        ----------
-        x
-            Scores (logits), ``(C,)`` for one sample or ``(N, C)`` for a batch.
-            The probability of a class with score -inf is 0.
-        t
-            Targets: of the shape of x, one-hot or any other weights of the classes, or integer
-            labels, ``()`` or ``(N,)``.
-
-        Raises
-        ------
-        ShapeError, DTypeError, MixedBackendError
-            If t does not fit x.
-        """
-        self.t = as_one_hot(t, x, where=self.name)
-        xp = namespace_of(x)
-        shifted, e, total = exponentials(x, axis=-1, where=self.name)
-        self.y = e / total
-        log_y = shifted - xp.log(total)
-        self.loss = -xp.sum(_products(self.t, log_y)) / batch_size_of(x)
-        return self.loss
-
-    def losses(self, x: Array, t: Array) -> Array:
-        """Return the cross entropy error of each sample."""
-        t = as_one_hot(t, x, where=self.name)
-        return -namespace_of(x).sum(_products(t, log_softmax(x)), axis=1)
-
-    def slope(self) -> Array:
-        """Return ``y Σt - t``, which is ``y - t`` for targets whose sum is 1."""
-        return self.y * namespace_of(self.t).sum(self.t, axis=-1, keepdims=True) - self.t
-
-    @staticmethod
-    def check_targets(t: Array, output_size: int) -> None:
-        """Raise `DataError` if a label is outside the classes, or a row is not one-hot."""
-        xp = namespace_of(t)
-        if t.ndim > 1:
-            sums = xp.sum(xp.astype(t, xp.float32), axis=1)
-            good = xp.all(t >= 0, axis=1) & (xp.abs(sums - 1) < 1e-3)  # noqa: PLR2004
-            require_all(t, good, "not one-hot: numbers from 0 to 1 whose sum is 1")
-        else:
-            # In the library's own integers: the number of classes need not fit in the dtype of t.
-            labels = cast_like(t, like=xp.arange(1))
-            good = (labels >= 0) & (labels < output_size)
-            require_all(t, good, f"no label: the outputs are numbered 0 ... {output_size - 1}")
-
-
-class IdentityWithLoss(LossLayer):
-    """The outputs as they are, and half the sum of squared errors: for regression."""
-
-    classifies = False
-    traceable = True
-    samplewise = True
-
-    def forward(self, x: Array, t: Array) -> Array:
-        """Return the mean over the batch of half the sum of squared differences.
-
-        Parameters
-        ----------
-        x
-            Outputs, ``(M,)`` for one sample or ``(N, M)`` for a batch.
-        t
-            Targets, of the shape of x.
-
-        Raises
-        ------
-        ShapeError, DTypeError, MixedBackendError
-            If t does not fit x.
-        """
-        self.t = as_targets(t, x, where=self.name)
-        self.y = x
-        self.loss = sum_squared_error(x, self.t)
-        return self.loss
-
-    def slope(self) -> Array:
-        """Return ``y - t``."""
-        return self.y - self.t
-
-    def losses(self, x: Array, t: Array) -> Array:
-        """Return half the sum of squared differences of each sample."""
-        difference = x - as_targets(t, x, where=self.name)
-        return 0.5 * namespace_of(x).sum(difference * difference, axis=1)
-
-
 def _as_batch(x: Array, t: Array) -> tuple[Array, Array]:
     """Return outputs and targets in rows: one sample is a batch of one."""
     return (x, t) if x.ndim > 1 else (x[None, :], t[None, :])
@@ -284,11 +217,6 @@ def _as_batch(x: Array, t: Array) -> tuple[Array, Array]:
 
 def _shape_or_value(x: Any) -> Any:
     return tuple(x.shape) if hasattr(x, "shape") else x
-
-
-def _products(t: Array, log_y: Array) -> Array:
-    """Return ``t log(y)``, which is 0 where t is 0, also for a class with score -inf."""
-    return namespace_of(log_y).where(t != 0, log_y, 0) * t
 
 
 def require_all(t: Array, good: Array, complaint: str) -> None:

@@ -1,9 +1,47 @@
-"""Losses of numbers: absolute, Huber's, of a quantile, of counts. The squares are in `loss`."""
+"""Losses of numbers: squared, absolute, Huber's, of a quantile, of counts."""
 
 from xbp.errors import SettingError
+from xbp.functions import as_targets, sum_squared_error
 from xbp.layers.loss import LossLayer, require_all
 from xbp.namespace import Array, namespace_of
 from xbp.settings import is_finite_number, positive_number
+
+
+class IdentityWithLoss(LossLayer):
+    """The outputs as they are, and half the sum of squared errors: for regression."""
+
+    classifies = False
+    traceable = True
+    samplewise = True
+
+    def forward(self, x: Array, t: Array) -> Array:
+        """Return the mean over the batch of half the sum of squared differences.
+
+        Parameters
+        ----------
+        x
+            Outputs, ``(M,)`` for one sample or ``(N, M)`` for a batch.
+        t
+            Targets, of the shape of x.
+
+        Raises
+        ------
+        ShapeError, DTypeError, MixedBackendError
+            If t does not fit x.
+        """
+        self.t = as_targets(t, x, where=self.name)
+        self.y = x
+        self.loss = sum_squared_error(x, self.t)
+        return self.loss
+
+    def slope(self) -> Array:
+        """Return ``y - t``."""
+        return self.y - self.t
+
+    def losses(self, x: Array, t: Array) -> Array:
+        """Return half the sum of squared differences of each sample."""
+        difference = x - as_targets(t, x, where=self.name)
+        return 0.5 * namespace_of(x).sum(difference * difference, axis=1)
 
 
 class AbsoluteWithLoss(LossLayer):

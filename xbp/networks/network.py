@@ -18,13 +18,13 @@ from xbp.differences import (
     step_for,
 )
 from xbp.errors import MixedBackendError, SettingError, ShapeError, UndefinedOutputError
-from xbp.functions import as_labels, batch_size_of
+from xbp.functions import as_labels, as_targets, batch_size_of
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
 from xbp.layers.containers import run_backward, run_forward
 from xbp.layers.layer import forget_gradients, let_infer, run_backward_params, stored_gradients
 from xbp.layers.parameters import State
 from xbp.layers.tree import Structure, structure_of
-from xbp.namespace import Array, cast_like, dtype_name, is_array, kind_of, namespace_of
+from xbp.namespace import Array, dtype_name, is_array, kind_of, namespace_of
 from xbp.networks.construction import affine_stack, maker_of, named_parts
 from xbp.networks.perturbation import perturbed_losses
 from xbp.networks.samplewise import require_samplewise
@@ -310,23 +310,24 @@ class Network:
         return network.last_layer.forward(run_forward(network.layers.values(), x), t)
 
     def accuracy(self, x: Array, t: Array) -> float:
-        """Return the share of samples whose highest score is at the target's class.
+        """Return the share of samples that the outputs are right for.
 
-        This waits for the device.
+        That is, whose highest score is at the target's class; or, of `SigmoidWithLoss`, of which
+        each label is right. This waits for the device.
 
         Parameters
         ----------
         x
             A sample or a batch.
         t
-            One-hot or integer labels.
+            One-hot or integer labels; of `SigmoidWithLoss` 0 or 1 for each output.
 
         Raises
         ------
         ShapeError, DTypeError, MixedBackendError
             If x or t does not fit the network.
         DataError
-            If a label is outside the classes, or a row is not one-hot.
+            If a label is outside the classes, or a row is not one-hot, or no labels of 0 or 1.
         UndefinedOutputError
             If a score is NaN, or the highest of a sample is infinite.
         SettingError
@@ -337,17 +338,18 @@ class Network:
         y = self.predict(x)
         where = f"{type(self).__name__}.accuracy"
         xp = namespace_of(y, where=where)
-        labels = as_labels(t, y, where)
-        count = batch_size_of(y)
-        _require_numbers(xp.reshape(y, (count, y.shape[-1])), where)
-        classes = xp.argmax(y, axis=-1)
-        labels = cast_like(labels, like=classes)
-        is_one_hot = getattr(t, "shape", None) == y.shape
-        targets = xp.reshape(
-            t if is_one_hot else labels, (count, y.shape[-1]) if is_one_hot else (count,)
-        )
-        self.last_layer.check_targets(targets, y.shape[-1])
-        return int(xp.count_nonzero(classes == labels)) / count
+        count, width = batch_size_of(y), y.shape[-1]
+        outputs = xp.reshape(y, (count, width))
+        if not self.last_layer.takes_labels:
+            is_column = width == 1 and getattr(t, "shape", None) == y.shape[:-1]
+            targets = as_targets(xp.reshape(t, y.shape) if is_column else t, y, where)
+        else:
+            labels = as_labels(t, y, where)
+            targets = t if getattr(t, "shape", None) == y.shape else labels
+        targets = xp.reshape(targets, outputs.shape if targets.shape == y.shape else (count,))
+        _require_numbers(outputs, where)
+        self.last_layer.check_targets(targets, width)
+        return int(xp.count_nonzero(self.last_layer.are_right(outputs, targets))) / count
 
     def unsteady_layer(self, x: Array, t: Array) -> str | None:
         """Return the name of the first layer of which two equal calls differ; None if none does."""

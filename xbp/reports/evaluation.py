@@ -1,4 +1,4 @@
-"""Evaluation of a trained network: a classifier's mistakes, a regression's errors."""
+"""Evaluation of a trained network: mistakes in classes, errors of numbers, labels one by one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from xbp.errors import DataError, SettingError
-from xbp.functions import as_labels, as_targets, softmax
+from xbp.functions import as_labels, as_targets
+from xbp.layers.classification import EVEN
 from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.training.data import as_rows
@@ -67,9 +68,10 @@ def evaluate(network: Network, x: Any, t: Any) -> Evaluation:
     SettingError
         If the network's last layer is not for classification.
     """
-    if not network.last_layer.classifies:
+    if not network.last_layer.takes_labels:
+        other = "multilabel" if network.last_layer.classifies else "regression"
         raise SettingError(
-            f"evaluate: {network.last_layer.name} knows no classes: take evaluate_regression"
+            f"evaluate: {network.last_layer.name} knows no classes: take evaluate_{other}"
         )
     backend = network.backend
     with backend.scope():
@@ -80,7 +82,7 @@ def evaluate(network: Network, x: Any, t: Any) -> Evaluation:
         labels = as_host_labels(backend.to_numpy(targets))
         predicted, probabilities, certainties = [], [], []
         for start, scores, host_scores in outputs_of(network, samples):
-            rows = backend.to_numpy(softmax(scores))
+            rows = backend.to_numpy(network.last_layer.probabilities(scores))
             each = np.arange(len(rows))
             predicted.append(host_scores.argmax(axis=1))
             certainties.append(rows[each, predicted[-1]])
@@ -157,16 +159,100 @@ def evaluate_regression(network: Network, x: Any, t: Any) -> RegressionEvaluatio
         If the network is a classifier.
     """
     if network.last_layer.classifies:
+        other = "evaluate" if network.last_layer.takes_labels else "evaluate_multilabel"
         raise SettingError(
-            f"evaluate_regression: {network.last_layer.name} is for classes: take evaluate"
+            f"evaluate_regression: {network.last_layer.name} is for classes: take {other}"
         )
+    return RegressionEvaluation(*_targets_and_outputs("evaluate_regression", network, x, t))
+
+
+@dataclass(frozen=True)
+class MultilabelEvaluation:
+    """The targets and the probabilities of labels that are each 0 or 1, as NumPy arrays.
+
+    Attributes
+    ----------
+    targets : ndarray of bool, shape (N, M)
+        Whether a sample has a label: a row for each of N samples, a column for each of M labels.
+    probabilities : ndarray of float64, shape (N, M)
+        What the network gives each label.
+    """
+
+    targets: HostArray
+    probabilities: HostArray
+
+    @property
+    def predicted(self) -> HostArray:
+        """Whether a label has a probability of more than 0.5, ``(N, M)``."""
+        return np.asarray(self.probabilities > EVEN)
+
+    def accuracy(self) -> HostArray:
+        """Return the share of samples for which each label is right, ``(M,)``."""
+        return np.asarray((self.predicted == self.targets).mean(axis=0))
+
+    def precision(self) -> HostArray:
+        """Return how many of those that get each label have it, ``(M,)``; NaN if none gets it."""
+        return self._share_of(self.predicted)
+
+    def recall(self) -> HostArray:
+        """Return how many of those that have each label get it, ``(M,)``; NaN if none has it."""
+        return self._share_of(self.targets)
+
+    def worst(self, count: int) -> list[tuple[int, int]]:
+        """Return the indices (sample, label) of at most ``count`` mistakes, the surest first."""
+        wrong = self.predicted != self.targets
+        distances = np.where(wrong, np.abs(self.probabilities - self.targets), -1)
+        order = np.argsort(-distances, axis=None, kind="stable")[:count]
+        width = self.targets.shape[1]
+        return [divmod(int(place), width) for place in order if wrong.flat[place]]
+
+    def _share_of(self, those: HostArray) -> HostArray:
+        hits = (self.predicted & self.targets).sum(axis=0)
+        with np.errstate(invalid="ignore"):  # 0 / 0
+            return np.asarray(hits / those.sum(axis=0))
+
+
+def evaluate_multilabel(network: Network, x: Any, t: Any) -> MultilabelEvaluation:
+    """Return the targets and the probabilities of labels that are each 0 or 1.
+
+    Parameters
+    ----------
+    network
+        A network whose last layer is `SigmoidWithLoss`.
+    x, t
+        Samples, and for each output 0 or 1; on any device, as `Trainer.fit` takes them. A target
+        between is taken for 1 from more than 0.5 on.
+
+    Raises
+    ------
+    DataError, ShapeError, DTypeError
+        If x and t do not fit the network or each other, or there is no sample.
+    UndefinedOutputError
+        If the network gives NaN.
+    SettingError
+        If the network's last layer is another.
+    """
+    last_layer = network.last_layer
+    if not last_layer.classifies or last_layer.takes_labels:
+        other = "evaluate" if last_layer.classifies else "evaluate_regression"
+        raise SettingError(
+            f"evaluate_multilabel: {last_layer.name} has no labels of 0 and 1: take {other}"
+        )
+    targets, outputs = _targets_and_outputs("evaluate_multilabel", network, x, t)
+    return MultilabelEvaluation(targets > EVEN, last_layer.probabilities(outputs))
+
+
+def _targets_and_outputs(
+    where: str, network: Network, x: Any, t: Any
+) -> tuple[HostArray, HostArray]:
+    """Return the targets of samples, and what a network says, in float64."""
     with network.backend.scope():
-        samples, targets, outputs = _checked("evaluate_regression", network, x, t)
-        as_targets(targets[:1, ...], outputs, "evaluate_regression")  # raises where they do not fit
+        samples, targets, outputs = _checked(where, network, x, t)
+        as_targets(targets[:1, ...], outputs, where)  # raises where they do not fit
         network.last_layer.check_targets(targets, outputs.shape[-1])
         predictions = np.concatenate([rows for _, _, rows in outputs_of(network, samples)])
         expected = network.backend.to_numpy(targets)
-    return RegressionEvaluation(expected.astype(np.float64), predictions.astype(np.float64))
+    return expected.astype(np.float64), predictions.astype(np.float64)
 
 
 def _checked(where: str, network: Network, x: Any, t: Any) -> tuple[Array, Array, Array]:

@@ -1,12 +1,12 @@
 """The report of a training: one self-contained HTML page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import islice
 from math import isnan, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from xbp.networks import Network
 from xbp.reports.curves import curves_of, draw_curves, draw_predictions, metrics_csv
 from xbp.reports.evaluation import (
     Evaluation,
+    MultilabelEvaluation,
     RegressionEvaluation,
     evaluate,
+    evaluate_multilabel,
     evaluate_regression,
 )
 from xbp.reports.images import image_uri, svg_uri
@@ -136,7 +138,7 @@ class Report:
             figures=history.last_figures(),
             samples=samples.shape[0],
             evaluation=evaluation,
-            classifies=network.last_layer.classifies,
+            task=_task(network),
             **_details(network, samples, evaluation, self.image_shape),
             weights=_weights(network, self.image_shape),
             check=check,
@@ -160,12 +162,25 @@ def _check_image_shape(image_shape: Any, samples: Array) -> None:
         )
 
 
-def _evaluation(network: Network, x: Any, t: Any) -> Evaluation | RegressionEvaluation | str:
+def _task(network: Network) -> str:
+    if network.last_layer.takes_labels:
+        return "classes"
+    return "labels" if network.last_layer.classifies else "numbers"
+
+
+AnyEvaluation: TypeAlias = Evaluation | MultilabelEvaluation | RegressionEvaluation
+
+_EVALUATE: dict[str, Callable[[Network, Any, Any], AnyEvaluation]] = {
+    "classes": evaluate,
+    "labels": evaluate_multilabel,
+    "numbers": evaluate_regression,
+}
+
+
+def _evaluation(network: Network, x: Any, t: Any) -> AnyEvaluation | str:
     """Return the evaluation of a network, or the message that says why there is none."""
     try:
-        if network.last_layer.classifies:
-            return evaluate(network, x, t)
-        return evaluate_regression(network, x, t)
+        return _EVALUATE[_task(network)](network, x, t)
     except UndefinedOutputError as error:  # a diverged network gets a page, too
         return str(error)
 
@@ -173,7 +188,7 @@ def _evaluation(network: Network, x: Any, t: Any) -> Evaluation | RegressionEval
 def _details(
     network: Network,
     samples: Array,
-    evaluation: Evaluation | RegressionEvaluation | str,
+    evaluation: AnyEvaluation | str,
     image_shape: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Return what the page shows of the evaluation, by the template's names."""
@@ -181,6 +196,11 @@ def _details(
         return {
             "confusion": _confusion(evaluation),
             "mistakes": _mistakes(network, samples, evaluation, image_shape),
+        }
+    if isinstance(evaluation, MultilabelEvaluation):
+        return {
+            "by_label": _by_label(evaluation),
+            "wrong_labels": _wrong_labels(network, samples, evaluation, image_shape),
         }
     if isinstance(evaluation, RegressionEvaluation):
         return {
@@ -245,6 +265,37 @@ def _by_output(evaluation: RegressionEvaluation) -> list[dict[str, Any]]:
     figures = zip(r2, squared, absolute, strict=True)
     names = ("r2", "squared", "absolute")
     return [dict(zip(names, row, strict=True)) for row in islice(figures, _OUTPUTS)]
+
+
+def _by_label(evaluation: MultilabelEvaluation) -> list[dict[str, Any]]:
+    """Return the figures of each label, or of the first labels if there are many."""
+    precision, recall = (
+        [None if isnan(share) else share for share in shares]
+        for shares in (evaluation.precision(), evaluation.recall())
+    )
+    counts = evaluation.targets.sum(axis=0)
+    rows = zip(counts, evaluation.accuracy(), precision, recall, strict=True)
+    names = ("count", "accuracy", "precision", "recall")
+    return [dict(zip(names, row, strict=True)) for row in islice(rows, _OUTPUTS)]
+
+
+def _wrong_labels(
+    network: Network,
+    samples: Array,
+    evaluation: MultilabelEvaluation,
+    image_shape: tuple[int, int] | None,
+) -> list[dict[str, Any]]:
+    """Return the worst mistakes, each with its sample's picture if samples are images."""
+    return [
+        {
+            "number": number,
+            "label": label,
+            "target": int(evaluation.targets[number, label]),
+            "probability": float(evaluation.probabilities[number, label]),
+            "image": _image(network, samples, number, image_shape),
+        }
+        for number, label in evaluation.worst(_MISTAKES)
+    ]
 
 
 def _errors(

@@ -303,6 +303,10 @@ class BackendConformance:
         """Every property of softmax with the cross entropy error."""
         self._prove("SoftmaxWithLoss")
 
+    def test_sigmoid_with_loss(self) -> None:
+        """Every property of sigmoids with the cross entropy error of each."""
+        self._prove("SigmoidWithLoss")
+
     def test_identity_with_loss(self) -> None:
         """Every property of identity with the sum of squares."""
         self._prove("IdentityWithLoss")

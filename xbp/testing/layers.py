@@ -16,6 +16,7 @@ from xbp.layers import (
     Relu,
     Rescale,
     Sigmoid,
+    SigmoidWithLoss,
     Silu,
     SoftmaxWithLoss,
     Softplus,
@@ -28,6 +29,7 @@ from xbp.testing.signatures import Signature
 _WEIGHTS = {"W": ("D", "M"), "b": ("M",)}
 _TARGETS: dict[str, Input] = {"x": ("N", "M"), "t": Fixed(("N", "M"))}
 _COUNTS = Values(("N", "M"), low=0, high=1000, differentiable=False)
+_LABELS = Values(("N", "M"), low=0, high=1, differentiable=False)
 _PAIR = {"x": ("N", "D"), "y": ("N", "D")}
 
 LAYERS = (
@@ -53,6 +55,7 @@ LAYERS = (
     Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": OneHot(("N", "C"))}, ()),
     Signature(SoftmaxWithLoss, {"x": ("C",), "t": Labels((), "C")}, ()),
     Signature(SoftmaxWithLoss, {"x": ("C",), "t": OneHot(("C",))}, ()),
+    Signature(SigmoidWithLoss, {"x": ("N", "M"), "t": _LABELS}, ()),
     Signature(IdentityWithLoss, _TARGETS, ()),
     Signature(IdentityWithLoss, {"x": ("M",), "t": Fixed(("M",))}, ()),
     Signature(AbsoluteWithLoss, _TARGETS, ()),

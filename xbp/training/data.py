@@ -43,8 +43,10 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         )
     try:
         x, t = backend.row_major(network.as_samples(x)), backend.row_major(backend.asarray(t))
-        classifies = network.last_layer.classifies
-        if kind_of(t) == "integral" or (kind_of(t) == "bool" and not (classifies and t.ndim == 1)):
+        takes_labels = network.last_layer.takes_labels
+        if kind_of(t) == "integral" or (
+            kind_of(t) == "bool" and not (takes_labels and t.ndim == 1)
+        ):
             # Not every library compares unsigned integers of every size.
             _check_fits(backend, t)
             t = backend.asarray(t, backend.default_integer)
@@ -58,7 +60,7 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
         trial = network.bound_to(network.params)
         outputs = trial.predict(x[:1, ...])
         t = as_rows(network, t, outputs)
-        if not classifies and is_floating(t):
+        if not takes_labels and is_floating(t):
             _check_size(t, outputs)
         trial.last_layer.forward(outputs, t[:1, ...])
         if is_floating(x) and not _all_finite(x):
@@ -67,7 +69,7 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
             )
         classes = outputs.shape[-1]
         network.last_layer.check_targets(t, classes)
-        if classifies:
+        if takes_labels:
             _warn_of_a_single_class(t, kind)
             # Another loss may ask for the labels as they were given.
             is_known = type(network.last_layer) is SoftmaxWithLoss
@@ -85,7 +87,7 @@ def checked_data(network: Network, kind: str, x: Any, t: Any) -> tuple[Array, Ar
 
 
 def as_rows(network: Network, t: Array, outputs: Array) -> Array:
-    """Return targets in rows like the outputs: for a regression ``(N,)`` becomes ``(N, 1)``.
+    """Return targets in rows like the outputs: unless they are labels, ``(N,)`` gets ``(N, 1)``.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ def as_rows(network: Network, t: Array, outputs: Array) -> Array:
     outputs
         The network's outputs for some samples, ``(..., M)``.
     """
-    if network.last_layer.classifies or t.ndim != 1 or outputs.shape[-1:] != (1,):
+    if network.last_layer.takes_labels or t.ndim != 1 or outputs.shape[-1:] != (1,):
         return t
     return namespace_of(t).reshape(t, (-1, 1))
 

@@ -29,7 +29,8 @@ class Measurement:
     loss : float
         The mean over the samples, as the network's class computes it; NaN if it was not asked for.
     accuracy : float
-        The share of samples whose highest score is at the target's class; NaN for a regression.
+        The share of samples that the outputs are right for, as `Network.accuracy`; NaN for a
+        regression.
     r2 : float
         The mean over the outputs of their r²; NaN for a classifier, and where one of them has none.
     """
@@ -71,7 +72,7 @@ def measure(network: Network, x: Array, t: Array, *, with_loss: bool) -> Measure
             loss += float(last_layer.forward(outputs, targets)) * count
         expected = network.backend.to_numpy(targets)
         if last_layer.classifies:
-            hits += np.count_nonzero(values.argmax(axis=1) == as_host_labels(expected))
+            hits += np.count_nonzero(last_layer.are_right(values, expected))
         elif values.shape == expected.shape:
             determination.add(values, expected)
     total = x.shape[0]
@@ -106,13 +107,14 @@ def outputs_of(network: Network, x: Array) -> Iterator[tuple[int, Array, HostArr
         outputs = predict(x[start : min(start + _BATCH, x.shape[0]), ...])
         values = network.backend.to_numpy(network.last_layer.predictions(outputs))
         if not np.isfinite(values).all():
-            _require_defined(values.reshape(len(values), -1), start, network.last_layer.classifies)
+            has_highest = network.last_layer.takes_labels
+            _require_defined(values.reshape(len(values), -1), start, has_highest)
         yield start, outputs, values
 
 
-def _require_defined(rows: HostArray, start: int, classifies: bool) -> None:
+def _require_defined(rows: HostArray, start: int, has_highest: bool) -> None:
     undefined = np.isnan(rows).any(axis=1)
-    if classifies:
+    if has_highest:
         # If the highest score is infinite, or all are minus infinity, loss and probabilities are
         # NaN.
         undefined |= np.isinf(rows.max(axis=1))

@@ -1,0 +1,161 @@
+"""Labels that are each 0 or 1: known values, what is learned of them, and what is said of it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support import arr, backend, both_floats, host, once, widest
+
+import xbp
+from xbp.errors import DataError, SettingError, ShapeError, UndefinedOutputError
+from xbp.layers import Affine, IdentityWithLoss, Relu, SigmoidWithLoss, SoftmaxWithLoss
+from xbp.reports import Report, evaluate, evaluate_multilabel, evaluate_regression
+
+X = [[0.5, -2.0, 0.0], [3.0, 1.0, -0.25]]
+T = [[1.0, 0.0, 1.0], [0.0, 1.0, 0.25]]
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-np.asarray(x)))
+
+
+@both_floats
+def test_values_and_slopes(dtype: str) -> None:
+    y = sigmoid(X)
+    value = -(T * np.log(y) + (1 - np.asarray(T)) * np.log(1 - y)).sum() / 2
+    rounding = 8 * float(np.finfo(dtype).eps)
+    loss = SigmoidWithLoss()
+    found = loss.forward(arr(X, dtype), arr(T, dtype))
+    np.testing.assert_allclose(float(found), value, rtol=rounding)
+    np.testing.assert_allclose(
+        host(loss.backward()), (y - T) / 2, rtol=rounding, atol=rounding / 10
+    )
+    np.testing.assert_allclose(host(loss.probabilities(arr(X, dtype))), y, rtol=rounding)
+
+
+@both_floats
+@pytest.mark.parametrize(
+    ("score", "target", "expected"),
+    # log(1 + exp(-30)), and scores that are as wrong as can be.
+    [(30.0, 1.0, 9.357622968839737e-14), (1e4, 0.0, 1e4), (-1e4, 1.0, 1e4), (-1e4, 0.0, 0.0)],
+)
+def test_no_digits_are_lost(score: float, target: float, expected: float, dtype: str) -> None:
+    loss = SigmoidWithLoss()
+    found = loss.forward(arr([[score]], dtype), arr([[target]], dtype))
+    np.testing.assert_allclose(float(found), expected, rtol=4 * float(np.finfo(dtype).eps))
+    slope = float(host(loss.backward())[0, 0])
+    wrong = expected > 1
+    assert slope == pytest.approx((1.0 if target == 0 else -1.0) if wrong else 0, abs=1e-12)
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="is about PyTorch's loss")
+@both_floats
+def test_it_agrees_with_pytorchs_loss(dtype: str) -> None:
+    from torch import nn  # noqa: PLC0415  only here
+
+    random = np.random.default_rng(0)
+    x = arr(random.normal(size=(5, 3)) * 30, dtype)
+    t = arr(random.uniform(size=(5, 3)), dtype)
+    ours = SigmoidWithLoss().forward(x, t)
+    theirs = nn.BCEWithLogitsLoss(reduction="sum")(x, t) / 5
+    np.testing.assert_allclose(float(ours), float(theirs), rtol=16 * float(np.finfo(dtype).eps))
+
+
+def unchanged(width: int) -> xbp.Network:
+    """Return a network whose outputs are its inputs."""
+    layer = Affine(arr(np.eye(width).tolist()), arr([0.0] * width))
+    return xbp.Network([layer], SigmoidWithLoss())
+
+
+SCORES = [[2.0, -1.0], [-3.0, 1.0], [1.0, 4.0], [-1.0, -1.0]]
+LABELS = [[1, 0], [0, 1], [1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", widest])
+def test_a_sample_is_right_if_all_its_labels_are(dtype: str) -> None:
+    network, x, t = unchanged(2), arr(SCORES), arr(LABELS, dtype)
+    assert network.accuracy(x, t) == 0.5
+    assert network.accuracy(x[0, :], t[0, :]) == 1.0
+    history = xbp.Trainer(network, xbp.SGD(1e-9), batch_size=4, seed=0).fit(
+        x, t, epochs=1, x_test=x, t_test=t
+    )
+    assert history.test_accuracy == [0.5]
+    assert history.train_accuracy == [0.5]
+
+
+@pytest.mark.parametrize("is_column", [False, True])
+def test_two_classes_are_learned_with_one_output(is_column: bool) -> None:
+    x = np.asarray([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    t = np.asarray([0, 1, 1, 0])
+    t = t[:, None] if is_column else t
+    network = xbp.Network.fully_connected(
+        [2, 8, 1], activation=Relu, loss=SigmoidWithLoss, weight_init_std="he", seed=1
+    )
+    history = xbp.Trainer(network, xbp.SGD(0.5), batch_size=4, seed=0).fit(x, t, steps=150)
+    assert history.loss[-1] < 0.1 < history.loss[0]
+    x, t = arr(x), backend.asarray(t)
+    assert network.accuracy(x, t) == 1.0
+    assert xbp.gradient_check(network, x, arr(host(t).reshape(4, 1))).passed
+
+
+def test_what_is_told_of_each_label() -> None:
+    found = evaluate_multilabel(unchanged(2), arr(SCORES), arr(LABELS))
+    np.testing.assert_allclose(found.probabilities, sigmoid(SCORES), rtol=1e-6)
+    assert found.targets.tolist() == [[True, False], [False, True], [True, False], [True, True]]
+    assert found.predicted.tolist() == [[True, False], [False, True], [True, True], [False] * 2]
+    assert found.accuracy().tolist() == [0.75, 0.5]
+    assert found.precision().tolist() == [1.0, 0.5]
+    assert found.recall().tolist() == [2 / 3, 0.5]
+    # The surest comes first; of equal ones, that of the first sample and label.
+    assert found.worst(9) == [(2, 1), (3, 0), (3, 1)]
+    assert found.worst(1) == [(2, 1)]
+    none = evaluate_multilabel(unchanged(2), arr([[-1.0, 1.0]]), arr([[0.0, 0.0]]))
+    assert np.isnan(none.precision()).tolist() == [True, False]
+    assert np.isnan(none.recall()).all()
+
+
+@pytest.mark.parametrize("image_shape", [None, (1, 2)])
+def test_the_page_of_a_report(image_shape: Any) -> None:
+    network, x, t = unchanged(2), np.asarray(SCORES), np.asarray(LABELS)
+    history = xbp.Trainer(network, xbp.SGD(1e-9), batch_size=4, seed=0).fit(x, t, epochs=1)
+    page = Report(network, history, x, t, {}, image_shape).html()
+    assert "<tr><td>0</td><td>3</td><td>75.00%</td><td>100.00%</td><td>66.67%</td></tr>" in page
+    assert "Confusion matrix" not in page
+    assert "Targets and outputs" not in page
+    if image_shape:
+        assert "label 1 is <b>0</b>, with a probability of 0.98" in page
+    else:
+        assert "<tr><td>2</td><td>1</td><td>0</td><td>0.98</td></tr>" in page
+    right = Report(network, history, x[:2], t[:2], {}).html()
+    assert "None: each label is right." in right
+
+
+def test_mistakes() -> None:
+    network, x = unchanged(2), arr(SCORES)
+    trainer = xbp.Trainer(network, xbp.SGD(0.1), batch_size=1, seed=0)
+    with pytest.raises(DataError, match=r"t\[1\] is \[2.0, 0.0\], no labels: each is 0, 1, or a"):
+        trainer.fit(SCORES[:2], [[1.0, 0.0], [2.0, 0.0]], steps=1)
+    with pytest.raises(DataError, match=r"t\[0\] is \[nan, 0.0\], no labels"):
+        network.accuracy(x[:1, :], arr([[np.nan, 0.0]]))
+    with pytest.raises(ShapeError, match=r"outputs of shape \(4, 2\) need targets of that shape"):
+        network.accuracy(x, backend.asarray([0, 1, 1, 0]))
+    with pytest.raises(ShapeError, match=r"reshape them to \(N, 1\)"):
+        unchanged(1).loss(arr([[1.0], [2.0]]), arr([1.0, 0.0]))
+    with pytest.raises(UndefinedOutputError, match=r"x\[1\] is NaN"):
+        evaluate_multilabel(unchanged(1), arr([[0.0], [np.nan]]), arr([[0.0], [1.0]]))
+
+
+@once
+@pytest.mark.parametrize(
+    ("function", "loss", "other"),
+    [
+        (evaluate, SigmoidWithLoss, "knows no classes: take evaluate_multilabel"),
+        (evaluate_regression, SigmoidWithLoss, "is for classes: take evaluate_multilabel"),
+        (evaluate_multilabel, SoftmaxWithLoss, "has no labels of 0 and 1: take evaluate"),
+        (evaluate_multilabel, IdentityWithLoss, "of 0 and 1: take evaluate_regression"),
+    ],
+)
+def test_each_task_has_its_evaluation(function: Any, loss: Any, other: str) -> None:
+    network = xbp.Network([Affine(np.eye(2), np.zeros(2))], loss())
+    with pytest.raises(SettingError, match=f"{loss.__name__} .*{other}$"):
+        function(network, np.zeros((1, 2)), np.zeros((1, 2)))
