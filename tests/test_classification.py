@@ -1,5 +1,6 @@
 """Labels that are each 0 or 1: known values, what is learned of them, and what is said of it."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,17 +49,61 @@ def test_no_digits_are_lost(score: float, target: float, expected: float, dtype:
     assert slope == pytest.approx((1.0 if target == 0 else -1.0) if wrong else 0, abs=1e-12)
 
 
-@pytest.mark.skipif(backend.name != "torch", reason="is about PyTorch's loss")
+@pytest.mark.skipif(backend.name != "torch", reason="is about PyTorch's losses")
 @both_floats
-def test_it_agrees_with_pytorchs_loss(dtype: str) -> None:
+def test_they_agree_with_pytorchs_losses(dtype: str) -> None:
     from torch import nn  # noqa: PLC0415  only here
 
     random = np.random.default_rng(0)
     x = arr(random.normal(size=(5, 3)) * 30, dtype)
     t = arr(random.uniform(size=(5, 3)), dtype)
-    ours = SigmoidWithLoss().forward(x, t)
-    theirs = nn.BCEWithLogitsLoss(reduction="sum")(x, t) / 5
-    np.testing.assert_allclose(float(ours), float(theirs), rtol=16 * float(np.finfo(dtype).eps))
+    labels = backend.asarray(random.integers(0, 3, 5))
+    weights = arr([0.5, 1.0, 3.0], dtype)
+    for ours, theirs, targets in (
+        (SigmoidWithLoss(), nn.BCEWithLogitsLoss(reduction="sum"), t),
+        (
+            SigmoidWithLoss(class_weights=(1, 3)),
+            nn.BCEWithLogitsLoss(reduction="sum", pos_weight=3 * weights[1]),
+            t,
+        ),
+        (
+            SoftmaxWithLoss(class_weights=host(weights), label_smoothing=0.2),
+            nn.CrossEntropyLoss(weight=weights, label_smoothing=0.2, reduction="sum"),
+            labels,
+        ),
+    ):
+        rounding = 16 * float(np.finfo(dtype).eps)
+        found = float(ours.forward(x, targets))
+        np.testing.assert_allclose(found, float(theirs(x, targets)) / 5, rtol=rounding)
+
+
+@both_floats
+def test_weights_and_smoothing_change_the_targets(dtype: str) -> None:
+    x, rounding = np.asarray(X), 8 * float(np.finfo(dtype).eps)
+    loss = SoftmaxWithLoss(class_weights=[1, 0.5, 4], label_smoothing=0.3)
+    weights = np.asarray([[0.1, 0.4, 0.4], [0.8, 0.05, 0.4]])  # of the logarithms
+    y = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    found = loss.forward(arr(X, dtype), backend.asarray([1, 0]))
+    np.testing.assert_allclose(float(found), -(weights * np.log(y)).sum() / 2, rtol=rounding)
+    slope = (weights.sum(axis=1, keepdims=True) * y - weights) / 2
+    np.testing.assert_allclose(host(loss.backward()), slope, rtol=8 * rounding)
+    loss_of_ones = SigmoidWithLoss(class_weights=[0.5, 2], label_smoothing=0.2)
+    t, y = 0.8 * np.asarray(T) + 0.1, sigmoid(x)
+    found = loss_of_ones.forward(arr(X, dtype), arr(T, dtype))
+    expected = -(2 * t * np.log(y) + 0.5 * (1 - t) * np.log(1 - y)).sum() / 2
+    np.testing.assert_allclose(float(found), expected, rtol=rounding)
+    slope = (0.5 * (1 - t) * y - 2 * t * (1 - y)) / 2
+    np.testing.assert_allclose(host(loss_of_ones.backward()), slope, rtol=8 * rounding)
+
+
+def test_a_class_without_weight_is_not_learned() -> None:
+    network = xbp.Network.fully_connected(
+        [1, 3], loss=partial(SoftmaxWithLoss, class_weights=[1, 0.5, 0]), seed=0
+    )
+    x, t = arr([[1.0], [2.0], [1.5]]), backend.asarray([0, 1, 2])
+    some, all_three = network.gradient(x[:2, :], t[:2]), network.gradient(x, t)
+    for key, gradient in some.items():
+        np.testing.assert_allclose(2 * host(gradient), 3 * host(all_three[key]), rtol=1e-5)
 
 
 def unchanged(width: int) -> xbp.Network:
@@ -128,6 +173,34 @@ def test_the_page_of_a_report(image_shape: Any) -> None:
         assert "<tr><td>2</td><td>1</td><td>0</td><td>0.98</td></tr>" in page
     right = Report(network, history, x[:2], t[:2], {}).html()
     assert "None: each label is right." in right
+
+
+@pytest.mark.parametrize("loss", [SoftmaxWithLoss, SigmoidWithLoss])
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ({"class_weights": 3}, "class_weights are a list of .* numbers?.*, 0 or more, .*, not 3"),
+        ({"class_weights": [1, -1]}, r"class_weights are .*, not \[1, -1\]"),
+        ({"class_weights": [0, 0]}, r"not all 0, not \[0, 0\]"),
+        ({"class_weights": []}, r"not \[\]"),
+        ({"class_weights": [1, np.inf]}, r"not \[1, inf\]"),
+        ({"class_weights": "12"}, "not '12'"),
+        ({"label_smoothing": 1}, "label_smoothing is 0 or more, less than 1, not 1"),
+        ({"label_smoothing": -0.1}, "not -0.1"),
+        ({"label_smoothing": np.nan}, "not nan"),
+    ],
+)
+def test_mistakes_in_settings(loss: Any, setting: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SettingError, match=f"^{loss.__name__}: .*{complaint}"):
+        loss(**setting)
+
+
+def test_weights_of_another_number_of_classes() -> None:
+    with pytest.raises(SettingError, match=r"a list of 2 numbers, .*, not \[1, 2, 3\]"):
+        SigmoidWithLoss(class_weights=[1, 2, 3])
+    loss = SoftmaxWithLoss(class_weights=[1, 2])
+    with pytest.raises(ShapeError, match="SoftmaxWithLoss: 2 class weights for 3 classes"):
+        loss.forward(arr(X), backend.asarray([0, 1]))
 
 
 def test_mistakes() -> None:
