@@ -24,11 +24,14 @@ from xbp.layers import (
     AbsoluteWithLoss,
     AddLayer,
     Affine,
+    BatchNormalization,
     DivLayer,
+    Dropout,
     Elu,
     Gelu,
     HuberWithLoss,
     IdentityWithLoss,
+    LayerNormalization,
     LeakyRelu,
     MulLayer,
     PoissonWithLoss,
@@ -241,6 +244,9 @@ PROVEN = {
     "test_quantile_with_loss": QuantileWithLoss,
     "test_poisson_with_loss": PoissonWithLoss,
     "test_sigmoid_with_loss": SigmoidWithLoss,
+    "test_layer_normalization": LayerNormalization,
+    "test_batch_normalization": BatchNormalization,
+    "test_dropout": Dropout,
 }
 
 

@@ -21,8 +21,10 @@ from xbp.layers.arithmetic import (
 )
 from xbp.layers.classification import SigmoidWithLoss, SoftmaxWithLoss
 from xbp.layers.containers import Residual, Sequential
+from xbp.layers.dropout import Dropout
 from xbp.layers.layer import Layer
 from xbp.layers.loss import LossLayer
+from xbp.layers.normalization import BatchNormalization, LayerNormalization
 from xbp.layers.parameters import Parameters
 from xbp.layers.preprocessing import Rescale
 from xbp.layers.regression import (
@@ -37,13 +39,16 @@ __all__ = [
     "AbsoluteWithLoss",
     "AddLayer",
     "Affine",
+    "BatchNormalization",
     "DivLayer",
+    "Dropout",
     "Elu",
     "ExpLayer",
     "Gelu",
     "HuberWithLoss",
     "IdentityWithLoss",
     "Layer",
+    "LayerNormalization",
     "LeakyRelu",
     "LossLayer",
     "MulLayer",

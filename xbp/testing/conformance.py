@@ -299,6 +299,18 @@ class BackendConformance:
         """Every property of the affine layer."""
         self._prove("Affine")
 
+    def test_layer_normalization(self) -> None:
+        """Every property of normalization over features."""
+        self._prove("LayerNormalization")
+
+    def test_batch_normalization(self) -> None:
+        """Every property of normalization over the samples of a batch."""
+        self._prove("BatchNormalization")
+
+    def test_dropout(self) -> None:
+        """Every property of dropout."""
+        self._prove("Dropout")
+
     def test_softmax_with_loss(self) -> None:
         """Every property of softmax with the cross entropy error."""
         self._prove("SoftmaxWithLoss")

@@ -21,7 +21,8 @@ __tracebackhide__ = True
 def a_samplewise_layer_minds_no_other_sample(trial: LayerTrial) -> None:
     """Check that ``samplewise = True`` is so: a sample alone gives what it gives in a batch.
 
-    Where the signature has an axis ``"N"``, `samples_are_independent` says more.
+    Samples are along the first axis, if an input has two axes or more. Where that is ``"N"``,
+    `samples_are_independent` says more.
     """
     is_loss = isinstance(trial.layer, LossLayer)
     if not trial.layer.samplewise or trial.state or is_loss or trial.case.signature.batched:
@@ -79,7 +80,8 @@ def _samples(case: LayerCase, axis: Shape) -> list[LayerCase]:
     """Return the cases of one sample each, along a first axis of this name; none if it has none."""
     signature = case.signature
     names = [name for name in signature.inputs if signature.shape_of(name)[:1] == axis]
-    if not names or not axis:
+    # What has one axis alone may be one sample.
+    if not names or not axis or len(signature.shape_of(names[0])) < _AXES_OF_A_BATCH:
         return []
     is_of_samples = all(shape[:1] == axis for shape in signature.outputs)
     return [

@@ -4,11 +4,14 @@ from xbp.layers import (
     AbsoluteWithLoss,
     AddLayer,
     Affine,
+    BatchNormalization,
     DivLayer,
+    Dropout,
     Elu,
     Gelu,
     HuberWithLoss,
     IdentityWithLoss,
+    LayerNormalization,
     LeakyRelu,
     MulLayer,
     PoissonWithLoss,
@@ -27,6 +30,7 @@ from xbp.testing.domains import Fixed, Input, Labels, Nonzero, OneHot, Values
 from xbp.testing.signatures import Signature
 
 _WEIGHTS = {"W": ("D", "M"), "b": ("M",)}
+_SCALE = {"gamma": ("D",), "beta": ("D",)}
 _TARGETS: dict[str, Input] = {"x": ("N", "M"), "t": Fixed(("N", "M"))}
 _COUNTS = Values(("N", "M"), low=0, high=1000, differentiable=False)
 _LABELS = Values(("N", "M"), low=0, high=1, differentiable=False)
@@ -51,6 +55,17 @@ LAYERS = (
     Signature(Affine, {"x": ("N", "D")}, ("N", "M"), _WEIGHTS),
     Signature(Affine, {"x": ("D",)}, ("M",), _WEIGHTS),
     Signature(Affine, {"x": ("N", "H", "L")}, ("N", "M"), {**_WEIGHTS, "W": ("H*L", "M")}),
+    Signature(LayerNormalization, params=_SCALE),
+    Signature(LayerNormalization, {"x": ("D",)}, params=_SCALE),
+    Signature(
+        LayerNormalization,
+        {"x": ("N", "C", "D")},
+        params={"gamma": ("C", "D"), "beta": ("C", "D")},
+    ),
+    # Over a single number there is no variance.
+    Signature(BatchNormalization, {"x": ("2*B", "D")}, params=_SCALE),
+    Signature(BatchNormalization, {"x": ("B", "D", 2, "W")}, params=_SCALE),
+    Signature(Dropout, options={"ratio": [0.5, 0.0, 0.9], "seed": [0, 1, 2**40]}),
     Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": Labels(("N",), "C")}, ()),
     Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": OneHot(("N", "C"))}, ()),
     Signature(SoftmaxWithLoss, {"x": ("C",), "t": Labels((), "C")}, ()),
