@@ -93,7 +93,7 @@ def test_they_agree_with_pytorchs_functions(shape: tuple[int, ...], dtype: str) 
     x, dout = (arr(RANDOM.normal(1, 2, size=shape), dtype) for _ in range(2))
     width = shape[-1]
     tolerance: Any = {"atol": 1e-4} if dtype == "float32" else {"rtol": 1e-9, "atol": 1e-12}
-    for layer, function in (
+    pairs: list[tuple[Any, Any]] = [
         (
             layer_of(BatchNormalization, dtype),
             lambda x, g, b: torch.nn.functional.batch_norm(x, None, None, g, b, training=True),
@@ -102,11 +102,12 @@ def test_they_agree_with_pytorchs_functions(shape: tuple[int, ...], dtype: str) 
             LayerNormalization(arr(np.arange(1.0, width + 1), dtype), arr([0.5] * width, dtype)),
             lambda x, g, b: torch.nn.functional.layer_norm(x, (width,), g, b),
         ),
-    ):
+    ]
+    for layer, function in pairs:
         given = [array.clone().requires_grad_() for array in (x, layer.gamma, layer.beta)]
         with torch.enable_grad():
             y = function(*given)
-            gradients: Any = torch.autograd.grad(y, given, dout)  # type: ignore[no-untyped-call]
+            gradients: Any = torch.autograd.grad(y, given, dout)
         np.testing.assert_allclose(host(layer.forward(x)), host(y.detach()), **tolerance)
         for found, expected in zip(
             (layer.backward(dout), layer.dgamma, layer.dbeta), gradients, strict=True
