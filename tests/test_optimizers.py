@@ -6,12 +6,23 @@ import numpy as np
 import pytest
 from support import arr, backend, dtype_of, host, other, precise, widest
 
-from xbp import SGD, Adam, Momentum, Optimizer
+from xbp import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from xbp.errors import DTypeError, SettingError, ShapeError
 from xbp.namespace import Array
 from xbp.optimizers import is_traceable, memory_of
+from xbp.schedules import Cosine
 
-ALL = pytest.mark.parametrize("make", [lambda: SGD(0.1), lambda: Momentum(0.1), lambda: Adam(0.3)])
+MAKERS: list[Any] = [
+    lambda: SGD(0.1),
+    lambda: Momentum(0.1),
+    lambda: Nesterov(0.1),
+    lambda: AdaGrad(0.5),
+    lambda: RMSprop(Cosine(0.1, 250)),
+    lambda: Adam(0.3),
+    lambda: AdamW(0.3),
+]
+NAMES = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "AdamW"]
+ALL = pytest.mark.parametrize("make", MAKERS, ids=NAMES)
 
 
 def test_sgd_steps_against_the_gradient() -> None:
@@ -42,6 +53,80 @@ def test_adam_follows_the_paper() -> None:
     np.testing.assert_allclose(host(params["W"]), expected, rtol=precise(1e-12, 1e-6))
 
 
+GRADIENTS = np.random.default_rng(0).normal(size=(12, 3)) * [1.0, 0.01, 30.0]
+
+
+def after(optimizer: Optimizer, dtype: str | None = None) -> Any:
+    """Return a parameter after updates by the gradients."""
+    params = {"W": arr([1.0, -2.0, 0.5], dtype or widest)}
+    for gradient in GRADIENTS:
+        optimizer.update(params, {"W": arr(gradient, dtype or widest)})
+    return host(params["W"])
+
+
+def test_they_follow_their_papers() -> None:
+    W = dict.fromkeys(("nesterov", "adagrad", "rmsprop", "adamw"), np.array([1.0, -2.0, 0.5]))
+    velocity = total = mean = mean_square = square = np.zeros(3)
+    for n, g in enumerate(GRADIENTS, start=1):
+        velocity = 0.8 * velocity - 0.1 * g
+        W["nesterov"] = W["nesterov"] + 0.8 * velocity - 0.1 * g
+        total = total + g**2
+        W["adagrad"] = W["adagrad"] - 0.1 * g / (np.sqrt(total) + 1e-4)
+        square = 0.7 * square + 0.3 * g**2
+        W["rmsprop"] = W["rmsprop"] - 0.1 * g / (np.sqrt(square) + 1e-4)
+        mean, mean_square = 0.9 * mean + 0.1 * g, 0.99 * mean_square + 0.01 * g**2
+        step = mean / (1 - 0.9**n) / (np.sqrt(mean_square / (1 - 0.99**n)) + 1e-4)
+        W["adamw"] = (1 - 0.1 * 0.2) * W["adamw"] - 0.1 * step
+    for optimizer, expected in (
+        (Nesterov(0.1, momentum=0.8), W["nesterov"]),
+        (AdaGrad(0.1, epsilon=1e-4), W["adagrad"]),
+        (RMSprop(0.1, beta=0.7, epsilon=1e-4), W["rmsprop"]),
+        (AdamW(0.1, beta2=0.99, epsilon=1e-4, decay=0.2), W["adamw"]),
+    ):
+        np.testing.assert_allclose(after(optimizer), expected, rtol=precise(1e-12, 1e-5))
+
+
+def test_decay_of_adamw_is_not_scaled_as_the_gradient_is() -> None:
+    one, other = after(AdamW(0.1, decay=0.0)), after(Adam(0.1))
+    np.testing.assert_array_equal(one, other)
+    assert abs(after(AdamW(0.1, decay=0.5)) - after(Adam(0.1, decay=0.5))).max() > 0.1
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="is about PyTorch's optimizers")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NAMES)
+def test_they_agree_with_pytorchs_optimizers(name: str, dtype: str) -> None:
+    import torch  # noqa: PLC0415  only here
+
+    optim, decay = torch.optim, 0.02
+    W = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5], dtype=getattr(torch, dtype)))
+    ours, theirs = {
+        "SGD": (SGD(0.1, decay=decay), optim.SGD([W], 0.1, weight_decay=decay)),
+        "Momentum": (
+            Momentum(0.1, 0.8, decay=decay),
+            optim.SGD([W], 0.1, momentum=0.8, weight_decay=decay),
+        ),
+        "Nesterov": (
+            Nesterov(0.1, 0.8, decay=decay),
+            optim.SGD([W], 0.1, momentum=0.8, nesterov=True, weight_decay=decay),
+        ),
+        "AdaGrad": (AdaGrad(0.1, decay=decay), optim.Adagrad([W], 0.1, weight_decay=decay)),
+        "RMSprop": (RMSprop(0.1, decay=decay), optim.RMSprop([W], 0.1, weight_decay=decay)),
+        "Adam": (Adam(0.1, decay=decay), optim.Adam([W], 0.1, weight_decay=decay)),
+        "AdamW": (AdamW(0.1, decay=decay), optim.AdamW([W], 0.1, weight_decay=decay)),
+    }[name]
+    params = {"W": W.detach().clone()}
+    for gradient in GRADIENTS:
+        ours.update(params, {"W": arr(gradient, dtype)})
+        W.grad = arr(gradient, dtype)
+        with torch.enable_grad():
+            theirs.step()
+        rounding = 32 * float(np.finfo(dtype).eps)
+        np.testing.assert_allclose(
+            host(params["W"]), host(W.detach()), rtol=rounding, atol=rounding
+        )
+
+
 def test_momentum_may_be_none_at_all() -> None:
     params, plain = {"W": arr([1.0], widest)}, {"W": arr([1.0], widest)}
     momentum, sgd = Momentum(lr=0.5, momentum=0), SGD(lr=0.5)
@@ -55,7 +140,12 @@ def test_settings_left_out_are_the_usual_ones() -> None:
     assert repr(SGD()) == "SGD(lr=0.01)"
     assert repr(Momentum()) == "Momentum(lr=0.01, momentum=0.9)"
     assert repr(Adam()) == "Adam(lr=0.001, beta1=0.9, beta2=0.999)"
-    assert Adam().epsilon == 1e-8
+    assert Adam().epsilon == AdamW().epsilon == RMSprop().epsilon == 1e-8
+    assert repr(Nesterov()) == "Nesterov(lr=0.01, momentum=0.9)"
+    assert repr(AdaGrad()) == "AdaGrad(lr=0.01)"
+    assert AdaGrad().epsilon == 1e-10
+    assert repr(RMSprop()) == "RMSprop(lr=0.01, beta=0.99)"
+    assert repr(AdamW()) == "AdamW(lr=0.001, beta1=0.9, beta2=0.999, decay=0.01)"
 
 
 def test_somebodys_own_is_shown_with_its_settings() -> None:
@@ -115,6 +205,12 @@ def test_gradients_are_left_alone(make: Any) -> None:
         (lambda: Momentum(0.1, momentum=1), "momentum is at least 0 and below 1, not 1"),
         (lambda: Adam(beta2=-0.1), "beta2"),
         (lambda: Adam(epsilon=0), "epsilon"),
+        (lambda: Nesterov(momentum=1), "momentum is at least 0 and below 1, not 1"),
+        (lambda: AdaGrad(epsilon=0), "epsilon is a positive number, not 0"),
+        (lambda: AdaGrad(epsilon=1e-46), "epsilon is at least 1.2e-38, not 1e-46"),
+        (lambda: RMSprop(beta=1), "beta is at least 0 and below 1, not 1"),
+        (lambda: AdamW(decay=-0.1), "decay is a number of 0 or more, not -0.1"),
+        (lambda: AdamW(decay=np.inf), "decay is a number of 0 or more, not inf"),
     ],
 )
 def test_settings_out_of_range(make: Any, message: str) -> None:
@@ -252,7 +348,7 @@ def test_an_optimizer_without_update_says_so() -> None:
 # One of somebody's own ---------------------------------------------------------------------------
 
 
-class Nesterov(Optimizer):
+class Ahead(Optimizer):
     """W ← W - lr (dW + μ v), where v ← μ v + dW, as PyTorch has it."""
 
     memory_names = ("velocity",)
@@ -263,7 +359,7 @@ class Nesterov(Optimizer):
 
 
 def test_an_optimizer_is_one_method() -> None:
-    optimizer, params = Nesterov(0.1), {"W": arr([1.0, -2.0], widest)}
+    optimizer, params = Ahead(0.1), {"W": arr([1.0, -2.0], widest)}
     W: Any = np.array([1.0, -2.0])
     v: Any = np.zeros(2)
     for _ in range(3):
@@ -301,7 +397,7 @@ def test_what_a_step_remembers_is_known_of_each_class_by_itself() -> None:
 
 
 def test_decay_draws_each_parameter_to_0() -> None:
-    for make in (SGD, Momentum, Adam, Nesterov):
+    for make in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, Ahead):
         params, plain = {"W": arr([2.0, -4.0], widest)}, {"W": arr([2.0, -4.0], widest)}
         make(0.5, decay=0.25).update(params, {"W": arr([1.0, 1.0], widest)})
         make(0.5).update(plain, {"W": arr([1.5, 0.0], widest)})
@@ -426,7 +522,7 @@ def test_what_is_called_as_a_step_or_a_rate_may_be_something_else() -> None:
         type("Bad", (SGD,), {"step": lambda self, W, dW: W})
     with pytest.raises(SettingError, match="Odd: memory_names names 'state': choose another name"):
         type("Odd", (SGD,), {"memory_names": ("state",)})
-    bare = type("Bare", (Nesterov,), {"__init__": lambda self: None})()
+    bare = type("Bare", (Ahead,), {"__init__": lambda self: None})()
     with pytest.raises(SettingError, match="Bare has no lr: let __init__ call super"):
         bare.update({"W": arr([1.0])}, {"W": arr([1.0])})
 

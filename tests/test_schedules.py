@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, host, precise, widest
+from support import arr, backend, dtype_of, host, precise, widest
 
 import xbp
 from xbp import SGD, Adam, Momentum, Optimizer, Trainer, schedules
@@ -295,12 +295,38 @@ def test_no_gradients_at_all_are_as_long_as_they_are() -> None:
     np.testing.assert_array_equal(host(clip({"W": arr([0.0, 0.0])})["W"]), [0, 0])
 
 
-@pytest.mark.parametrize("limit", [0, -1.0, float("nan"), "1", 1e-46])
-def test_a_limit_is_a_positive_number(limit: Any) -> None:
-    with pytest.raises(
-        SettingError, match=r"clip_norm is (a positive number|at least 1.2e-38), not"
+@pytest.mark.parametrize("limit", [1e-3, 0.05])
+def test_no_element_of_a_gradient_is_larger_than_a_limit(limit: float) -> None:
+    network = net()
+    x, t = arr(X[:12], widest), arr(T[:12], widest)
+    for _ in range(4):
+        gradients = {
+            key: np.clip(host(dW), -limit, limit) for key, dW in network.gradient(x, t).items()
+        }
+        factor = min(1.0, 0.1 / np.sqrt(sum(np.sum(dW**2) for dW in gradients.values())))
+        for key, dW in gradients.items():
+            network.params[key] -= arr(0.05 * factor * dW, widest)
+    expected = {key: host(value) for key, value in network.params.items()}
+    # First by value, then by norm.
+    assert_same(fit(SGD(0.05), 4, clip_value=limit, clip_norm=0.1), expected, precise(1e-9, 2e-3))
+
+
+def test_elements_of_any_size_are_clipped() -> None:
+    gradient = arr([-3.0, 0.5, float("nan"), float("inf"), 1e30], "float32")
+    for limit, expected in (
+        (1.0, [-1, 0.5, np.nan, 1, 1]),
+        (1e300, [-3, 0.5, np.nan, float(np.finfo("float32").max), 1e30]),
     ):
-        fit(SGD(0.05), 1, clip_norm=limit)
+        clipped = xbp.training.changes.ClipValue(limit)({"W": gradient})["W"]
+        assert dtype_of(clipped) == "float32"
+        np.testing.assert_allclose(host(clipped), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["clip_norm", "clip_value"])
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan"), "1", 1e-46])
+def test_a_limit_is_a_positive_number(limit: Any, name: str) -> None:
+    with pytest.raises(SettingError, match=rf"{name} is (a positive number|at least 1.2e-38), not"):
+        fit(SGD(0.05), 1, **{name: limit})
 
 
 def test_a_training_goes_on_with_the_same_limit(tmp_path: Path) -> None:
@@ -308,5 +334,13 @@ def test_a_training_goes_on_with_the_same_limit(tmp_path: Path) -> None:
     fit(Momentum(0.05), 5, clip_norm=0.1, checkpoints=Checkpoints(tmp_path))
     with pytest.raises(CheckpointError, match=r"had clip_norm 0\.1, this one has None"):
         fit(Momentum(0.05), 8, checkpoints=Checkpoints(tmp_path, resume=True))
+    with pytest.raises(CheckpointError, match=r"had clip_value None, this one has 0\.1"):
+        fit(
+            Momentum(0.05),
+            8,
+            clip_norm=0.1,
+            clip_value=0.1,
+            checkpoints=Checkpoints(tmp_path, resume=True),
+        )
     again = fit(Momentum(0.05), 8, clip_norm=0.1, checkpoints=Checkpoints(tmp_path, resume=True))
     assert_same(whole, again, 0)

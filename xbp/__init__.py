@@ -6,7 +6,16 @@ from xbp.differences import numerical_gradient
 from xbp.gradient_report import GradientReport
 from xbp.gradients import gradient_check
 from xbp.networks import Network, TwoLayerNet
-from xbp.optimizers import SGD, Adam, Momentum, Optimizer
+from xbp.optimizers import (
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Momentum,
+    Nesterov,
+    Optimizer,
+    RMSprop,
+)
 from xbp.registry import (
     available_backends,
     get_backend,
@@ -20,13 +29,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "AdaGrad",
     "Adam",
+    "AdamW",
     "Backend",
     "GradientReport",
     "History",
     "Momentum",
+    "Nesterov",
     "Network",
     "Optimizer",
+    "RMSprop",
     "Trainer",
     "TwoLayerNet",
     "available_backends",

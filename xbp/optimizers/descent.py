@@ -2,10 +2,9 @@
 
 from typing import Any, ClassVar
 
-from xbp.errors import SettingError
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array
 from xbp.optimizers.optimizer import Optimizer, Schedule
-from xbp.settings import SMALLEST_FLOAT32, positive_number, share
+from xbp.settings import share
 
 
 class SGD(Optimizer):
@@ -65,20 +64,16 @@ class Momentum(Optimizer):
         return W + memory["velocity"]
 
 
-class Adam(Optimizer):
-    """Adam: steps scaled by running means of gradient and squared gradient.
+class Nesterov(Momentum):
+    """Momentum that looks ahead: v as of `Momentum`, and ``W ← W + momentum · v - lr · dW``.
 
-    Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
+    Nesterov 1983, in the form of Bengio, Boulanger-Lewandowski and Pascanu 2012, arXiv:1212.0901:
+    gradients are taken where the next step will lead.
 
     Parameters
     ----------
-    lr, decay
-        Learning rate, the size of a step, a number or a schedule, and weight decay: see
-        `xbp.Optimizer`.
-    beta1, beta2
-        How much of the running means is kept, at least 0 and below 1.
-    epsilon
-        Keeps the division from 0.
+    lr, momentum, decay
+        As of `Momentum`.
 
     Raises
     ------
@@ -86,43 +81,9 @@ class Adam(Optimizer):
         If a setting is out of its range.
     """
 
-    memory_names: ClassVar[tuple[str, ...]] = ("mean", "mean_square")
-    state_names: ClassVar[tuple[str, ...]] = (
-        "lr",
-        "beta1",
-        "beta2",
-        "epsilon",
-        "mean",
-        "mean_square",
-    )
-    mean: dict[str, Array]
-    mean_square: dict[str, Array]
-
-    def __init__(
-        self,
-        lr: float | Schedule = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        *,
-        decay: float = 0.0,
-    ) -> None:
-        super().__init__(lr, decay=decay)
-        self.beta1 = share("beta1", beta1)
-        self.beta2 = share("beta2", beta2)
-        self.epsilon = positive_number("epsilon", epsilon)
-        if self.epsilon < SMALLEST_FLOAT32:
-            raise SettingError(f"epsilon is at least {SMALLEST_FLOAT32:.2g}, not {epsilon!r}")
-
-    def __repr__(self) -> str:
-        return self._repr_of("lr", "beta1", "beta2")
+    state_names: ClassVar[tuple[str, ...]] = ("lr", "momentum", "velocity")
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
-        """Step against the mean gradient, over the root of the mean square."""
-        xp, n = namespace_of(W), self.update_number + 1
-        mean = self.beta1 * memory["mean"] + (1 - self.beta1) * dW
-        mean_square = self.beta2 * memory["mean_square"] + (1 - self.beta2) * dW * dW
-        memory.update(mean=mean, mean_square=mean_square)
-        # The means start at 0, and so are too small by these factors.
-        unbias, unbias_square = 1 - self.beta1**n, 1 - self.beta2**n
-        return W - lr / unbias * mean / (xp.sqrt(mean_square / unbias_square) + self.epsilon)
+        """Step as far as the next step would lead with the same gradient."""
+        memory["velocity"] = self.momentum * memory["velocity"] - lr * dW
+        return W + self.momentum * memory["velocity"] - lr * dW

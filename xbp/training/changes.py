@@ -53,6 +53,44 @@ class ClipNorm:
         return {key: cast_like(factor, like=dW) * dW for key, dW in gradients.items()}
 
 
+@dataclass(frozen=True)
+class ClipValue:
+    """Brings each element of each gradient between a limit and its negative.
+
+    Parameters
+    ----------
+    limit
+        The largest absolute value.
+
+    Raises
+    ------
+    SettingError
+        If it is not positive, or so small that some devices take it for 0.
+    """
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        if positive_number("clip_value", self.limit) < SMALLEST_FLOAT32:
+            raise SettingError(f"clip_value is at least {SMALLEST_FLOAT32:.2g}, not {self.limit!r}")
+
+    def __call__(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the gradients, each of its own dtype; NaN stays."""
+        clipped = {}
+        for key, dW in gradients.items():
+            xp = namespace_of(dW)
+            limit = min(self.limit, float(xp.finfo(dW.dtype).max))
+            clipped[key] = xp.maximum(xp.minimum(dW, limit), -limit)
+        return clipped
+
+
 def _at_least_float32(gradient: Array) -> Array:
     xp = namespace_of(gradient)
     return xp.astype(gradient, xp.result_type(gradient.dtype, xp.float32))
+
+
+def changes(*, clip_norm: float | None, clip_value: float | None) -> list[ClipValue | ClipNorm]:
+    """Return the changes that limits ask for, in their order."""
+    by_value = [] if clip_value is None else [ClipValue(clip_value)]
+    by_norm = [] if clip_norm is None else [ClipNorm(clip_norm)]
+    return [*by_value, *by_norm]

@@ -21,7 +21,7 @@ from xbp.namespace import Array
 from xbp.networks import Network
 from xbp.optimizers import Optimizer, schedule_of
 from xbp.settings import positive_integer, true_or_false, without_base
-from xbp.training.changes import ClipNorm
+from xbp.training.changes import ClipNorm, ClipValue, changes
 from xbp.training.checkpoint import Checkpoint, Memory, history_in, pack, unpack
 from xbp.training.checkpoints import Checkpoints
 from xbp.training.copies import copied
@@ -94,6 +94,7 @@ class Trainer:
         x_test: Any = None,
         t_test: Any = None,
         clip_norm: float | None = None,
+        clip_value: float | None = None,
         progress: Progress | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> History:
@@ -117,6 +118,9 @@ class Trainer:
         clip_norm
             The largest norm of all gradients together: beyond it, all are scaled down by one
             factor. None sets no limit.
+        clip_value
+            The largest absolute value of an element of a gradient; it comes before `clip_norm`.
+            None sets no limit.
         progress
             Is told of each step and of each measurement: an object with the methods of
             `xbp.training.Progress`.
@@ -164,7 +168,7 @@ class Trainer:
                 per_epoch = ceil(x.shape[0] / self.batch_size)
                 steps = per_epoch * positive_integer("epochs", epochs)
             steps = positive_integer("steps", steps)
-            self._changes = [] if clip_norm is None else [ClipNorm(clip_norm)]
+            self._changes = changes(clip_norm=clip_norm, clip_value=clip_value)
             with checkpoints.in_use() if checkpoints else nullcontext():
                 return self._run(x, t, test, steps, progress, checkpoints)
 
@@ -338,7 +342,8 @@ class Trainer:
         """Return what must be the same when a training is resumed."""
         # The shapes of parameters are compared elsewhere, with a clearer message.
         position = {"samples": count, "batch_size": self.batch_size, "layers": self._layers}
-        position["clip_norm"] = self._changes[0].limit if self._changes else None
+        limits = {type(change): change.limit for change in self._changes}
+        position |= {"clip_norm": limits.get(ClipNorm), "clip_value": limits.get(ClipValue)}
         position["decay"] = self.optimizer._decay or None
         if (schedule := schedule_of(self.optimizer)) is not None:
             # A function is identified by its name, not by its address.
