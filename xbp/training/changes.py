@@ -35,8 +35,7 @@ class ClipNorm:
     limit: float
 
     def __post_init__(self) -> None:
-        if positive_number("clip_norm", self.limit) < SMALLEST_FLOAT32:
-            raise SettingError(f"clip_norm is at least {SMALLEST_FLOAT32:.2g}, not {self.limit!r}")
+        _require_limit("clip_norm", self.limit)
 
     def __call__(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients, each of its own dtype."""
@@ -71,8 +70,7 @@ class ClipValue:
     limit: float
 
     def __post_init__(self) -> None:
-        if positive_number("clip_value", self.limit) < SMALLEST_FLOAT32:
-            raise SettingError(f"clip_value is at least {SMALLEST_FLOAT32:.2g}, not {self.limit!r}")
+        _require_limit("clip_value", self.limit)
 
     def __call__(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients, each of its own dtype; NaN stays."""
@@ -82,6 +80,11 @@ class ClipValue:
             limit = min(self.limit, float(xp.finfo(dW.dtype).max))
             clipped[key] = xp.maximum(xp.minimum(dW, limit), -limit)
         return clipped
+
+
+def _require_limit(name: str, limit: float) -> None:
+    if positive_number(name, limit) < SMALLEST_FLOAT32:
+        raise SettingError(f"{name} is at least {SMALLEST_FLOAT32:.2g}, not {limit!r}")
 
 
 def _at_least_float32(gradient: Array) -> Array:
