@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, both_floats, host, once, widest
+from support import arr, backend, both_floats, host, once, other, widest
 
 import xbp
-from xbp.errors import DataError, SettingError, ShapeError, UndefinedOutputError
+from xbp.errors import DataError, MixedBackendError, SettingError, ShapeError, UndefinedOutputError
 from xbp.layers import Affine, IdentityWithLoss, Relu, SigmoidWithLoss, SoftmaxWithLoss
 from xbp.reports import Report, evaluate, evaluate_multilabel, evaluate_regression
 
@@ -37,8 +37,17 @@ def test_values_and_slopes(dtype: str) -> None:
 @both_floats
 @pytest.mark.parametrize(
     ("score", "target", "expected"),
-    # log(1 + exp(-30)), and scores that are as wrong as can be.
-    [(30.0, 1.0, 9.357622968839737e-14), (1e4, 0.0, 1e4), (-1e4, 1.0, 1e4), (-1e4, 0.0, 0.0)],
+    # log(1 + exp(-30)), scores that are as wrong as can be, and such as are certain.
+    [
+        (30.0, 1.0, 9.357622968839737e-14),
+        (-30.0, 0.0, 9.357622968839737e-14),
+        (1e4, 0.0, 1e4),
+        (-1e4, 1.0, 1e4),
+        (-1e4, 0.0, 0.0),
+        (np.inf, 1.0, 0.0),
+        (-np.inf, 0.0, 0.0),
+        (np.inf, 0.0, np.inf),
+    ],
 )
 def test_no_digits_are_lost(score: float, target: float, expected: float, dtype: str) -> None:
     loss = SigmoidWithLoss()
@@ -143,6 +152,37 @@ def test_two_classes_are_learned_with_one_output(is_column: bool) -> None:
     assert xbp.gradient_check(network, x, arr(host(t).reshape(4, 1))).passed
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int64", widest])
+def test_targets_of_any_kind_are_evaluated(dtype: str) -> None:
+    found = evaluate_multilabel(unchanged(2), arr(SCORES), arr(LABELS, dtype))
+    assert found.targets.tolist() == np.asarray(LABELS, bool).tolist()
+    one = evaluate_multilabel(unchanged(1), arr([[1.0], [-1.0]]), arr([1, 0], dtype))
+    assert one.accuracy().tolist() == [1.0]
+
+
+def test_a_score_just_above_0_decides() -> None:
+    network, x, t = unchanged(1), arr([[1e-17], [0.0]]), arr([[1.0], [0.0]])
+    assert network.accuracy(x, t) == 1.0
+    assert evaluate_multilabel(network, x, t).accuracy().tolist() == [1.0]
+
+
+def test_one_sample_has_a_number_for_its_label() -> None:
+    network = unchanged(1)
+    assert network.accuracy(arr([2.0]), 1) == 1.0
+    assert network.accuracy(arr([2.0]), arr([0.0])) == 0.0
+    assert network.accuracy(arr([np.inf]), 1) == 1.0
+    with pytest.raises(MixedBackendError):
+        network.accuracy(arr([[2.0]]), other.asarray([1]))
+
+
+def test_settings_that_are_not_the_usual_ones_are_shown() -> None:
+    assert repr(SoftmaxWithLoss()) == "<SoftmaxWithLoss>"
+    assert repr(SigmoidWithLoss(label_smoothing=0.1)) == "<SigmoidWithLoss: label_smoothing 0.1>"
+    weighted = SoftmaxWithLoss(class_weights=np.asarray([1, 2]), label_smoothing=0.5)
+    shown = "<SoftmaxWithLoss: class_weights [1.0, 2.0], label_smoothing 0.5>"
+    assert repr(weighted) == shown
+
+
 def test_what_is_told_of_each_label() -> None:
     found = evaluate_multilabel(unchanged(2), arr(SCORES), arr(LABELS))
     np.testing.assert_allclose(found.probabilities, sigmoid(SCORES), rtol=1e-6)
@@ -179,12 +219,15 @@ def test_the_page_of_a_report(image_shape: Any) -> None:
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        ({"class_weights": 3}, "class_weights are a list of .* numbers?.*, 0 or more, .*, not 3"),
+        ({"class_weights": 3}, "class_weights are a list of .* numbers?.*, 0 to .*, not 3"),
         ({"class_weights": [1, -1]}, r"class_weights are .*, not \[1, -1\]"),
         ({"class_weights": [0, 0]}, r"not all 0, not \[0, 0\]"),
         ({"class_weights": []}, r"not \[\]"),
         ({"class_weights": [1, np.inf]}, r"not \[1, inf\]"),
         ({"class_weights": "12"}, "not '12'"),
+        ({"class_weights": {0: 1.0, 1: 20.0}}, r"not \{0: 1.0, 1: 20.0\}"),
+        ({"class_weights": {1, 20}}, "not {"),
+        ({"class_weights": [1e300, 1]}, r"0 to 1e\+30, .*, not \[1e\+300, 1\]"),
         ({"label_smoothing": 1}, "label_smoothing is 0 or more, less than 1, not 1"),
         ({"label_smoothing": -0.1}, "not -0.1"),
         ({"label_smoothing": np.nan}, "not nan"),
@@ -199,7 +242,7 @@ def test_weights_of_another_number_of_classes() -> None:
     with pytest.raises(SettingError, match=r"a list of 2 numbers, .*, not \[1, 2, 3\]"):
         SigmoidWithLoss(class_weights=[1, 2, 3])
     loss = SoftmaxWithLoss(class_weights=[1, 2])
-    with pytest.raises(ShapeError, match="SoftmaxWithLoss: 2 class weights for 3 classes"):
+    with pytest.raises(ShapeError, match="class_weights are 2, and the outputs 3: give a"):
         loss.forward(arr(X), backend.asarray([0, 1]))
 
 
@@ -212,6 +255,11 @@ def test_mistakes() -> None:
         network.accuracy(x[:1, :], arr([[np.nan, 0.0]]))
     with pytest.raises(ShapeError, match=r"outputs of shape \(4, 2\) need targets of that shape"):
         network.accuracy(x, backend.asarray([0, 1, 1, 0]))
+    with pytest.raises(ShapeError, match=r"for each of 2 outputs .* are for SoftmaxWithLoss"):
+        trainer.fit(SCORES, [0, 1, 1, 0], steps=1)
+    labels = xbp.Network([Affine(arr([[1.0]]), arr([0.0]))], SoftmaxWithLoss())
+    with pytest.raises(DataError, match=r"is 1, no label: .*; for a single output take Sigmoid"):
+        labels.accuracy(arr([[1.0], [2.0]]), backend.asarray([0, 1]))
     with pytest.raises(ShapeError, match=r"reshape them to \(N, 1\)"):
         unchanged(1).loss(arr([[1.0], [2.0]]), arr([1.0, 0.0]))
     with pytest.raises(UndefinedOutputError, match=r"x\[1\] is NaN"):

@@ -87,7 +87,8 @@ NO_SAMPLES = (
 )
 NO_INTEGERS = (
     "labels are integers, got float32: convert whole numbers with the backend's "
-    "asarray(t, dtype='int64'); others are learned with IdentityWithLoss"
+    "asarray(t, dtype='int64'); truth values are learned with SigmoidWithLoss, others with "
+    "IdentityWithLoss"
 )
 
 FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [

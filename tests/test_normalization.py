@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import arr, backend, both_floats, host
+from support import arr, backend, both_floats, host, once
 
 import xbp
 from xbp.errors import DTypeError, SettingError, ShapeError
@@ -214,13 +214,46 @@ def test_mistakes_in_settings(make: Callable[[], Any], error: Any, complaint: st
         (BatchNormalization, (3,), "a mean over a batch needs two samples at least"),
         (BatchNormalization, (2, 4), r"features \(N, D\) or images .* D of 3, got shape \(2, 4\)"),
         (BatchNormalization, (), r".* got shape \(\)$"),
-        (LayerNormalization, (2, 4), r"x ends with the shape \(3,\) of gamma, got \(2, 4\)"),
+        (LayerNormalization, (2, 4), r"x must end with the shape \(3,\) of gamma, got \(2, 4\)"),
         (LayerNormalization, (), r".* got \(\)$"),
     ],
 )
 def test_shapes_that_do_not_fit(kind: Any, shape: tuple[int, ...], complaint: str) -> None:
     with pytest.raises(ShapeError, match=f"^{kind.__name__}: {complaint}"):
         layer_of(kind).forward(arr(np.ones(shape)))
+
+
+def test_a_batch_of_one_is_seen_before_the_first_step() -> None:
+    scale = arr([1.0] * 4)
+    affine = Affine(arr(np.ones((4, 2)).tolist()), arr([0.0, 0.0]))
+    network = xbp.Network([BatchNormalization(scale, 0 * scale), affine], SoftmaxWithLoss())
+    x, t = np.zeros((41, 4)), np.arange(41) % 2
+    steps: list[int] = []
+
+    class Progress:
+        def step(self, number: int, *more: Any) -> None:
+            steps.append(number)
+
+        evaluated = step
+
+    trainer = xbp.Trainer(network, xbp.SGD(0.1), batch_size=20, seed=0)
+    with pytest.raises(ShapeError, match="choose a batch size that leaves no single sample over"):
+        trainer.fit(x, t, epochs=1, progress=Progress())
+    assert not steps
+    trainer.fit(x, t, steps=2, progress=Progress())  # not so far
+
+
+@once
+def test_a_dtype_without_random_numbers() -> None:
+    network = xbp.Network([Dropout(0.5, seed=0)], SoftmaxWithLoss(), backend=backend)
+    with pytest.raises(DTypeError, match="Dropout1: x is float32 or float64, not float16"):
+        network.layers["Dropout1"].forward(np.ones((1, 2), "float16"))
+
+
+def test_settings_are_shown() -> None:
+    assert repr(Dropout(0.25)) == "<Dropout: ratio 0.25>"
+    layer = layer_of(BatchNormalization, momentum=0.5)
+    assert repr(layer) == "<BatchNormalization: gamma (3,), momentum 0.5>"
 
 
 def test_dtypes_that_do_not_fit() -> None:

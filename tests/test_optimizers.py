@@ -86,6 +86,12 @@ def test_they_follow_their_papers() -> None:
         np.testing.assert_allclose(after(optimizer), expected, rtol=precise(1e-12, 1e-5))
 
 
+def test_decay_of_adamw_is_shown_once() -> None:
+    assert repr(AdamW(0.1, decay=0.5)).count("decay=0.5") == 1
+    assert AdamW(0.1, decay=0.5).state is not None
+    assert "decay" not in repr(AdamW(decay=0))
+
+
 def test_decay_of_adamw_is_not_scaled_as_the_gradient_is() -> None:
     one, other = after(AdamW(0.1, decay=0.0)), after(Adam(0.1))
     np.testing.assert_array_equal(one, other)
@@ -403,7 +409,7 @@ def test_decay_draws_each_parameter_to_0() -> None:
         make(0.5).update(plain, {"W": arr([1.5, 0.0], widest)})
         np.testing.assert_allclose(host(params["W"]), host(plain["W"]), rtol=1e-6)
     for decay in (-1, float("nan"), "much"):
-        with pytest.raises(SettingError, match="decay is a positive number, not"):
+        with pytest.raises(SettingError, match="decay is a number of 0 or more, not"):
             SGD(decay=decay)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import pytest
 from support import arr, backend, dtype_of, host, precise, widest
 
 import xbp
-from xbp import SGD, Adam, Momentum, Optimizer, Trainer, schedules
+from xbp import SGD, Adam, AdamW, Momentum, Optimizer, Trainer, schedules
 from xbp.errors import CheckpointError, SettingError
 from xbp.layers import IdentityWithLoss
 from xbp.training import Checkpoints
@@ -244,10 +244,11 @@ def test_another_schedule_is_not_gone_on_with(tmp_path: Path) -> None:
             fit(SGD(other), 6, checkpoints=Checkpoints(tmp_path, resume=True))
 
 
-def test_another_decay_is_not_gone_on_with(tmp_path: Path) -> None:
-    fit(SGD(0.05, decay=0.1), 4, checkpoints=Checkpoints(tmp_path))
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_another_decay_is_not_gone_on_with(kind: Any, tmp_path: Path) -> None:
+    fit(kind(0.05, decay=0.1), 4, checkpoints=Checkpoints(tmp_path))
     with pytest.raises(CheckpointError, match=r"had decay 0\.1, this one has None"):
-        fit(SGD(0.05), 6, checkpoints=Checkpoints(tmp_path, resume=True))
+        fit(kind(0.05, decay=0.0), 6, checkpoints=Checkpoints(tmp_path, resume=True))
 
 
 def test_a_function_is_known_again_by_its_name(tmp_path: Path) -> None:
@@ -309,6 +310,16 @@ def test_no_element_of_a_gradient_is_larger_than_a_limit(limit: float) -> None:
     expected = {key: host(value) for key, value in network.params.items()}
     # First by value, then by norm.
     assert_same(fit(SGD(0.05), 4, clip_value=limit, clip_norm=0.1), expected, precise(1e-9, 2e-3))
+
+
+def test_a_limit_may_be_a_number_of_numpy(tmp_path: Path) -> None:
+    for name in ("clip_norm", "clip_value"):
+        limit = np.float32(0.125)
+        folder = Checkpoints(tmp_path / name)
+        network = fit(SGD(0.05), 3, checkpoints=folder, **{name: limit})
+        assert_same(network, fit(SGD(0.05), 3, **{name: 0.125}), 0)
+    clipped = xbp.training.changes.ClipValue(np.float64(0.01))({"W": arr([1.0], "float32")})
+    assert dtype_of(clipped["W"]) == "float32"
 
 
 def test_elements_of_any_size_are_clipped() -> None:

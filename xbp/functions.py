@@ -220,7 +220,8 @@ def _checked_labels(t: Array, y: Array, where: str) -> Array:
     if kind_of(t) != "integral":
         raise DTypeError(
             f"{where}: labels are integers, got {dtype_name(t.dtype)}: convert whole numbers with "
-            "the backend's asarray(t, dtype='int64'); others are learned with IdentityWithLoss"
+            "the backend's asarray(t, dtype='int64'); truth values are learned with "
+            "SigmoidWithLoss, others with IdentityWithLoss"
         )
     return t
 

@@ -1,6 +1,6 @@
 """Losses for classification: of one class out of several, and of labels that are each 0 or 1."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from xbp.errors import SettingError, ShapeError
@@ -11,6 +11,9 @@ from xbp.settings import is_finite_number
 
 # Outputs for the probability of a class, from which on it is decided for.
 EVEN = 0.5
+
+# No loss of a usual size is infinite in float32 with such a weight.
+_LARGEST = 1e30
 
 
 class SoftmaxWithLoss(LossLayer):
@@ -44,6 +47,9 @@ class SoftmaxWithLoss(LossLayer):
         if class_weights is not None:
             self.class_weights = _weights("SoftmaxWithLoss", class_weights)
         self.label_smoothing = _share("SoftmaxWithLoss", label_smoothing)
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
     def forward(self, x: Array, t: Array) -> Array:
         """Return the mean cross entropy error of the softmax of x.
@@ -83,7 +89,8 @@ class SoftmaxWithLoss(LossLayer):
         if self.class_weights:
             if len(self.class_weights) != classes:
                 raise ShapeError(
-                    f"{self.name}: {len(self.class_weights)} class weights for {classes} classes"
+                    f"{self.name}: class_weights are {len(self.class_weights)}, and the outputs "
+                    f"{classes}: give a number for each class"
                 )
             weights = namespace_of(x).asarray(
                 self.class_weights, dtype=x.dtype, device=device_of(x)
@@ -107,7 +114,9 @@ class SoftmaxWithLoss(LossLayer):
             # In the library's own integers: the number of classes need not fit in the dtype of t.
             labels = cast_like(t, like=xp.arange(1))
             good = (labels >= 0) & (labels < output_size)
-            require_all(t, good, f"no label: the outputs are numbered 0 ... {output_size - 1}")
+            hint = "; for a single output take SigmoidWithLoss" if output_size == 1 else ""
+            numbers = f"the outputs are numbered 0 ... {output_size - 1}{hint}"
+            require_all(t, good, f"no label: {numbers}")
 
 
 class SigmoidWithLoss(LossLayer):
@@ -144,31 +153,39 @@ class SigmoidWithLoss(LossLayer):
             self.class_weights = _weights("SigmoidWithLoss", class_weights, count=2)
         self.label_smoothing = _share("SigmoidWithLoss", label_smoothing)
 
+    def __repr__(self) -> str:
+        return _shown(self)
+
     def losses(self, x: Array, t: Array) -> Array:
         """Return the cross entropy error of each sample, the sum over its labels.
 
-        It is ``log(1 + exp(x)) - t x``, of which no digits are lost where the score is right; with
-        weights the first term is multiplied by that of the target, and t by that of 1.
+        It is ``(1 - t) log(1 + exp(x)) + t log(1 + exp(-x))``, each term times a weight, in a form
+        that loses no digits where the score is right.
         """
         xp = namespace_of(x)
-        weight, t = self._weighted(t)
-        log_sum = xp.log1p(xp.exp(-xp.abs(x)))
-        return xp.sum(weight * xp.maximum(x, 0) - t * x + weight * log_sum, axis=1)
+        of_0, of_1 = self._weights(t)
+        wrong = _products(of_0, xp.maximum(x, 0)) + _products(of_1, xp.maximum(-x, 0))
+        return xp.sum(wrong + (of_0 + of_1) * xp.log1p(xp.exp(-xp.abs(x))), axis=1)
 
     def slope(self) -> Array:
         """Return ``sigmoid(y) - t``; with weights, as in `losses`."""
-        weight, t = self._weighted(self.t)
-        return weight * sigmoid(self.y) - t
+        of_0, of_1 = self._weights(self.t)
+        return (of_0 + of_1) * sigmoid(self.y) - of_1
 
-    def _weighted(self, t: Array) -> tuple[Array | float, Array]:
-        """Return the weight of each smoothed target, and that target times the weight of 1."""
+    def _targets(self, t: Array, x: Array) -> Array:
+        if x.shape[-1] > 1 and getattr(t, "shape", None) == x.shape[:-1]:
+            raise ShapeError(
+                f"{self.name}: 0 or 1 for each of {x.shape[-1]} outputs is needed, got targets of "
+                f"shape {tuple(t.shape)}: numbers of classes are for SoftmaxWithLoss"
+            )
+        return super()._targets(t, x)
+
+    def _weights(self, t: Array) -> tuple[Array, Array]:
+        """Return how much it counts that a label is 0, and that it is 1: ``1 - t`` and ``t``."""
         if self.label_smoothing:
             t = (1 - self.label_smoothing) * t + self.label_smoothing / 2
         of_0, of_1 = self.class_weights
-        if of_0 == of_1 == 1:
-            return 1.0, t
-        ones = of_1 * t
-        return of_0 * (1 - t) + ones, ones
+        return of_0 * (1 - t), of_1 * t
 
     def probabilities(self, y: Array) -> Array:
         """Return the probability of each label."""
@@ -184,7 +201,11 @@ class SigmoidWithLoss(LossLayer):
     @staticmethod
     def check_targets(t: Array, output_size: int) -> None:
         """Raise `DataError` if a target is no probability."""
-        require_all(t, (t >= 0) & (t <= 1), "no labels: each is 0, 1, or a number between")
+        require_all(
+            t,
+            (t >= 0) & (t <= 1),
+            "no labels: each is 0, 1, or a number between, such as (t + 1) / 2 of -1 and 1",
+        )
 
 
 def _products(t: Array, log_y: Array) -> Array:
@@ -192,15 +213,28 @@ def _products(t: Array, log_y: Array) -> Array:
     return namespace_of(log_y).where(t != 0, log_y, 0) * t
 
 
+def _shown(layer: SoftmaxWithLoss | SigmoidWithLoss) -> str:
+    """Return a layer's name, and its settings that are not the usual ones."""
+    usual = type(layer)
+    settings = [
+        f"{name} {list(value) if isinstance(value, tuple) else value}"
+        for name in ("class_weights", "label_smoothing")
+        if (value := getattr(layer, name)) != getattr(usual, name)
+    ]
+    return f"<{layer.name}: {', '.join(settings)}>" if settings else f"<{layer.name}>"
+
+
 def _weights(layer: str, weights: Any, count: int | None = None) -> tuple[float, ...]:
     """Return class weights; raise `SettingError` if they are none."""
-    is_row = isinstance(weights, Iterable) and not isinstance(weights, str | bytes)
-    numbers = list(weights) if is_row else []
-    is_good = all(is_finite_number(it) and it >= 0 for it in numbers) and any(numbers)
+    # Of a dictionary or a set the numbers would come in another order, or be the keys.
+    is_row = isinstance(weights, Iterable) and not isinstance(weights, str | bytes | Mapping | Set)
+    numbers = weights.tolist() if hasattr(weights, "tolist") else list(weights) if is_row else []
+    is_good = all(is_finite_number(it) and 0 <= it <= _LARGEST for it in numbers) and any(numbers)
     if not is_good or len(numbers) != (count or len(numbers)):
         many = "a number for each class" if count is None else f"{count} numbers"
         raise SettingError(
-            f"{layer}: class_weights are a list of {many}, 0 or more, not all 0, not {weights!r}"
+            f"{layer}: class_weights are a list of {many}, 0 to {_LARGEST:g}, not all 0, not "
+            f"{weights!r}"
         )
     return tuple(map(float, numbers))
 

@@ -1,8 +1,8 @@
 """Dropout: some features are left out while a network learns."""
 
-from xbp.errors import SettingError
+from xbp.errors import DTypeError, SettingError
 from xbp.layers.layer import Layer
-from xbp.namespace import Array, namespace_of
+from xbp.namespace import Array, dtype_name, namespace_of
 from xbp.randomness import random_key, uniform_like
 from xbp.settings import is_finite_number
 
@@ -44,7 +44,15 @@ class Dropout(Layer):
         return f"<{self.name}: ratio {self.ratio:g}>"
 
     def forward(self, x: Array) -> Array:
-        """Return x with some elements 0, of the shape and dtype of x. The key becomes the next."""
+        """Return x with some elements 0, of the shape and dtype of x. The key becomes the next.
+
+        Raises
+        ------
+        DTypeError
+            If x is neither float32 nor float64.
+        """
+        if dtype_name(x.dtype) not in ("float32", "float64"):
+            raise DTypeError(f"{self.name}: x is float32 or float64, not {dtype_name(x.dtype)}")
         numbers, self.key = uniform_like(x, self.key)
         self.mask = namespace_of(x).astype(numbers >= self.ratio, x.dtype) / (1 - self.ratio)
         return x * self.mask

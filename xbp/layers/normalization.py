@@ -58,7 +58,7 @@ class LayerNormalization(Layer):
         count = self.gamma.ndim
         if x.shape[-count:] != self.gamma.shape or x.ndim < count:
             raise ShapeError(
-                f"{self.name}: x ends with the shape {tuple(self.gamma.shape)} of gamma, got "
+                f"{self.name}: x must end with the shape {tuple(self.gamma.shape)} of gamma, got "
                 f"{tuple(x.shape)}"
             )
         axes = tuple(range(-count, 0))
@@ -139,6 +139,9 @@ class BatchNormalization(Layer):
         self.running_mean = xp.zeros_like(gamma)
         self.running_variance = xp.ones_like(gamma)
 
+    def __repr__(self) -> str:
+        return f"<{self.name}: gamma {tuple(self.gamma.shape)}, momentum {self.momentum:g}>"
+
     def forward(self, x: Array) -> Array:
         """Return the normalized x, of features ``(N, D)`` or images ``(N, D, H, W)``.
 
@@ -154,7 +157,8 @@ class BatchNormalization(Layer):
         if prod(x.shape[axis] for axis in axes) < 2:  # noqa: PLR2004
             raise ShapeError(
                 f"{self.name}: a mean over a batch needs two samples at least, got shape "
-                f"{tuple(x.shape)}: to infer, take predict or for_inference()"
+                f"{tuple(x.shape)}: choose a batch size that leaves no single sample over; to "
+                "infer, take predict or for_inference()"
             )
         self.normal, self.scale, mean, variance = _normalized(x, axes, self.epsilon)
         self.running_mean = self._running(self.running_mean, mean)

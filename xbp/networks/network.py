@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import dropwhile
 from math import isclose, isnan, prod
+from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 from xbp.backend import Backend
@@ -18,7 +19,7 @@ from xbp.differences import (
     step_for,
 )
 from xbp.errors import MixedBackendError, SettingError, ShapeError, UndefinedOutputError
-from xbp.functions import as_labels, as_targets, batch_size_of
+from xbp.functions import as_labels, as_targets, batch_size_of, label_as_array
 from xbp.layers import Layer, LossLayer, Parameters, Relu, Rescale, SoftmaxWithLoss
 from xbp.layers.containers import run_backward, run_forward
 from xbp.layers.layer import forget_gradients, let_infer, run_backward_params, stored_gradients
@@ -341,13 +342,15 @@ class Network:
         count, width = batch_size_of(y), y.shape[-1]
         outputs = xp.reshape(y, (count, width))
         if not self.last_layer.takes_labels:
-            is_column = width == 1 and getattr(t, "shape", None) == y.shape[:-1]
+            t = label_as_array(t, y) if isinstance(t, Integral) else t
+            namespace_of(y, t, where=where)
+            is_column = width == 1 and t.shape == y.shape[:-1]
             targets = as_targets(xp.reshape(t, y.shape) if is_column else t, y, where)
         else:
             labels = as_labels(t, y, where)
             targets = t if getattr(t, "shape", None) == y.shape else labels
         targets = xp.reshape(targets, outputs.shape if targets.shape == y.shape else (count,))
-        _require_numbers(outputs, where)
+        _require_numbers(outputs, where, has_highest=self.last_layer.takes_labels)
         self.last_layer.check_targets(targets, width)
         return int(xp.count_nonzero(self.last_layer.are_right(outputs, targets))) / count
 
@@ -601,10 +604,12 @@ def _differ(one: Any, other: Any) -> bool:
     return bool(namespace_of(one).any(is_other) if is_array(one) else is_other)
 
 
-def _require_numbers(y: Array, where: str) -> None:
-    """Raise `UndefinedOutputError` unless each sample has a highest score, and that is finite."""
+def _require_numbers(y: Array, where: str, *, has_highest: bool) -> None:
+    """Raise `UndefinedOutputError` if a score is NaN, or the highest that counts is not finite."""
     xp = namespace_of(y)
-    odd = ~xp.isfinite(xp.max(y, axis=1)) | xp.any(xp.isnan(y), axis=1)
+    odd = xp.any(xp.isnan(y), axis=1)
+    if has_highest:
+        odd |= ~xp.isfinite(xp.max(y, axis=1))
     if bool(xp.any(odd)):
         first = int(xp.argmax(xp.astype(odd, xp.int8)))
         what = "NaN" if bool(xp.any(xp.isnan(y[first, :]))) else "infinite"

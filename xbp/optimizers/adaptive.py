@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from xbp.errors import SettingError
 from xbp.namespace import Array, namespace_of
 from xbp.optimizers.optimizer import Optimizer, Schedule
-from xbp.settings import SMALLEST_FLOAT32, is_finite_number, positive_number, share
+from xbp.settings import SMALLEST_FLOAT32, positive_number, share
 
 
 class AdaGrad(Optimizer):
@@ -171,7 +171,8 @@ class AdamW(Adam):
         If a setting is out of its range.
     """
 
-    state_names: ClassVar[tuple[str, ...]] = (*Adam.state_names, "decay")
+    state_names: ClassVar[tuple[str, ...]] = Adam.state_names
+    _decays_by_itself: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -182,17 +183,11 @@ class AdamW(Adam):
         *,
         decay: float = 0.01,
     ) -> None:
-        super().__init__(lr, beta1, beta2, epsilon)
-        if not (is_finite_number(decay) and decay >= 0):
-            raise SettingError(f"decay is a number of 0 or more, not {decay!r}")
-        self.decay = float(decay)
-
-    def __repr__(self) -> str:
-        return self._repr_of("lr", "beta1", "beta2", "decay")
+        super().__init__(lr, beta1, beta2, epsilon, decay=decay)
 
     def step(self, W: Array, dW: Array, memory: dict[str, Array], lr: Any) -> Array:
         """Step as Adam does, and against the parameter itself."""
-        return super().step(W, dW, memory, lr) - lr * self.decay * W
+        return super().step(W, dW, memory, lr) - lr * self._decay * W
 
 
 def _epsilon(epsilon: float) -> float:

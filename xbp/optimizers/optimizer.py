@@ -93,11 +93,15 @@ class Optimizer:
     _update_number: int = 0
     _rate: float | None = None
     _decay: float = 0.0
+    # Whether the step takes the decay into account, instead of the gradient.
+    _decays_by_itself: ClassVar[bool] = False
 
     def __init__(self, lr: float | Schedule = 0.01, *, decay: float = 0.0) -> None:
         self.lr = lr if callable(lr) else positive_number("lr", lr)
-        if decay != 0:
-            self._decay = positive_number("decay", decay)
+        if not (is_finite_number(decay) and decay >= 0):
+            raise SettingError(f"decay is a number of 0 or more, not {decay!r}")
+        if decay:
+            self._decay = float(decay)
         for name in self.memory_names:
             setattr(self, name, {})
 
@@ -304,7 +308,7 @@ class Optimizer:
         memory = {name: getattr(self, name)[key] for name in self.memory_names}
         before, xp, dtype = dict(memory), namespace_of(W), _at_least_float32(W)
         wide, dW = (x if x.dtype == dtype else xp.astype(x, dtype) for x in (W, gradient))
-        if self._decay:
+        if self._decay and not self._decays_by_itself:
             dW = dW + self._decay * wide
         # While a step is compiled, this is an array, perhaps of a wider dtype.
         lr = cast_like(rate, like=wide) if hasattr(rate, "dtype") else rate

@@ -8,7 +8,7 @@ import numpy as np
 from xbp.errors import DataError, SettingError
 from xbp.functions import as_labels, as_targets
 from xbp.layers.classification import EVEN
-from xbp.namespace import Array
+from xbp.namespace import Array, dtype_name
 from xbp.networks import Network
 from xbp.training.data import as_rows
 from xbp.training.measurement import Determination, as_host_labels, outputs_of
@@ -174,17 +174,15 @@ class MultilabelEvaluation:
     ----------
     targets : ndarray of bool, shape (N, M)
         Whether a sample has a label: a row for each of N samples, a column for each of M labels.
+    predicted : ndarray of bool, shape (N, M)
+        Whether the network gives it a probability of more than 0.5, that is, a score above 0.
     probabilities : ndarray of float64, shape (N, M)
         What the network gives each label.
     """
 
     targets: HostArray
+    predicted: HostArray
     probabilities: HostArray
-
-    @property
-    def predicted(self) -> HostArray:
-        """Whether a label has a probability of more than 0.5, ``(N, M)``."""
-        return np.asarray(self.probabilities > EVEN)
 
     def accuracy(self) -> HostArray:
         """Return the share of samples for which each label is right, ``(M,)``."""
@@ -239,7 +237,7 @@ def evaluate_multilabel(network: Network, x: Any, t: Any) -> MultilabelEvaluatio
             f"evaluate_multilabel: {last_layer.name} has no labels of 0 and 1: take {other}"
         )
     targets, outputs = _targets_and_outputs("evaluate_multilabel", network, x, t)
-    return MultilabelEvaluation(targets > EVEN, last_layer.probabilities(outputs))
+    return MultilabelEvaluation(targets > EVEN, outputs > 0, last_layer.probabilities(outputs))
 
 
 def _targets_and_outputs(
@@ -249,6 +247,7 @@ def _targets_and_outputs(
     with network.backend.scope():
         samples, targets, outputs = _checked(where, network, x, t)
         as_targets(targets[:1, ...], outputs, where)  # raises where they do not fit
+        targets = network.backend.asarray(targets, dtype_name(outputs.dtype))
         network.last_layer.check_targets(targets, outputs.shape[-1])
         predictions = np.concatenate([rows for _, _, rows in outputs_of(network, samples)])
         expected = network.backend.to_numpy(targets)

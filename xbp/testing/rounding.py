@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xbp.backend import Backend
+from xbp.backend import Backend, to_host
 from xbp.namespace import Namespace, dtype_name, is_floating
 from xbp.recording.tracing import (
     ELEMENTWISE,
@@ -146,8 +146,42 @@ class RoughArithmetic(Trace):
         # A sum is off in proportion to its partial sums: each term, to something like its root.
         longest = max((prod(x.shape) for x in traced_among((args, kwargs))), default=1)
         times = 1.0 if name in ELEMENTWISE else 1 + sqrt(longest)
-        result = function(*values(self.moved(args, times)), **values(kwargs))
-        return self._wrapped(self._shifted(self.moved(result)))
+
+        def compute() -> Any:
+            result = function(*values(self.moved(args, times)), **values(kwargs))
+            return self._shifted(self.moved(result))
+
+        return self._wrapped(self._computed_once(name, (args, kwargs), compute))
+
+    def _computed_once(self, name: str, arguments: Any, compute: Callable[[], Any]) -> Any:
+        """Return what was computed of the same arguments before, if numbers are shifted.
+
+        So a comparison comes out the same wherever a layer makes it, forward or backward.
+        """
+        if not self.shift:
+            return compute()
+        key = (name, self._fingerprint(arguments))
+        if key not in self._results:
+            self._results[key] = compute()
+        # A copy, since the layer may change it in place.
+        return self._copied(self._results[key])
+
+    def _fingerprint(self, tree: Any) -> Any:
+        """Return what is the same of nested values that are the same."""
+        if isinstance(tree, tuple | list):
+            return tuple(map(self._fingerprint, tree))
+        if isinstance(tree, dict):
+            return tuple((name, self._fingerprint(part)) for name, part in sorted(tree.items()))
+        x = values(tree)
+        if not hasattr(x, "dtype") or not hasattr(x, "shape"):
+            return repr(x)
+        host = to_host(x)
+        return host.shape, str(host.dtype), host.tobytes()
+
+    def _copied(self, tree: Any) -> Any:
+        if isinstance(tree, tuple | list):
+            return tuple(map(self._copied, tree))
+        return self.xp.asarray(tree, copy=True) if hasattr(tree, "dtype") else tree
 
     def change(
         self, name: str, function: Callable[[Any, Any], Any], x: Traced, other: Any
@@ -195,6 +229,7 @@ class RoughArithmetic(Trace):
     def start(self) -> None:
         """Begin a computation: the first numbers are shifted by the least."""
         self._next_shift = self.shift
+        self._results: dict[Any, Any] = {}
 
     def _shifted(self, results: Any) -> Any:
         self._next_shift = min(self._next_shift * _GROWTH, _LARGEST_SHIFT)

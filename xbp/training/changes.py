@@ -35,7 +35,7 @@ class ClipNorm:
     limit: float
 
     def __post_init__(self) -> None:
-        _require_limit("clip_norm", self.limit)
+        object.__setattr__(self, "limit", _limit("clip_norm", self.limit))
 
     def __call__(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients, each of its own dtype."""
@@ -70,7 +70,7 @@ class ClipValue:
     limit: float
 
     def __post_init__(self) -> None:
-        _require_limit("clip_value", self.limit)
+        object.__setattr__(self, "limit", _limit("clip_value", self.limit))
 
     def __call__(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients, each of its own dtype; NaN stays."""
@@ -82,9 +82,11 @@ class ClipValue:
         return clipped
 
 
-def _require_limit(name: str, limit: float) -> None:
+def _limit(name: str, limit: float) -> float:
+    """Return a limit as a number of Python; raise `SettingError` if it is none."""
     if positive_number(name, limit) < SMALLEST_FLOAT32:
         raise SettingError(f"{name} is at least {SMALLEST_FLOAT32:.2g}, not {limit!r}")
+    return float(limit)
 
 
 def _at_least_float32(gradient: Array) -> Array:

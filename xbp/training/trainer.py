@@ -168,9 +168,20 @@ class Trainer:
                 per_epoch = ceil(x.shape[0] / self.batch_size)
                 steps = per_epoch * positive_integer("epochs", epochs)
             steps = positive_integer("steps", steps)
+            self._try_the_smallest_batch(x, t, steps)
             self._changes = changes(clip_norm=clip_norm, clip_value=clip_value)
             with checkpoints.in_use() if checkpoints else nullcontext():
                 return self._run(x, t, test, steps, progress, checkpoints)
+
+    def _try_the_smallest_batch(self, x: Array, t: Array, steps: int) -> None:
+        """Raise what a layer raises that cannot do with as few samples as are left over.
+
+        Before the first step, instead of at the end of an epoch.
+        """
+        epoch, rest = divmod(x.shape[0], self.batch_size)
+        if rest > 0 and epoch < steps and not self.network.samplewise:
+            copy = self.network.bound_to(self.network.params)
+            copy.loss(x[:rest, ...], t[:rest, ...])
 
     def _run(
         self,
