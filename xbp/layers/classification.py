@@ -164,8 +164,13 @@ class SigmoidWithLoss(LossLayer):
         """
         xp = namespace_of(x)
         of_0, of_1 = self._weights(t)
-        wrong = _products(of_0, xp.maximum(x, 0)) + _products(of_1, xp.maximum(-x, 0))
-        return xp.sum(wrong + (of_0 + of_1) * xp.log1p(xp.exp(-xp.abs(x))), axis=1)
+        positive = x >= 0
+        wrong = _products(of_0, xp.where(positive, x, 0)) + _products(
+            of_1, xp.where(positive, 0, -x)
+        )
+        # Not -abs(x): see `xbp.functions.sigmoid`.
+        rest = xp.log1p(xp.exp(xp.where(positive, -x, x)))
+        return xp.sum(wrong + (of_0 + of_1) * rest, axis=1)
 
     def slope(self) -> Array:
         """Return ``sigmoid(y) - t``; with weights, as in `losses`."""

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import numpy as np
 
-from xbp.backend import to_host
 from xbp.namespace import Array, dtype_name
 from xbp.testing.agreement import Agreement, equality, require_agreement
 from xbp.testing.declarations import (
@@ -382,7 +381,10 @@ def backward_leaves_the_state(trial: LayerTrial) -> None:
     trial.backward_on_device(trial.put_dout(trial.case.dout))
     after = state_of(trial.layer)
     for key in before:
-        old, new = (np.asarray(to_host(state[key])) for state in (before, after))
+        old, new = (
+            trial.host(trial.backend.asarray(state[key]), f"the state {key}")
+            for state in (before, after)
+        )
         if not np.array_equal(old, new, equal_nan=True):
             raise trial.fail(
                 f"backward changes the state {key}: forward alone does that, once in each step",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xbp.backend import Backend, to_host
+from xbp.backend import Backend
 from xbp.namespace import Namespace, dtype_name, is_floating
 from xbp.recording.tracing import (
     ELEMENTWISE,
@@ -175,7 +175,7 @@ class RoughArithmetic(Trace):
         x = values(tree)
         if not hasattr(x, "dtype") or not hasattr(x, "shape"):
             return repr(x)
-        host = to_host(x)
+        host = self.backend.to_numpy(x)
         return host.shape, str(host.dtype), host.tobytes()
 
     def _copied(self, tree: Any) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from xbp.backend import Backend, to_host
+from xbp.backend import Backend
 from xbp.layers import Layer
 from xbp.namespace import is_array, is_floating, kind_of, namespace_of
 from xbp.recording import flatten
@@ -29,13 +29,13 @@ def _copied(value: Any) -> Any:
     return namespace_of(value).asarray(value, copy=True) if is_array(value) else value
 
 
-def moved_state(state: LayerState, backend: Backend, dtype: str) -> LayerState:
-    """Return a state on a backend, its floating-point arrays in a dtype."""
+def moved_state(state: LayerState, owner: Backend, backend: Backend, dtype: str) -> LayerState:
+    """Return a state on another backend than its owner, its floating-point arrays in a dtype."""
 
     def moved(value: Any) -> Any:
         if not is_array(value):
             return value
-        return backend.asarray(to_host(value), dtype if is_floating(value) else None)
+        return backend.asarray(owner.to_numpy(value), dtype if is_floating(value) else None)
 
     return {key: moved(value) for key, value in state.items()}
 

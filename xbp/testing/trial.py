@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from xbp.backend import Backend, to_host
+from xbp.backend import Backend
 from xbp.differences import noise_of
 from xbp.errors import SettingError
 from xbp.layers import Layer
-from xbp.namespace import Array
+from xbp.namespace import Array, is_array
 from xbp.recording import values
 from xbp.registry import get_backend
 from xbp.settings import without_base
@@ -248,7 +248,7 @@ class LayerTrial:
         """Return on the host what the layer carries after a call of ``forward``."""
         self.forward()
         return {
-            key: np.array(to_host(value), dtype=np.float64)
+            key: self.host(self.backend.asarray(value), f"the state {key}")
             for key, value in state_of(self.layer).items()
         }
 
@@ -452,7 +452,7 @@ class LayerTrial:
 
     def on(self, backend: Backend, dtype: str) -> "LayerTrial":
         """Return a trial of the same case and state on a backend, in a dtype."""
-        state = moved_state(self.state, backend, dtype)
+        state = moved_state(self.state, self.backend, backend, dtype)
         return LayerTrial(self.case, backend, dtype, state=state)
 
     def with_other_keys(self) -> "LayerTrial | None":
@@ -587,6 +587,10 @@ class RoughTrial(LayerTrial):
         self._arithmetic = RoughArithmetic(backend, epsilon, seed, shift, sign)
         self._seeds = np.random.default_rng(seed)
         super().__init__(case, backend, dtype, layer, layout, state)
+        self.state = {
+            key: self._arithmetic.traced(values(value)) if is_array(value) else value
+            for key, value in self.state.items()
+        }
 
     def again(
         self, case: LayerCase, layer: Layer | None = None, layout: str | None = None
