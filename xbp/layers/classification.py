@@ -9,7 +9,7 @@ from xbp.layers.loss import LossLayer, require_all
 from xbp.namespace import Array, cast_like, device_of, namespace_of
 from xbp.settings import is_finite_number
 
-# Outputs for the probability of a class, from which on it is decided for.
+# A label with a larger probability is taken to be 1.
 EVEN = 0.5
 
 # No loss of a usual size is infinite in float32 with such a weight.
@@ -45,7 +45,7 @@ class SoftmaxWithLoss(LossLayer):
         self, *, class_weights: Iterable[float] | None = None, label_smoothing: float = 0.0
     ) -> None:
         if class_weights is not None:
-            self.class_weights = _weights("SoftmaxWithLoss", class_weights)
+            self.class_weights = _class_weights("SoftmaxWithLoss", class_weights)
         self.label_smoothing = _share("SoftmaxWithLoss", label_smoothing)
 
     def __repr__(self) -> str:
@@ -150,7 +150,7 @@ class SigmoidWithLoss(LossLayer):
         self, *, class_weights: Iterable[float] | None = None, label_smoothing: float = 0.0
     ) -> None:
         if class_weights is not None:
-            self.class_weights = _weights("SigmoidWithLoss", class_weights, count=2)
+            self.class_weights = _class_weights("SigmoidWithLoss", class_weights, count=2)
         self.label_smoothing = _share("SigmoidWithLoss", label_smoothing)
 
     def __repr__(self) -> str:
@@ -229,7 +229,7 @@ def _shown(layer: SoftmaxWithLoss | SigmoidWithLoss) -> str:
     return f"<{layer.name}: {', '.join(settings)}>" if settings else f"<{layer.name}>"
 
 
-def _weights(layer: str, weights: Any, count: int | None = None) -> tuple[float, ...]:
+def _class_weights(layer: str, weights: Any, count: int | None = None) -> tuple[float, ...]:
     """Return class weights; raise `SettingError` if they are none."""
     # Of a dictionary or a set the numbers would come in another order, or be the keys.
     is_row = isinstance(weights, Iterable) and not isinstance(weights, str | bytes | Mapping | Set)

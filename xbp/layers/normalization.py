@@ -169,8 +169,9 @@ class BatchNormalization(Layer):
         """Return x normalized by the running means; x may be one sample, ``(D,)``."""
         x = cast_like(self._checked(x), like=self.gamma)
         scale = self.gamma / namespace_of(x).sqrt(self.running_variance + self.epsilon)
-        shift = self.beta - self.running_mean * scale
-        return self._per_channel(scale, x) * x + self._per_channel(shift, x)
+        # The mean first: two large numbers that are scaled cancel to few digits.
+        centred = x - self._per_channel(self.running_mean, x)
+        return self._per_channel(scale, x) * centred + self._per_channel(self.beta, x)
 
     def backward(self, dout: Array) -> Array:
         """Return ``gamma scale (dout - mean dout - normal mean(dout normal))``."""
