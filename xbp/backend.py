@@ -33,6 +33,7 @@ from xbp.namespace import (
     tell_arrays,
     tell_dtype,
 )
+from xbp.operations import tell_operations
 
 
 class Backend(Engine):
@@ -93,6 +94,7 @@ class Backend(Engine):
             ) from error
         for kind in self.array_types:
             tell_arrays(kind, ToldArrays(self.xp, self.device_of, self.library))
+        tell_operations(self.xp, self.operations)
         with suppress(Exception):  # raised again when a dtype is asked for
             for name, dtype in self.dtypes.items():
                 tell_dtype(dtype, name)

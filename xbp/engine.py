@@ -49,6 +49,10 @@ class Engine:
     # The functions whose ``out`` may be one of their inputs.
     overwriting: ClassVar[Set[str]] = ELEMENTWISE
 
+    # The library's own functions for operations that xbp writes on the standard: see
+    # `xbp.operations`.
+    operations: ClassVar[Mapping[str, Callable[..., Array]]] = {}
+
     # Makes one call of two, where the library has a function that does both.
     fuse: Fuse | None = None
 

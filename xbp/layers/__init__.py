@@ -21,11 +21,14 @@ from xbp.layers.arithmetic import (
 )
 from xbp.layers.classification import SigmoidWithLoss, SoftmaxWithLoss
 from xbp.layers.containers import Residual, Sequential
+from xbp.layers.convolution import Convolution
 from xbp.layers.dropout import Dropout
+from xbp.layers.flatten import Flatten
 from xbp.layers.layer import Layer
 from xbp.layers.loss import LossLayer
 from xbp.layers.normalization import BatchNormalization, LayerNormalization
 from xbp.layers.parameters import Parameters
+from xbp.layers.pooling import AveragePooling, MaxPooling
 from xbp.layers.preprocessing import Rescale
 from xbp.layers.regression import (
     AbsoluteWithLoss,
@@ -39,11 +42,14 @@ __all__ = [
     "AbsoluteWithLoss",
     "AddLayer",
     "Affine",
+    "AveragePooling",
     "BatchNormalization",
+    "Convolution",
     "DivLayer",
     "Dropout",
     "Elu",
     "ExpLayer",
+    "Flatten",
     "Gelu",
     "HuberWithLoss",
     "IdentityWithLoss",
@@ -51,6 +57,7 @@ __all__ = [
     "LayerNormalization",
     "LeakyRelu",
     "LossLayer",
+    "MaxPooling",
     "MulLayer",
     "Parameters",
     "PoissonWithLoss",

@@ -1,0 +1,72 @@
+"""Convolution of images with filters, and its derivatives, as matrix products."""
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from math import prod
+from operator import add
+
+from xbp.namespace import Array, namespace_of
+from xbp.operations import operation
+from xbp.windows import Window, blocks
+
+# The most elements of the columns that are in memory at once, unless a sample alone has more.
+_MOST_ELEMENTS = 2**22
+
+
+@operation
+def convolution(x: Array, W: Array, b: Array, window: Window) -> Array:
+    """Return ``W columns + b``: the product of each filter with what each window shows.
+
+    Parameters
+    ----------
+    x
+        Images, ``(N, C, H, W)``.
+    W
+        Filters, ``(F, C, KH, KW)``, of the dtype of x.
+    b
+        A bias for each filter, ``(F,)``.
+    window
+        Of the size of the filters.
+
+    Returns
+    -------
+    Array
+        ``(N, F, OH, OW)``.
+    """
+    xp = namespace_of(x)
+    filters = xp.reshape(W, (W.shape[0], -1))
+    parts = [
+        filters @ window.columns(x[block, ...]) + b[:, None] for block in _blocks(x.shape, window)
+    ]
+    y = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+    return xp.reshape(y, (x.shape[0], W.shape[0], *window.grid(x.shape)))
+
+
+@operation
+def convolution_dx(dout: Array, W: Array, window: Window, shape: Sequence[int]) -> Array:
+    """Return the gradient with respect to images of a shape: the image of ``Wᵀ dout``."""
+    xp = namespace_of(dout)
+    transposed = xp.reshape(W, (W.shape[0], -1)).T
+    dout = xp.reshape(dout, (*dout.shape[:2], prod(dout.shape[2:])))
+    parts = []
+    for block in _blocks(shape, window):
+        columns = transposed @ dout[block, ...]
+        parts.append(window.image_of_columns(columns, (columns.shape[0], *shape[1:])))
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+
+@operation
+def convolution_dW(dout: Array, x: Array, window: Window) -> Array:
+    """Return the gradient with respect to the filters: the sum over samples of ``dout columnsᵀ``."""
+    xp = namespace_of(x)
+    rows = xp.reshape(dout, (*dout.shape[:2], prod(dout.shape[2:])))
+    sums = (
+        xp.sum(rows[block, ...] @ window.columns(x[block, ...]).mT, axis=0)
+        for block in _blocks(x.shape, window)
+    )
+    return xp.reshape(reduce(add, sums), (dout.shape[1], x.shape[1], *window.size))
+
+
+def _blocks(shape: Sequence[int], window: Window) -> Iterator[slice]:
+    elements = shape[1] * window.count * prod(window.grid(shape))
+    return blocks(shape[0], max(_MOST_ELEMENTS // elements, 1))
