@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from functools import cache
 from operator import is_not
 from threading import Lock
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy
@@ -17,6 +17,7 @@ from xbp.engine import MOST_STRUCTURES, Function, Work
 from xbp.errors import DTypeError, XbpError
 from xbp.namespace import Array
 from xbp.recording import untraceable
+from xbp.windows import Window
 
 # The compiled loops used last, by device and structure of their work.
 _loops: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
@@ -26,12 +27,40 @@ _LARGE = 2**26
 _lock = Lock()
 
 
+def _convolution(x: Array, W: Array, b: Array, window: Window) -> Array:
+    return _product(x, W, window) + b[:, None, None]
+
+
+def _product(x: Array, W: Array, window: Window) -> Array:
+    edge = [(pad, pad) for pad in window.pad]
+    return jax.lax.conv_general_dilated(
+        x, W, window.stride, edge, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def _convolution_dx(dout: Array, W: Array, window: Window, shape: tuple[int, ...]) -> Array:
+    x = jax.ShapeDtypeStruct(shape, dout.dtype)
+    (dx,) = jax.linear_transpose(lambda x: _product(x, W, window), x)(dout)
+    return dx
+
+
+def _convolution_dW(dout: Array, x: Array, window: Window) -> Array:
+    W = jax.ShapeDtypeStruct((dout.shape[1], x.shape[1], *window.size), x.dtype)
+    (dW,) = jax.linear_transpose(lambda W: _product(x, W, window), W)(dout)
+    return dW
+
+
 class JaxBackend(Backend):
     """JAX arrays. Devices are named by platform and index: ``cpu``, ``gpu:0``, ``tpu:1``."""
 
     name = "jax"
     library = jax
     xp = jax.numpy
+    operations: ClassVar[Mapping[str, Callable[..., Array]]] = {
+        "convolution": _convolution,
+        "convolution_dx": _convolution_dx,
+        "convolution_dW": _convolution_dW,
+    }
     float64_hint = (
         "JAX has its 64-bit mode off; switch it on with jax.config.update('jax_enable_x64', True) "
         "or JAX_ENABLE_X64=1 before any array is made, or use dtype='float32'"
@@ -162,33 +191,57 @@ class JaxBackend(Backend):
     def _loop_of(self, work: Work) -> Callable[..., Any]:
         length = self.loop_length
 
+        def step(state: Any, row: Any, *others: Array) -> tuple[Any, Array]:
+            bound = work.bound_to(_plain(state))
+            result = bound.step(row, *others)
+            return _ordered(bound.state), result
+
         # Rows and samples are padded, so that other numbers of them need no new compilation.
         def run(state: Any, rows: Any, count: int, others: tuple[Array, ...]) -> Any:
-            def row_at(i: Any) -> Any:
-                return jax.tree.map(lambda column: column[i], rows)
-
-            def step(state: Any, row: Any) -> tuple[Any, Array]:
-                bound = work.bound_to(_plain(state))
-                result = bound.step(row, *others)
-                return _ordered(bound.state), result
-
             def body(i: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
-                state, result = step(carry[0], row_at(i))
+                state, result = step(carry[0], _row_at(i, rows), *others)
                 return state, carry[1].at[i].set(result)
 
             # With jit disabled, the step must not be traced either.
             shape_of = _call if jax.config.jax_disable_jit else jax.eval_shape
-            _, result = shape_of(step, _ordered(state), row_at(0))
+            _, result = shape_of(step, _ordered(state), _row_at(0, rows), *others)
             results = jax.numpy.zeros((length, *result.shape), result.dtype)
             last, results = jax.lax.fori_loop(0, count, body, (_ordered(state), results))
             return _plain(last), results
 
-        return self.compile(run, donate=[0])
+        compiled, compiled_step = self.compile(run, donate=[0]), self.compile(step, donate=[0])
+        is_slow: list[bool] = []
+
+        def loop(state: Any, rows: Any, count: int, others: tuple[Array, ...]) -> Any:
+            if not is_slow:
+                is_slow.append(self._is_slow_in_loops(step, state, _row_at(0, rows), *others))
+            if not is_slow[0]:
+                return compiled(state, rows, count, others)
+            results = []
+            for i in range(count):
+                state, result = compiled_step(state, _row_at(i, rows), *others)
+                results.append(result)
+            return _plain(state), jax.numpy.stack(results)
+
+        return loop
+
+    def _is_slow_in_loops(self, step: Callable[..., Any], *args: Any) -> bool:
+        """Tell whether a step has convolutions, which XLA computes ten times slower in a loop.
+
+        So it does on CPUs, seen with JAX 0.10.
+        """
+        if self.native_device.platform != "cpu" or jax.config.jax_disable_jit:
+            return False
+        return "conv_general_dilated" in str(jax.make_jaxpr(step)(*map(_ordered, args)))
 
     def scope(self) -> AbstractContextManager[Any]:
         """Make this device the default for new arrays."""
         device: AbstractContextManager[Any] = jax.default_device(self.native_device)
         return device
+
+
+def _row_at(i: Any, rows: Any) -> Any:
+    return jax.tree.map(lambda column: column[i], rows)
 
 
 def _call(function: Callable[..., Any], *args: Any) -> Any:

@@ -1,9 +1,9 @@
 """NumPy, on the CPU: the default backend."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from mmap import mmap
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat.numpy
 import numpy
@@ -11,6 +11,10 @@ import numpy
 from xbp.backend import Backend
 from xbp.namespace import Array, DType
 from xbp.recording import ELEMENTWISE, Writer, noted, values
+from xbp.windows import Window
+
+from .images import image, write_image
+from .numpy_convolution import convolution, convolution_dW, convolution_dx
 
 Call = Callable[[], object]
 
@@ -100,7 +104,29 @@ WRITERS: dict[str, Writer] = {
     "rows": _rows,
     "where": _where,
     "astype": _astype,
+    "convolution": convolution,
+    "convolution_dx": convolution_dx,
+    "convolution_dW": convolution_dW,
+    "image": write_image,
 }
+
+
+def _convolution(x: Array, W: Array, b: Array, window: Window) -> Array:
+    out = numpy.empty((len(x), len(W), *window.grid(x.shape)), W.dtype)
+    convolution(x, W, b, window, out=out)()
+    return out
+
+
+def _convolution_dx(dout: Array, W: Array, window: Window, shape: tuple[int, ...]) -> Array:
+    out = numpy.empty(shape, W.dtype)
+    convolution_dx(dout, W, window, shape, out=out)()
+    return out
+
+
+def _convolution_dW(dout: Array, x: Array, window: Window) -> Array:
+    out = numpy.empty((dout.shape[1], x.shape[1], *window.size), x.dtype)
+    convolution_dW(dout, x, window, out=out)()
+    return out
 
 
 class NumpyBackend(Backend):
@@ -110,6 +136,12 @@ class NumpyBackend(Backend):
     library = numpy
     xp = array_api_compat.numpy
     writers = WRITERS
+    operations: ClassVar[Mapping[str, Callable[..., Array]]] = {
+        "convolution": _convolution,
+        "convolution_dx": _convolution_dx,
+        "convolution_dW": _convolution_dW,
+        "image": image,
+    }
 
     def row_major(self, x: Array) -> Array:
         """Return x in row-major order; an array mapped from a file is returned as it is."""

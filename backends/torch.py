@@ -1,19 +1,23 @@
 """PyTorch, on the CPU, CUDA, Apple's GPU or any other accelerator that it supports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat.torch
 import numpy
 import torch
 
 from xbp.backend import Backend
+from xbp.convolution import convolution, convolution_dW, convolution_gradients
 from xbp.errors import DTypeError, MixedBackendError
 from xbp.namespace import Array, DType, dtype_name, is_array
 from xbp.recording import ELEMENTWISE, Note, Traced, Writer, values
+from xbp.windows import Window
+
+from .images import image, write_image
 
 Call = Callable[[], object]
 
@@ -77,6 +81,38 @@ def _astype(x: Array, dtype: DType, *, out: Array) -> Call:
     return partial(out.copy_, x)
 
 
+def _convolution(x: Array, W: Array, b: Array, window: Window) -> Array:
+    if x.device.type != "cpu":  # GPUs may compute their own in TensorFloat-32: three digits
+        return convolution.__wrapped__(x, W, b, window)  # type: ignore[attr-defined]
+    return torch.conv2d(x, W, b, window.stride, window.pad)
+
+
+def _convolution_gradients(dout: Array, x: Array, W: Array, window: Window) -> Any:
+    if x.device.type != "cpu":
+        return convolution_gradients.__wrapped__(dout, x, W, window)  # type: ignore[attr-defined]
+    return _gradients(dout, x, W, window, needs_dx=True)
+
+
+def _convolution_dW(dout: Array, x: Array, window: Window) -> Array:
+    if x.device.type != "cpu":
+        return convolution_dW.__wrapped__(dout, x, window)  # type: ignore[attr-defined]
+    W = dout.new_empty(()).expand(dout.shape[1], x.shape[1], *window.size)  # for its shape alone
+    return _gradients(dout, x, W, window, needs_dx=False)[1]
+
+
+def _gradients(dout: Array, x: Array, W: Array, window: Window, needs_dx: bool) -> Any:
+    settings = (window.stride, window.pad, (1, 1), False, (0, 0), 1)
+    which = (needs_dx, True, needs_dx)
+    return torch.ops.aten.convolution_backward(dout, x, W, (len(W),), *settings, which)
+
+
+def _write_convolution(x: Array, W: Array, b: Array, window: Window, *, out: Array) -> Call:
+    if x.device.type != "cpu":
+        return lambda: out.copy_(_convolution(x, W, b, window))
+    settings = (window.stride, window.pad, (1, 1), False, (0, 0), 1)
+    return partial(torch.ops.aten.convolution.out, x, W, b, *settings, out=out)
+
+
 WRITERS: dict[str, Writer] = {
     **{name: _elementwise(getattr(torch, name)) for name in ELEMENTWISE if hasattr(torch, name)},
     "equal": _elementwise(torch.eq),  # torch.equal compares whole tensors
@@ -89,6 +125,9 @@ WRITERS: dict[str, Writer] = {
     "take": _take,
     "where": _where,
     "astype": _astype,
+    "convolution": _write_convolution,
+    "convolution_dW": lambda *args, out: lambda: out.copy_(_convolution_dW(*args)),
+    "image": write_image,
     # Functions that only `fuse` introduces.
     "where_positive": _where_positive,
     "add_product": _add_product,
@@ -163,6 +202,12 @@ class TorchBackend(Backend):
     library = torch
     xp = array_api_compat.torch
     writers = WRITERS
+    operations: ClassVar[Mapping[str, Callable[..., Array]]] = {
+        "convolution": _convolution,
+        "convolution_gradients": _convolution_gradients,
+        "convolution_dW": _convolution_dW,
+        "image": image,
+    }
     fuse = staticmethod(fuse)
     float64_hint = "Apple's GPU computes in float32 at most; use dtype='float32'"
 

@@ -43,6 +43,15 @@ def convolution(x: Array, W: Array, b: Array, window: Window) -> Array:
 
 
 @operation
+def convolution_gradients(
+    dout: Array, x: Array, W: Array, window: Window
+) -> tuple[Array, Array, Array]:
+    """Return the gradients with respect to images, filters and biases: see the next two."""
+    db = namespace_of(dout).sum(dout, axis=(0, 2, 3))
+    return convolution_dx(dout, W, window, x.shape), convolution_dW(dout, x, window), db
+
+
+@operation
 def convolution_dx(dout: Array, W: Array, window: Window, shape: Sequence[int]) -> Array:
     """Return the gradient with respect to images of a shape: the image of ``Wᵀ dout``."""
     xp = namespace_of(dout)
@@ -57,7 +66,7 @@ def convolution_dx(dout: Array, W: Array, window: Window, shape: Sequence[int]) 
 
 @operation
 def convolution_dW(dout: Array, x: Array, window: Window) -> Array:
-    """Return the gradient with respect to the filters: the sum over samples of ``dout columnsᵀ``."""
+    """Return the gradient with respect to filters: ``dout columnsᵀ``, summed over the samples."""
     xp = namespace_of(x)
     rows = xp.reshape(dout, (*dout.shape[:2], prod(dout.shape[2:])))
     sums = (

@@ -25,13 +25,14 @@ def tell_operations(xp: Namespace, operations: Mapping[str, Callable[..., Any]])
 def operation(function: Function) -> Function:
     """Let a library's own function of this name take the place of one on the standard.
 
-    Its first argument is an array of the library. The function itself is ``__wrapped__``.
+    Its first argument is an array of the library, or a list of them. The function itself is
+    ``__wrapped__``.
     """
     name = function.__name__
 
     @wraps(function)
     def call(x: Any, *others: Any) -> Any:
-        xp = namespace_of(x)
+        xp = namespace_of(*x) if isinstance(x, list) else namespace_of(x)
         own = _own.get((getattr(xp, "traces", xp), name))
         return noted(name, own, x, *others) if own else function(x, *others)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from xbp.errors import SettingError, ShapeError
 from xbp.namespace import Array, device_of, namespace_of
+from xbp.operations import operation
 from xbp.settings import is_integer
 
 Pair = tuple[int, int]
@@ -79,10 +80,14 @@ class Window:
         list of Array
             An array ``(N, C, OH, OW)`` for each place, row by row.
         """
-        rows, columns = self.grid(x.shape)
         for axis, pad in zip((2, 3), self.pad, strict=True):
             x = _extended(x, pad, pad, axis, edge)
+        return self.views(x)
+
+    def views(self, x: Array) -> list[Array]:
+        """Return the shifts of images that have their edge already."""
         (height, width), (down, right) = self.size, self.stride
+        rows, columns = ((x.shape[2] - height) // down + 1, (x.shape[3] - width) // right + 1)
         return [
             x[:, :, i : i + down * (rows - 1) + 1 : down, j : j + right * (columns - 1) + 1 : right]
             for i in range(height)
@@ -101,25 +106,29 @@ class Window:
         """Return images whose elements sum what the columns hold for them: "col2im"."""
         xp = namespace_of(columns)
         parts = xp.reshape(columns, (*shape[:2], self.count, *self.grid(shape)))
-        return self.image([parts[:, :, k, ...] for k in range(self.count)], shape)
+        return image([parts[:, :, k, ...] for k in range(self.count)], self, shape)
 
-    def image(self, shifts: Sequence[Array], shape: Sequence[int]) -> Array:
-        """Return images whose elements sum what the shifts hold for them.
 
-        Parameters
-        ----------
-        shifts
-            An array ``(N, C, OH, OW)`` for each place in a window, as `shifts` returns them.
-        shape
-            That of the images, ``(N, C, H, W)``.
-        """
-        height, width = self.size
-        (down, right), (above, left) = self.stride, self.pad
-        rows = [
-            _overlapped(shifts[i * width : (i + 1) * width], right, left, shape[3], axis=3)
-            for i in range(height)
-        ]
-        return _overlapped(rows, down, above, shape[2], axis=2)
+@operation
+def image(shifts: Sequence[Array], window: Window, shape: Sequence[int]) -> Array:
+    """Return images whose elements sum what the shifts hold for them.
+
+    Parameters
+    ----------
+    shifts
+        An array ``(N, C, OH, OW)`` for each place in a window, as `Window.shifts` returns them.
+    window
+        The window.
+    shape
+        That of the images, ``(N, C, H, W)``.
+    """
+    height, width = window.size
+    (down, right), (above, left) = window.stride, window.pad
+    rows = [
+        _overlapped(shifts[i * width : (i + 1) * width], right, left, shape[3], axis=3)
+        for i in range(height)
+    ]
+    return _overlapped(rows, down, above, shape[2], axis=2)
 
 
 def window(where: str, size: Any, stride: Any, pad: Any) -> Window:
@@ -150,9 +159,7 @@ def blocks(count: int, most: int) -> Iterator[slice]:
         yield slice(first, min(first + most, count))
 
 
-def _overlapped(
-    parts: Sequence[Array], stride: int, pad: int, length: int, *, axis: int
-) -> Array:
+def _overlapped(parts: Sequence[Array], stride: int, pad: int, length: int, *, axis: int) -> Array:
     """Return the sum of parts along an axis of some length.
 
     The elements of a part are a stride apart. The first part begins at the edge, before the axis by

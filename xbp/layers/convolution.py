@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from xbp.convolution import convolution, convolution_dW, convolution_dx
+from xbp.convolution import convolution, convolution_dW, convolution_gradients
 from xbp.errors import DTypeError, ShapeError
 from xbp.layers.layer import Layer
 from xbp.namespace import Array, cast_like, dtype_name, namespace_of, require_floating
@@ -64,7 +64,9 @@ class Convolution(Layer):
         self.window = window(type(self).__name__, W.shape[2:], stride, pad)
 
     def forward(self, x: Array) -> Array:
-        """Return what the filters find, ``(N, F, OH, OW)``, where ``OH = (H + 2 pad - KH) // stride + 1``.
+        """Return what the filters find, ``(N, F, OH, OW)``.
+
+        The height OH is ``(H + 2 pad - KH) // stride + 1``, and so the width.
 
         Parameters
         ----------
@@ -88,8 +90,9 @@ class Convolution(Layer):
 
     def backward(self, dout: Array) -> Array:
         """Return dx, of the shape of x, and store the gradients in dW and db."""
-        self.backward_params(dout)
-        return convolution_dx(cast_like(dout, like=self.W), self.W, self.window, self.x.shape)
+        dout = cast_like(dout, like=self.W)
+        dx, self.dW, self.db = convolution_gradients(dout, self.x, self.W, self.window)
+        return dx
 
     def backward_params(self, dout: Array) -> None:
         """Store dW, and ``db = Σ dout``, summed over the batch and the windows."""

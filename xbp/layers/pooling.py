@@ -8,7 +8,7 @@ from typing import Any
 from xbp.errors import SettingError
 from xbp.layers.layer import Layer
 from xbp.namespace import Array, device_of, namespace_of, require_floating
-from xbp.windows import Window, window
+from xbp.windows import Window, image, window
 
 
 class _Pooling(Layer):
@@ -73,13 +73,11 @@ class MaxPooling(_Pooling):
     def backward(self, dout: Array) -> Array:
         """Return dout where the maximum was; of equal ones, at the first, row by row."""
         xp = namespace_of(dout)
-        shares = []
-        is_open = self.y == self.y  # noqa: PLR0124  the maximum has not been met; NaN never is
+        shares, left = [], dout
         for shift in self.window.shifts(self.x, edge=-inf):
-            is_here = is_open & (shift == self.y)
-            is_open = is_open & ~is_here
-            shares.append(xp.where(is_here, dout, 0.0))
-        return self.window.image(shares, self.x.shape)
+            shares.append(xp.where(shift == self.y, left, 0.0))
+            left = left - shares[-1]
+        return image(shares, self.window, self.x.shape)
 
 
 class AveragePooling(_Pooling):
@@ -118,7 +116,7 @@ class AveragePooling(_Pooling):
     def backward(self, dout: Array) -> Array:
         """Return the sum of the shares of dout, one for each number of a window."""
         shares = [dout / self.counts] * self.window.count
-        return self.window.image(shares, self.input_shape)
+        return image(shares, self.window, self.input_shape)
 
 
 def _counts(x: Array, window: Window) -> Any:

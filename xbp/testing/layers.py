@@ -4,15 +4,19 @@ from xbp.layers import (
     AbsoluteWithLoss,
     AddLayer,
     Affine,
+    AveragePooling,
     BatchNormalization,
+    Convolution,
     DivLayer,
     Dropout,
     Elu,
+    Flatten,
     Gelu,
     HuberWithLoss,
     IdentityWithLoss,
     LayerNormalization,
     LeakyRelu,
+    MaxPooling,
     MulLayer,
     PoissonWithLoss,
     QuantileWithLoss,
@@ -27,13 +31,15 @@ from xbp.layers import (
     Tanh,
 )
 from xbp.testing.domains import Fixed, Input, Labels, Nonzero, OneHot, Values
-from xbp.testing.signatures import Signature
+from xbp.testing.signatures import Option, Signature
 
 _WEIGHTS = {"W": ("D", "M"), "b": ("M",)}
 _SCALE = {"gamma": ("D",), "beta": ("D",)}
 _TARGETS: dict[str, Input] = {"x": ("N", "M"), "t": Fixed(("N", "M"))}
 _COUNTS = Values(("N", "M"), low=0, high=1000, differentiable=False)
 _LABELS = Values(("N", "M"), low=0, high=1, differentiable=False)
+# Windows of 3 rows and columns, 2 apart, that reach 1 beyond the image.
+_OVERLAP: dict[str, Option] = {"size": [3], "stride": [2], "pad": [1]}
 _PAIR = {"x": ("N", "D"), "y": ("N", "D")}
 
 LAYERS = (
@@ -65,6 +71,24 @@ LAYERS = (
     # Over a single number there is no variance.
     Signature(BatchNormalization, {"x": ("2*B", "D")}, params=_SCALE),
     Signature(BatchNormalization, {"x": ("B", "D", 2, "W")}, params=_SCALE),
+    Signature(
+        Convolution,
+        {"x": ("N", "C", "H+1", 3)},
+        ("N", "F", "H", 2),
+        {"W": ("F", "C", 2, 2), "b": ("F",)},
+    ),
+    Signature(
+        Convolution,
+        {"x": ("N", 2, 5, 4)},
+        ("N", "F", 3, 2),
+        {"W": ("F", 2, 3, 3), "b": ("F",)},
+        options={"stride": [2], "pad": [1]},
+    ),
+    Signature(MaxPooling, {"x": ("N", 2, 4, 3)}, ("N", 2, 2, 1), options={"size": [2]}),
+    Signature(MaxPooling, {"x": ("N", 2, 3, 4)}, ("N", 2, 2, 2), options=_OVERLAP),
+    Signature(AveragePooling, {"x": ("N", 2, 4, 3)}, ("N", 2, 2, 1), options={"size": [2]}),
+    Signature(AveragePooling, {"x": ("N", 2, 3, 4)}, ("N", 2, 2, 2), options=_OVERLAP),
+    Signature(Flatten, {"x": ("N", "C", "D")}, ("N", "C*D")),
     Signature(Dropout, options={"ratio": [0.5, 0.0, 0.9], "seed": [0, 1, 2**40]}),
     Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": Labels(("N",), "C")}, ()),
     Signature(SoftmaxWithLoss, {"x": ("N", "C"), "t": OneHot(("N", "C"))}, ()),
