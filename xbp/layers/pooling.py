@@ -7,7 +7,7 @@ from typing import Any
 
 from xbp.errors import SettingError
 from xbp.layers.layer import Layer
-from xbp.namespace import Array, device_of, namespace_of, require_floating
+from xbp.namespace import Array, device_of, namespace_of
 from xbp.windows import Window, image, window
 
 
@@ -29,7 +29,6 @@ class _Pooling(Layer):
         return f"<{self.name}: size {self.window.size}, stride {self.window.stride}>"
 
     def _checked(self, x: Array) -> Array:
-        require_floating(x, self.name)
         self.window.require_fit(x, self.name)
         return x
 
@@ -63,8 +62,8 @@ class MaxPooling(_Pooling):
 
         Raises
         ------
-        ShapeError, DTypeError
-            If x holds no such images of floating-point numbers, or the window is larger.
+        ShapeError
+            If x holds no such images, or the window is larger.
         """
         self.x = self._checked(x)
         self.y = reduce(namespace_of(x).maximum, self.window.shifts(x, edge=-inf))
@@ -107,8 +106,8 @@ class AveragePooling(_Pooling):
 
         Raises
         ------
-        ShapeError, DTypeError
-            If x holds no such images of floating-point numbers, or the window is larger.
+        ShapeError
+            If x holds no such images, or the window is larger.
         """
         self.counts = _counts(self._checked(x), self.window)
         return reduce(add, self.window.shifts(x)) / self.counts

@@ -18,6 +18,7 @@ from xbp.registry import get_backend
 from xbp.testing.assertions import assert_gradients
 from xbp.testing.functions import CALLS_OF_WORDS, require_numpys_results
 from xbp.testing.layers import LAYERS
+from xbp.testing.operations import require_the_standards_results
 from xbp.training import Trainer
 
 REAL_DTYPES = ("bool", "uint8", "int32", "int64", "float32", "float64")
@@ -213,6 +214,10 @@ class BackendConformance:
 
     # Its namespace -------------------------------------------------------------------------------
 
+    def test_its_own_operations(self) -> None:
+        """What `operations` names agrees with what xbp computes on the standard."""
+        require_the_standards_results(self.backend, self.floats)
+
     def test_the_functions_that_xbp_calls(self) -> None:
         """Each function and operator gives what NumPy gives, on this device and in each dtype."""
         require_numpys_results(self.backend, self.floats)
@@ -306,6 +311,22 @@ class BackendConformance:
     def test_batch_normalization(self) -> None:
         """Every property of normalization over the samples of a batch."""
         self._prove("BatchNormalization")
+
+    def test_convolution(self) -> None:
+        """Every property of convolution."""
+        self._prove("Convolution")
+
+    def test_max_pooling(self) -> None:
+        """Every property of pooling by the maximum."""
+        self._prove("MaxPooling")
+
+    def test_average_pooling(self) -> None:
+        """Every property of pooling by the mean."""
+        self._prove("AveragePooling")
+
+    def test_flatten(self) -> None:
+        """Every property of the layer that makes rows of images."""
+        self._prove("Flatten")
 
     def test_dropout(self) -> None:
         """Every property of dropout."""

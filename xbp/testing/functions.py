@@ -55,6 +55,7 @@ CALLS: dict[str, Call] = {
         for name in ("eps", "max", "smallest_normal", "bits")
     ],
     "floor": lambda xp, a: xp.floor(16 * a.x / 3),
+    "full": lambda xp, a: xp.full((2, 3), -2.5, dtype=a.x.dtype, device=device_of(a.x)),
     "full_like": lambda xp, a: xp.full_like(a.x, 2.5),
     "iinfo": lambda xp, a: [
         int(getattr(xp.iinfo(a.words.dtype), name)) for name in ("min", "max", "bits")
@@ -95,6 +96,10 @@ CALLS: dict[str, Call] = {
     "-x, comparisons, ~": lambda xp, a: ~((-a.x < 1) & (a.x >= 0)) | (a.x != 0),
     "x += y": lambda xp, a: _added(xp, a.x),
     "x[:, None]": lambda xp, a: a.numbers[:, None] == a.numbers[None, :],
+    # Images: shifted windows, and a matrix for all samples of a batch.
+    "x[:, i::2], concat along an axis": lambda xp, a: xp.concat([a.x[:, 0::2], a.x], axis=1),
+    "stack along an axis": lambda xp, a: xp.reshape(xp.stack([a.x, -a.x], axis=1), (2, 6)),
+    "W @ batch, .mT": lambda xp, a: a.x @ (a.x[None, ...].mT @ a.x[None, ...]).mT,
     "x[1:, ...]": lambda xp, a: a.x[1:, ...] + a.x[0, 1],
 }
 
