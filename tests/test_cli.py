@@ -106,6 +106,72 @@ def test_train_deeper_and_in_another_dtype() -> None:
 
 
 @except_slow
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"model": "mlp", "optimizer": "adam", "schedule": "cosine", "activation": "gelu"},
+        {"model": "cnn", "optimizer": "nesterov", "schedule": "step", "activation": "leaky-relu"},
+        {"model": "deep", "optimizer": "adamw", "warmup": 3, "decay": 0.01, "dropout": 0.25},
+        {"model": "mlp", "optimizer": "rmsprop", "dropout": 0.5, "activation": "tanh"},
+        {"model": "mlp", "optimizer": "adagrad", "activation": "elu"},
+        {"model": "mlp", "optimizer": "momentum", "activation": "silu"},
+        {"model": "mlp", "optimizer": "sgd", "activation": "softplus"},
+        {"model": "mlp", "optimizer": "sgd", "activation": "sigmoid", "init": "xavier"},
+    ],
+    ids=lambda choices: choices["optimizer"] + "-" + choices.get("activation", "relu"),
+)
+def test_what_is_chosen_by_name(choices: dict[str, Any]) -> None:
+    words = [word for name, value in choices.items() for word in (f"--{name}", str(value))]
+    found = results("train", "--steps", "30", *words)
+    assert {name: found[name] for name in choices} == choices
+    assert found["history"]["loss"][-1] < found["history"]["loss"][0]
+    rates = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
+    assert found["lr"] == rates.get(choices["optimizer"], 0.01)
+    assert found["layers"] == [64, 100 if choices["model"] == "cnn" else 50, 10]
+
+
+@once
+def test_a_model_by_name_is_that_network(tmp_path: Path) -> None:
+    folder = str(tmp_path / "out")
+    run("train", "--model", "deep", "--steps", "2", "--out", folder, "--hidden", "7")
+    model = xbp.Network.convolutional(
+        (1, 8, 8), [[16, 16], [32, 32], [64, 64]], [7, 10], divisor=16, dropout=0.5, seed=0,
+        dtype="float32",
+    )  # fmt: skip
+    load_parameters(model, f"{folder}/model.safetensors")
+    _, (x_test, t_test) = xbp.datasets.load_digits()
+    accuracy = model.accuracy(x_test.reshape(-1, 1, 8, 8) * 16, t_test)
+    assert accuracy == json.loads((tmp_path / "out" / "result.json").read_text())["test_accuracy"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "deep" in page
+
+
+@once
+def test_images_of_several_channels(tmp_path: Path) -> None:
+    path = tmp_path / "images.npz"
+    x = np.random.default_rng(0).normal(size=(40, 3, 6, 7)).astype("float32")
+    np.savez(path, x_train=x, t_train=np.arange(40) % 4)
+    found = results("train", str(path), "--model", "cnn", "--steps", "2", "--out", str(tmp_path))
+    assert found["layers"] == [126, 100, 4]
+    np.savez(path, x_train=x[:, 0], t_train=x[:, 0, 0, 0])
+    found = results("train", str(path), "--model", "cnn", "--steps", "2")
+    assert (found["layers"], found["task"]) == ([42, 100, 1], "regression")
+
+
+@once
+def test_a_schedule_goes_on_as_it_began(tmp_path: Path) -> None:
+    folder = str(tmp_path / "out")
+    chosen = ["--model", "cnn", "--optimizer", "adam", "--schedule", "cosine", "--warmup", "2"]
+    run("train", *chosen, "--steps", "4", "--out", folder)
+    told = refused(2, "train", "--resume", folder, "--steps", "6")
+    assert "--schedule cosine was made for 4 steps" in told
+    again = results("train", "--resume", folder)
+    assert {f"--{name}": str(again[name]) for name in ("model", "optimizer", "schedule")} == {
+        "--model": "cnn", "--optimizer": "adam", "--schedule": "cosine",
+    }  # fmt: skip
+
+
+@except_slow
 def test_train_on_a_file_of_ones_own(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     t = np.arange(60) % 3
@@ -589,6 +655,8 @@ def test_completion(shell: str) -> None:
     [
         ("xbp tr", 1, "plain,train"),
         ("xbp train mn", 2, "plain,mnist"),
+        ("xbp train --model d", 3, "plain,deep"),
+        ("xbp train --optimizer ada", 3, "plain,adagrad"),
         ("xbp train own", 2, "file,own"),
         ("xbp train --out o", 3, "dir,o"),
         ("xbp graph apple --out g", 4, "file,g"),
@@ -615,6 +683,12 @@ def test_what_bash_is_told(words: str, last: int, expected: str) -> None:
         (["train", "--steps", "0"], "0 is not in the range"),
         (["train", "--init", "glorot"], "--init is a number, he or xavier, not 'glorot'"),
         (["train", "--init", "-1"], "weight_init_std is a number ≥ 0, 'he' or 'xavier'"),
+        (["train", "--model", "resnet"], "'resnet' is not one of 'mlp', 'cnn', 'deep'"),
+        (["train", "--optimizer", "lion"], "'lion' is not one of 'sgd', 'momentum',"),
+        (["train", "--warmup", "2000"], "--warmup 2000 leaves none of 2000 steps"),
+        (["train", "--dropout", "1"], "ratio is a probability, 0 or more and less than 1"),
+        (["train", "--decay", "-1"], "decay is a number of 0 or more"),
+        (["train", "--schedule", "cosine", "--lr", "0"], "lr is a positive number"),
         (["train", "--dtype", "int8"], "'int8' is not one of 'float32', 'float64'"),
         (["gradcheck", "fashion"], "'fashion' is not one of 'digits', 'mnist'"),
         (["trian"], "No such command 'trian'"),
@@ -630,6 +704,10 @@ def test_what_cannot_be_done_ends_with_status_1(tmp_path: Path) -> None:
     assert "has no device 'nowhere'" in refused(1, "train", "--backend", f"{backend.name}:nowhere")
     assert "holds neither" in refused(1, "train", "mnist", "--data-dir", str(tmp_path))
     assert "cannot be read" in refused(1, "train", str(tmp_path / "no.npz"))
+    flat = tmp_path / "flat.npz"
+    np.savez(flat, x_train=np.ones((2, 4)), t_train=np.arange(2))
+    told = refused(2, "train", str(flat), "--model", "cnn")
+    assert "--model cnn needs images: x_train of" in told.replace("\n", " ")
     file = tmp_path / "file"
     file.write_text("in the way")
     assert "is a file" in refused(2, "train", "--out", str(file))

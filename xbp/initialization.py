@@ -40,26 +40,49 @@ def initial_parameters(
     SettingError
         If weight_init_std or the seed is invalid.
     """
-    if not _are_sizes(sizes):
-        raise ShapeError(
-            f"sizes are positive integers, those of input and output at least, not {sizes!r}"
-        )
+    require_sizes(sizes)
     random = random_generator(seed)
     return [
-        (
-            random.standard_normal((n_in, n_out)) * _deviation(weight_init_std, n_in, n_out),
-            np.zeros(n_out),
-        )
+        (initial_weight(random, (n_in, n_out), weight_init_std, n_in, n_out), np.zeros(n_out))
         for n_in, n_out in pairwise(sizes)
     ]
 
 
-def _are_sizes(sizes: Any) -> bool:
-    return (
+def initial_weight(
+    random: "np.random.Generator",
+    shape: tuple[int, ...],
+    weight_init_std: float | str,
+    n_in: int,
+    n_out: int,
+) -> np.ndarray[Any, Any]:
+    """Return a weight of a shape, each of whose outputs is a sum of n_in terms, in float64.
+
+    n_out counts the terms in each derivative with respect to an input. See `initial_parameters`.
+
+    Raises
+    ------
+    SettingError
+        If weight_init_std is invalid, or the weight is larger than the memory.
+    """
+    deviation = _deviation(weight_init_std, n_in, n_out)
+    try:
+        return random.standard_normal(shape) * deviation
+    except (MemoryError, ValueError) as error:
+        raise SettingError(
+            f"a weight of shape {shape} is larger than the memory ({error})"
+        ) from error
+
+
+def require_sizes(sizes: Any) -> None:
+    """Raise `ShapeError` unless these are numbers of features, of input and output at least."""
+    if not (
         isinstance(sizes, Sequence)
         and len(sizes) >= 2  # noqa: PLR2004
         and all(is_integer(n) and n >= 1 for n in sizes)
-    )
+    ):
+        raise ShapeError(
+            f"sizes are positive integers, those of input and output at least, not {sizes!r}"
+        )
 
 
 def _deviation(weight_init_std: Any, n_in: int, n_out: int) -> float:

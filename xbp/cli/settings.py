@@ -8,6 +8,18 @@ from xbp.cli.task import CLASSIFICATION, TASKS
 from xbp.errors import CheckpointError
 from xbp.settings import is_integer
 
+# What could not be chosen there.
+_OF_OLDER_VERSIONS = {
+    "task": CLASSIFICATION,
+    "model": "mlp",
+    "optimizer": "sgd",
+    "schedule": "constant",
+    "warmup": 0,
+    "decay": 0.0,
+    "activation": "relu",
+    "dropout": 0.0,
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,10 +35,17 @@ class Settings:
     data_sha256: str
     backend: str
     task: str
+    model: str
     steps: int
     batch_size: int
+    optimizer: str
     lr: float
+    schedule: str
+    warmup: int
+    decay: float
     hidden: list[int]
+    activation: str
+    dropout: float
     init: str
     dtype: str
     seed: int
@@ -44,8 +63,7 @@ class Settings:
         """
         settings = state.get("settings")
         if isinstance(settings, dict):
-            # Older versions of xbp had no other task.
-            settings = {"task": CLASSIFICATION, **settings}
+            settings = {**_OF_OLDER_VERSIONS, **settings}
         kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(cls).items()}
         kinds |= {"data_dir": str | None, "checkpoint_steps": int | None}
         if (

@@ -14,6 +14,18 @@ from typing import Any
 import click
 
 import xbp
+from xbp.cli.choices import (
+    ACTIVATIONS,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+    dropout_of,
+    hidden_of,
+    network_of,
+    optimizer_of,
+    rate_of,
+    shaped_for,
+)
 from xbp.cli.common import (
     INTERRUPTED,
     backend_option,
@@ -69,16 +81,55 @@ _SMALL, _LARGE = 0.01, 20.0
     type=click.Choice(TASKS),
     help="What to learn from the targets: classes or numbers. [default: as they are]",
 )
+@click.option(
+    "--model",
+    type=click.Choice([*MODELS]),
+    default="mlp",
+    show_default=True,
+    help="Affine layers alone, or convolutions first: one, or six. These learn from images.",
+)
 @click.option("--steps", type=count_type, help="[default: 10000 on mnist, else 2000]")
 @click.option("--batch-size", type=count_type, default=100, show_default=True)
-@click.option("--lr", type=float, default=0.1, show_default=True, help="Learning rate.")
+@click.option("--optimizer", type=click.Choice([*OPTIMIZERS]), default="sgd", show_default=True)
+@click.option(
+    "--lr",
+    type=float,
+    help="Learning rate. [default: 0.1 of sgd, 0.001 of adam and adamw, else 0.01]",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    default="constant",
+    show_default=True,
+    help="How the rate falls: to a tenth after each third of the steps, or as half a wave, to 0.",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    metavar="STEPS",
+    help="Before that, the rate rises for so many steps.",
+)
+@click.option(
+    "--decay",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Weight decay: the share of each weight that is added to its gradient.",
+)
 @click.option(
     "--hidden",
     type=count_type,
     multiple=True,
-    default=(50,),
-    show_default="50",
-    help="Features of a hidden layer; repeat it for more layers.",
+    help="Features of a hidden layer; repeat it for more layers. [default: 50, 100 of cnn]",
+)
+@click.option("--activation", type=click.Choice([*ACTIVATIONS]), default="relu", show_default=True)
+@click.option(
+    "--dropout",
+    type=float,
+    metavar="RATIO",
+    help="Share of the hidden features that is left out in a step. [default: 0, 0.5 of deep]",
 )
 @click.option(
     "--init",
@@ -156,7 +207,13 @@ def _settings_of(
         names = ", ".join(f"--{name.replace('_', '-')}" for name in unwanted)
         raise SettingError(f"--resume goes on with the settings of the training: omit {names}")
     changes = {name: options[name] for name in from_user & changeable}
-    return {**options, **asdict(Settings.saved_in(last, folder)), **changes, "out": folder}
+    saved = Settings.saved_in(last, folder)
+    if saved.schedule != "constant" and changes.get("steps", saved.steps) != saved.steps:
+        raise SettingError(
+            f"--schedule {saved.schedule} was made for {saved.steps:,} steps, at the end of which "
+            "the rate is lowest: resume without --steps, or begin anew with more"
+        )
+    return {**options, **asdict(saved), **changes, "out": folder}
 
 
 def _prepare(checkpoints: Checkpoints, folder: Path, settings: Settings) -> None:
@@ -178,35 +235,40 @@ def _train(options: Mapping[str, Any], checkpoints: Checkpoints | None, as_json:
     if options["checkpoint_steps"] and folder is None:
         raise SettingError("--checkpoint-steps saves the training: say where with --out DIR")
     backend = start(options["backend"])
-    optimizer = xbp.SGD(options["lr"])
     data = _load(options, folder if checkpoints and checkpoints.resume else None)
+    digest = data.sha256() if folder else ""
     task, data = _with_targets(data, options["data"], options["task"])
+    model = options["model"]
+    data = shaped_for(model, data, options["data"])
     (x, t), (x_test, t_test) = data.train, data.test
     settings = Settings(
         data=data.source,
-        data_sha256=data.sha256() if folder else "",
+        data_sha256=digest,
         backend=f"{backend.name}:{backend.device}",
         task=task.name,
+        model=model,
         steps=options["steps"] or data.steps,
         batch_size=options["batch_size"],
-        lr=options["lr"],
-        hidden=[*options["hidden"]],
-        init=options["init"] or str(data.weight_init_std),
+        optimizer=options["optimizer"],
+        lr=rate_of(options["optimizer"], options["lr"]),
+        schedule=options["schedule"],
+        warmup=options["warmup"],
+        decay=options["decay"],
+        hidden=hidden_of(model, options["hidden"]),
+        activation=options["activation"],
+        dropout=dropout_of(model, options["dropout"]),
+        init=options["init"] or str(_spread_of(model, data)),
         dtype=options["dtype"] or "float32",
         seed=options["seed"],
         data_dir=options["data_dir"] and str(Path(options["data_dir"]).resolve()),
         checkpoint_steps=options["checkpoint_steps"],
     )
-    sizes = [prod(x.shape[1:]), *settings.hidden, task.output_count(t, options["data"])]
+    optimizer = optimizer_of(settings)
+    outputs = task.output_count(t, options["data"])
+    sizes = [prod(x.shape[1:]), *settings.hidden, outputs]
     spread = _spread(settings.init)
-    network = xbp.Network.fully_connected(
-        sizes,
-        divisor=data.divisor,
-        loss=_LOSSES[task.name],
-        weight_init_std=spread,
-        backend=backend,
-        dtype=settings.dtype,
-        seed=settings.seed,
+    network = network_of(
+        settings, x.shape[1:], outputs, _LOSSES[task.name], spread, data.divisor, backend
     )
     trainer = xbp.Trainer(network, optimizer, batch_size=settings.batch_size, seed=settings.seed)
     if folder and checkpoints:
@@ -215,7 +277,7 @@ def _train(options: Mapping[str, Any], checkpoints: Checkpoints | None, as_json:
         echo(
             f"{options['data']}: {len(x):,} samples to learn from, "
             f"{0 if x_test is None else len(x_test):,} to test on; "
-            f"network {'-'.join(map(str, sizes))} on {settings.backend}; a {task.name}"
+            f"network {_named(model, sizes)} on {settings.backend}; a {task.name}"
             f"{task.reason and f', {task.reason}: {task.hint}'}"
         )
     for doubt in _doubts(task, data):
@@ -246,10 +308,17 @@ def _train(options: Mapping[str, Any], checkpoints: Checkpoints | None, as_json:
         },
         "dtype": network.dtype,
         "divisor": data.divisor,
+        "model": model,
         "layers": sizes,
+        "activation": settings.activation,
+        "dropout": settings.dropout,
         "steps": len(history.loss),
         "batch_size": settings.batch_size,
+        "optimizer": settings.optimizer,
         "lr": settings.lr,
+        "schedule": settings.schedule,
+        "warmup": settings.warmup,
+        "decay": settings.decay,
         "init": spread,
         "seed": settings.seed,
         "seconds": time.perf_counter() - start_time,
@@ -352,6 +421,15 @@ def _figures(history: xbp.History) -> dict[str, Any]:
 _LOSSES = {CLASSIFICATION: SoftmaxWithLoss, REGRESSION: IdentityWithLoss}
 
 
+def _spread_of(model: str, data: DataSet) -> float | str:
+    # The chapter's 0.01 is for its network: through more layers, such small numbers vanish.
+    return data.weight_init_std if model == "mlp" else "he"
+
+
+def _named(model: str, sizes: list[int]) -> str:
+    return "-".join(map(str, sizes)) if model == "mlp" else f"{model} {sizes[0]} … {sizes[-1]}"
+
+
 def _spread(text: str) -> float | str:
     if text in ("he", "xavier"):
         return text
@@ -363,7 +441,10 @@ def _spread(text: str) -> float | str:
 
 def _page_settings(result: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the page lists."""
-    names = ("data", "task", "backend", "device", "dtype", "batch_size", "lr", "init", "seed")
+    names = (
+        *("data", "task", "backend", "device", "dtype", "model", "activation", "dropout"),
+        *("batch_size", "optimizer", "lr", "schedule", "warmup", "decay", "init", "seed"),
+    )
     return {
         "samples divided by": result["divisor"] or 1,
         **{name: result[name] for name in names},

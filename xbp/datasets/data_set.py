@@ -1,8 +1,9 @@
 """Data sets as they come: samples and targets on the host, and the settings to learn them."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class DataSet:
     task: str | None = None
     steps: int = 2_000
     weight_init_std: float | str = "he"
+
+    def with_samples(self, function: Callable[[Any], Any]) -> Self:
+        """Return the data with what a function makes of the samples."""
+        (x, t), (x_test, t_test) = self.train, self.test
+        test = (None if x_test is None else function(x_test), t_test)
+        return replace(self, train=(function(x), t), test=test)
 
     def sha256(self) -> str:
         """Return a digest of all samples and targets."""

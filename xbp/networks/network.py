@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import dropwhile
 from math import isclose, isnan, prod
 from numbers import Integral
@@ -26,12 +27,19 @@ from xbp.layers.layer import forget_gradients, let_infer, run_backward_params, s
 from xbp.layers.parameters import State
 from xbp.layers.tree import Structure, structure_of
 from xbp.namespace import Array, dtype_name, is_array, kind_of, namespace_of
-from xbp.networks.construction import affine_stack, maker_of, named_parts
+from xbp.networks.construction import (
+    Initializer,
+    affine_stack,
+    convolutional_stack,
+    maker_of,
+    named_parts,
+)
 from xbp.networks.perturbation import perturbed_losses
 from xbp.networks.samplewise import require_samplewise
 from xbp.recording import flatten
 from xbp.registry import backend_of, get_backend
 from xbp.settings import positive_number
+from xbp.windows import window
 
 # The step of central differences.
 _STEP = 1e-4
@@ -44,6 +52,29 @@ class Shaped(NamedTuple):
     """Stands for an array, of which only the shape is known."""
 
     shape: tuple[int, ...]
+
+
+class _Parts:
+    """What a network is built of, checked."""
+
+    def __init__(
+        self,
+        activation: Any,
+        loss: Any,
+        divisor: float | None,
+        weight_init_std: float | str,
+        backend: str | Backend | None,
+        dtype: str | None,
+        seed: int | None,
+    ) -> None:
+        self.activation = maker_of("activation", activation, Layer, "xbp.layers.Relu")
+        self.loss = maker_of("loss", loss, LossLayer, "xbp.layers.SoftmaxWithLoss")
+        self.divisor = divisor
+        self.initializer = Initializer(weight_init_std, get_backend(backend), dtype, seed)
+
+    def network(self, layers: Sequence[Layer]) -> "Network":
+        first = [] if self.divisor is None else [Rescale(self.divisor, self.initializer.dtype)]
+        return Network([*first, *layers], self.loss(), backend=self.initializer.backend)
 
 
 class Network:
@@ -124,6 +155,7 @@ class Network:
         *,
         divisor: float | None = None,
         activation: type[Layer] | Layer | Callable[[], Layer] = Relu,
+        dropout: float = 0.0,
         loss: type[LossLayer] | LossLayer | Callable[[], LossLayer] = SoftmaxWithLoss,
         weight_init_std: float | str = "he",
         backend: str | Backend | None = None,
@@ -142,6 +174,9 @@ class Network:
         activation, loss
             Each is a class of layers, a layer such as ``LeakyRelu(0.2)``, which is copied for each
             place, or a function that returns a layer, called once for each.
+        dropout
+            The ratio of the features between two affine layers that are left out while the network
+            learns: see `xbp.layers.Dropout`. 0 puts no such layer there.
         weight_init_std
             Standard deviation of the initial weights: a number, ``"he"`` or ``"xavier"``.
         backend
@@ -157,12 +192,65 @@ class Network:
         ShapeError, SettingError, DTypeError
             If a setting makes no sense, or the backend has no such dtype.
         """
-        make = maker_of("activation", activation, Layer, "xbp.layers.Relu")
-        make_loss = maker_of("loss", loss, LossLayer, "xbp.layers.SoftmaxWithLoss")
-        backend = get_backend(backend)
-        layers = affine_stack(sizes, make, weight_init_std, backend, dtype, seed)
-        first = [] if divisor is None else [Rescale(divisor, dtype or backend.default_float)]
-        return Network([*first, *layers], make_loss(), backend=backend)
+        parts = _Parts(activation, loss, divisor, weight_init_std, backend, dtype, seed)
+        layers = affine_stack(sizes, parts.activation, parts.initializer, dropout)
+        return parts.network(layers)
+
+    @classmethod
+    def convolutional(
+        cls,
+        image_shape: Sequence[int],
+        filters: Sequence[Sequence[int]],
+        sizes: Sequence[int],
+        *,
+        filter_size: int | tuple[int, int] = 3,
+        pad: int | tuple[int, int] | None = None,
+        divisor: float | None = None,
+        activation: type[Layer] | Layer | Callable[[], Layer] = Relu,
+        dropout: float = 0.0,
+        loss: type[LossLayer] | LossLayer | Callable[[], LossLayer] = SoftmaxWithLoss,
+        weight_init_std: float | str = "he",
+        backend: str | Backend | None = None,
+        dtype: str | None = None,
+        seed: int | None = None,
+    ) -> "Network":
+        """Return a network for images: convolutions in groups, then affine layers.
+
+        Behind each convolution is an activation, and behind each group the maximum of each 2 by 2
+        pixels. So are the networks of the book's chapters 7, ``[[30]]`` and ``[100, 10]`` with
+        ``filter_size=5, pad=0``, and 8, ``[[16, 16], [32, 32], [64, 64]]`` and ``[50, 10]`` with
+        ``dropout=0.5``.
+
+        Parameters
+        ----------
+        image_shape
+            That of an image, ``(C, H, W)``.
+        filters
+            How many filters each convolution has, by group.
+        sizes
+            The number of features of each affine layer, the last of which are the outputs.
+        filter_size, pad
+            Height and width of the filters, and the zeros around images: see
+            `xbp.layers.Convolution`. A pad of None keeps the size of images, if filters are odd.
+        divisor, activation, dropout, loss, weight_init_std, backend, dtype, seed
+            As of `fully_connected`; dropout is between the affine layers alone.
+
+        Raises
+        ------
+        ShapeError, SettingError, DTypeError
+            If a setting makes no sense, the images are too small, or the backend has no such dtype.
+        """
+        parts = _Parts(activation, loss, divisor, weight_init_std, backend, dtype, seed)
+        view = window("filters", filter_size, 1, 0 if pad is None else pad)
+        if pad is None:
+            view = replace(view, pad=(view.size[0] // 2, view.size[1] // 2))
+        if not isinstance(sizes, Sequence) or not sizes:
+            raise ShapeError(f"sizes are numbers of features, the outputs at least, not {sizes!r}")
+        layers, features = convolutional_stack(
+            image_shape, filters, view, parts.activation, parts.initializer
+        )
+        rows = affine_stack([features, *sizes], parts.activation, parts.initializer, dropout)
+        return parts.network([*layers, *rows])
 
     @property
     def params(self) -> Parameters:

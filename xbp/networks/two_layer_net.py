@@ -2,7 +2,7 @@
 
 from xbp.backend import Backend
 from xbp.layers import Relu, SoftmaxWithLoss
-from xbp.networks.construction import affine_stack
+from xbp.networks.construction import Initializer, affine_stack
 from xbp.networks.network import Network
 from xbp.registry import get_backend
 
@@ -47,5 +47,5 @@ class TwoLayerNet(Network):
     ) -> None:
         backend = get_backend(backend)
         sizes = [input_size, hidden_size, output_size]
-        layers = affine_stack(sizes, Relu, weight_init_std, backend, dtype, seed)
+        layers = affine_stack(sizes, Relu, Initializer(weight_init_std, backend, dtype, seed))
         super().__init__(layers, SoftmaxWithLoss(), backend=backend)
