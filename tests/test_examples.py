@@ -69,7 +69,7 @@ LONG = {"07-two-layer-net", "08-gradient-check", "09-mnist"}
 def test_every_kind_of_page_has_programs() -> None:
     names = {path.as_posix() for path in PAGES}
     assert {"README.md", "docs/testing.md", "docs/tutorial/01-computational-graph.md"} <= names
-    assert sum(name.startswith("docs/how-to/") for name in names) == 12
+    assert sum(name.startswith("docs/how-to/") for name in names) == 13
 
 
 @except_slow
