@@ -36,6 +36,8 @@ class Shape:
     width: int
     depth: int
 
+    model = "mlp"
+
     def __str__(self) -> str:
         return f"batch {self.batch}, width {self.width}, depth {self.depth}"
 

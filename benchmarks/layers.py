@@ -22,6 +22,12 @@ class _OneBatch(Learner):
 def xbp_layers(shape: Shape, backend: Backend) -> Contestant:
     """Return a network on a backend; its step is compiled, as far as the library can."""
     network = xbp.Network.fully_connected(shape.sizes, backend=backend, dtype="float32", seed=0)
+    return contestant_of(network, shape)
+
+
+def contestant_of(network: xbp.Network, shape: Any) -> Contestant:
+    """Return a network of xbp as a contestant; a shape has data and the length of a loop."""
+    backend = network.backend
     learner = _OneBatch(network, xbp.SGD(LEARNING_RATE))
     x, t = (backend.asarray(values) for values in shape.data)
 

@@ -19,6 +19,7 @@ from xbp.errors import XbpError
 from xbp.registry import get_backend
 
 from .contestant import Contestant, Shape
+from .images import ImageShape
 
 Result = TypeVar("Result")
 
@@ -76,7 +77,7 @@ class Arena:
         """Return for each contestant its libraries' thread pools, and their sizes."""
         return {title: process.run(_threads) for title, process in self._processes.items()}
 
-    def seconds(self, shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
+    def seconds(self, shape: Shape | ImageShape, rounds: int) -> dict[str, dict[str, float]]:
         """Return how long each work takes each contestant: medians over the rounds.
 
         In every round all take their turn, so that a slow moment of the machine slows all of them.
@@ -98,7 +99,9 @@ class Arena:
             found[work] = {title: median(those) for title, those in times.items()}
         return found
 
-    def _run(self, title: str, shape: Shape, function: Callable[..., Result], *args: Any) -> Result:
+    def _run(
+        self, title: str, shape: Shape | ImageShape, function: Callable[..., Result], *args: Any
+    ) -> Result:
         try:
             return self._processes[title].run(function, *args)
         except (BrokenProcessPool, psutil.NoSuchProcess):
@@ -145,11 +148,11 @@ _contestant: Contestant
 _calls_in_a_turn: dict[str, int]
 
 
-def _prepare(spec: str, title: str, shape: Shape) -> None:
+def _prepare(spec: str, title: str, shape: Shape | ImageShape) -> None:
     global _contestant, _calls_in_a_turn  # noqa: PLW0603  a process is for one contestant
     from .contestants import contestants  # noqa: PLC0415  imports what this process measures
 
-    _contestant = contestants(get_backend(spec))[title](shape)
+    _contestant = contestants(get_backend(spec), shape.model)[title](shape)
     _calls_in_a_turn = {work: _calls_lasting(TURN, getattr(_contestant, work)) for work in WORKS}
 
 

@@ -8,19 +8,47 @@ from torch import nn
 from torch.nn import functional
 
 from .contestant import LEARNING_RATE, Contestant, Shape
+from .images import ImageShape
 
 
 def torch_modules(shape: Shape, device: str) -> Contestant:
     """Return a network of ``torch.nn`` that learns by ``torch.optim``."""
-    x, t = (torch.tensor(values, device=device) for values in shape.data)
     modules: list[nn.Module] = []
     for W, b in shape.parameters:
-        linear = nn.Linear(*W.shape, device=device)
-        with torch.no_grad():
-            linear.weight.copy_(torch.tensor(W.T))
-            linear.bias.copy_(torch.tensor(b))
-        modules += [linear, nn.ReLU()]
-    network = nn.Sequential(*modules[:-1])
+        modules += [_linear(W, b, device), nn.ReLU()]
+    return _learning(nn.Sequential(*modules[:-1]), shape, device)
+
+
+def torch_images(shape: ImageShape, device: str) -> Contestant:
+    """Return a convolutional network of ``torch.nn`` that learns by ``torch.optim``."""
+    those = iter(shape.parameters)
+    modules: list[nn.Module] = []
+    for group in shape.groups:
+        for _ in group:
+            W, b = next(those)
+            layer = nn.Conv2d(W.shape[1], W.shape[0], W.shape[2], padding=shape.pad, device=device)
+            modules += [_filled(layer, W, b), nn.ReLU()]
+        modules.append(nn.MaxPool2d(2))
+    modules.append(nn.Flatten())
+    for W, b in those:
+        modules += [_linear(W, b, device), nn.ReLU()]
+    return _learning(nn.Sequential(*modules[:-1]), shape, device)
+
+
+def _linear(W: Any, b: Any, device: str) -> nn.Module:
+    return _filled(nn.Linear(*W.shape, device=device), W.T, b)
+
+
+def _filled(module: Any, W: Any, b: Any) -> nn.Module:
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor(W))
+        module.bias.copy_(torch.tensor(b))
+    filled: nn.Module = module
+    return filled
+
+
+def _learning(network: nn.Module, shape: Shape | ImageShape, device: str) -> Contestant:
+    x, t = (torch.tensor(values, device=device) for values in shape.data)
     loss_of = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
 

@@ -46,6 +46,13 @@ def _sizes(name: str, smallest: int, default: tuple[int, ...]) -> Callable[[Any]
     shell_complete=complete_backend,
     help="Measure only these; else that of XBP_BACKEND, or all usable ones.",
 )
+@click.option(
+    "--model",
+    type=click.Choice(["mlp", "cnn", "deep"]),
+    default="mlp",
+    show_default=True,
+    help="Affine layers, or the convolutional networks that xbp train has by these names.",
+)
 @_sizes("--batch", 1, (100, 1024))
 @_sizes("--width", 1, (50, 256, 1024))
 @_sizes("--depth", 2, (2, 5, 20))
@@ -54,6 +61,7 @@ def _sizes(name: str, smallest: int, default: tuple[int, ...]) -> Callable[[Any]
 @json_option
 def bench(
     specs: tuple[str, ...],
+    model: str,
     batch: tuple[int, ...],
     width: tuple[int, ...],
     depth: tuple[int, ...],
@@ -63,15 +71,17 @@ def bench(
 ) -> None:
     """Measure the speed of xbp, of bare matrix products, of code by hand, and of autograd.
 
-    The networks have 784 features, DEPTH affine layers WIDTH wide, and 10 classes, in float32.
-    --batch, --width and --depth may be repeated; by default there are 18 shapes, which take about
-    an hour. Each contestant runs in a process of its own. Each round measures every contestant
-    once, and the median of the rounds counts. Ctrl-C ends it, and keeps the shapes measured so far.
+    The networks have 784 features, DEPTH affine layers WIDTH wide, and 10 classes, in float32; or
+    they are convolutional, of a --model, without dropout. --batch, --width and --depth may be
+    repeated; by default there are 18 shapes, which take about an hour. Each contestant runs in a
+    process of its own. Each round measures every contestant once, and the median of the rounds
+    counts. Ctrl-C ends it, and keeps the shapes measured so far.
     """
     # Imported here, since only this command needs them.
     try:
         from xbp_benchmarks.contestant import Shape  # noqa: PLC0415
         from xbp_benchmarks.contestants import FLOOR, RIVALS, contestants  # noqa: PLC0415
+        from xbp_benchmarks.images import ImageShape  # noqa: PLC0415
         from xbp_benchmarks.measure import Arena  # noqa: PLC0415
         from xbp_benchmarks.plot import draw  # noqa: PLC0415
     except ImportError as error:
@@ -86,10 +96,12 @@ def bench(
     specs_by_title = {
         title: f"{backend.name}:{backend.device}"
         for backend in backends
-        for title in contestants(backend)
+        for title in contestants(backend, model)
         if title != FLOOR
     }
-    shapes = [Shape(*sizes) for sizes in product(*map(dict.fromkeys, (batch, width, depth)))]
+    shapes: list[Any] = [ImageShape(size, model) for size in dict.fromkeys(batch)]
+    if model == "mlp":
+        shapes = [Shape(*sizes) for sizes in product(*map(dict.fromkeys, (batch, width, depth)))]
     result: dict[str, Any] = {
         "rounds": rounds,
         "floor": FLOOR,
@@ -120,8 +132,10 @@ def bench(
         _show(result, as_json)
         if folder:
             write_json(result, folder / RESULT)
-            draw(result, folder / PLOT)
-            echo(f"{RESULT} and {PLOT} are in {folder}", err=True)
+            if model == "mlp":
+                draw(result, folder / PLOT)
+            files = f"{RESULT} and {PLOT} are" if model == "mlp" else f"{RESULT} is"
+            echo(f"{files} in {folder}", err=True)
     if isinstance(ending, XbpError):
         raise ending
     if ending:
@@ -151,11 +165,12 @@ def _show(result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         echo_json(result)
         return
-    columns = ("batch", "width", "depth", "work", "contestant", "microseconds", "ratio")
+    sizes = [key for key in result["measured"][0] if key not in ("work", "seconds")]
+    columns = (*sizes, "work", "contestant", "microseconds", "ratio")
     figures = table(*columns, title=f"ratio: to the {result['floor']}")
     for measurement in result["measured"]:
         figures.add_section()
-        labels = [str(measurement[key]) for key in ("batch", "width", "depth", "work")]
+        labels = [str(measurement[key]) for key in (*sizes, "work")]
         floor = measurement["seconds"][result["floor"]]
         for title, seconds in measurement["seconds"].items():
             figures.add_row(*labels, title, f"{seconds * 1e6:,.0f}", f"{seconds / floor:.2f}")
