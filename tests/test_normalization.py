@@ -15,6 +15,8 @@ from xbp.layers import (
     Dropout,
     LayerNormalization,
     Relu,
+    Residual,
+    Sigmoid,
     SoftmaxWithLoss,
 )
 
@@ -249,6 +251,32 @@ def test_a_batch_of_one_is_seen_before_the_first_step() -> None:
         trainer.fit(x, t, epochs=1, progress=Progress())
     assert not steps
     trainer.fit(x, t, steps=2, progress=Progress())  # not so far
+
+
+@once
+def test_fifty_layers_learn_as_normalized_residual_blocks() -> None:
+    (x, t), (x_test, t_test) = xbp.datasets.load_digits(dtype="float32")
+    random = np.random.default_rng(0)
+
+    def affine(n_in: int, n_out: int, deviation: float) -> Affine:
+        W = random.normal(scale=deviation, size=(n_in, n_out)).astype("float32")
+        return Affine(W, np.zeros(n_out, "float32"))
+
+    def normalization() -> LayerNormalization:
+        return LayerNormalization(np.ones(16, "float32"), np.zeros(16, "float32"))
+
+    blocks = [Residual(normalization(), Relu(), affine(16, 16, 0.05)) for _ in range(48)]
+    deep = [affine(64, 16, 0.2), *blocks, normalization(), affine(16, 10, 0.2)]
+    plain = xbp.Network.fully_connected(
+        [64, *[16] * 49, 10], activation=Sigmoid, weight_init_std="xavier", dtype="float32", seed=0
+    )
+    found = []
+    for network in (xbp.Network(deep, SoftmaxWithLoss()), plain):
+        trainer = xbp.Trainer(network, xbp.Adam(0.005), batch_size=50, seed=0)
+        trainer.fit(x, t, steps=150)
+        found.append(network.accuracy(x_test, t_test))
+    assert found[0] > 0.9
+    assert found[1] < 0.2
 
 
 @once
