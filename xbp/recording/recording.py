@@ -63,7 +63,7 @@ class Recording(Generic[Result]):
                 owner
                 for x in note.inputs
                 for owner in x.owners
-                if last_use[owner] == i and owner in self._static - arguments
+                if last_use[owner] == i and owner in self._static and owner not in arguments
             }
             if note.is_view and note.inputs[0] in self._static:
                 note.output.value = note.function(note.inputs[0].value)

@@ -4,7 +4,7 @@ Notes say which memory each call reads and writes. So it is known which results 
 which only the next call reads.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -74,14 +74,15 @@ def in_memory_of(
     live
         Those whose memory is read after the last call.
     """
-    calls = list(notes)
+    calls = _Calls(notes)
     for result, place in places.items():
-        index = next(i for i, note in enumerate(calls) if note.output is result)
-        later = calls[index + 1 :]
-        is_read_later = any(place in note.touched for note in later)
+        index = next(i for i in calls.of(result) if calls[i].output is result)
+        is_read_later = any(place in calls[i].touched for i in calls.of(place, index + 1))
         # A view would still show the old memory, which is no longer written to.
         has_views = any(
-            result in x.owners and x is not result for note in later for x in _all(note)
+            result in x.owners and x is not result
+            for i in calls.of(result, index + 1)
+            for x in _all(calls[i])
         )
         if is_read_later or has_views or not _can_write(calls[index], place, overwriting):
             calls.append(Note("", _fill, (place, result), {}, place, in_place=True))
@@ -91,31 +92,64 @@ def in_memory_of(
             index = queue.pop()
             note = calls[index]
             calls[index] = replace(note, output=place, in_place=True)
-            calls[index + 1 :] = [_with(place, note.output, later) for later in calls[index + 1 :]]
+            for i in calls.of(note.output, index + 1):
+                calls[i] = _with(place, note.output, calls[i])
             # An operand that no other call reads may be computed there as well.
             if place not in set(note.inputs):
                 queue = _operands(calls, index, place, overwriting, others)[:1]
-    return calls
+    return calls.notes
+
+
+class _Calls:
+    """Notes that know by which others an array is mentioned: read, written, or shown in part."""
+
+    def __init__(self, notes: Sequence[Note]) -> None:
+        self.notes: list[Note] = []
+        self._numbers: defaultdict[Traced, set[int]] = defaultdict(set)
+        for note in notes:
+            self.append(note)
+
+    def __getitem__(self, number: int) -> Note:
+        return self.notes[number]
+
+    def __setitem__(self, number: int, note: Note) -> None:
+        for traced in _mentioned(self.notes[number]):
+            self._numbers[traced].discard(number)
+        self.notes[number] = note
+        for traced in _mentioned(note):
+            self._numbers[traced].add(number)
+
+    def append(self, note: Note) -> None:
+        for traced in _mentioned(note):
+            self._numbers[traced].add(len(self.notes))
+        self.notes.append(note)
+
+    def of(self, traced: Traced, first: int = 0) -> list[int]:
+        """Return the numbers of the notes that mention an array, in order, from a first on."""
+        return sorted(number for number in self._numbers[traced] if number >= first)
+
+
+def _mentioned(note: Note) -> Set[Traced]:
+    return note.touched | {*note.inputs, note.output}
 
 
 def _operands(
-    notes: Sequence[Note], reader: int, place: Traced, overwriting: Set[str], live: Set[Traced]
+    calls: _Calls, reader: int, place: Traced, overwriting: Set[str], live: Set[Traced]
 ) -> list[int]:
     """Return the numbers of the notes that only one note reads, and that could write to a place."""
     numbers = []
-    inputs = set(notes[reader].inputs)
-    for i in reversed(range(reader)):
-        x = notes[i].output
-        if (
-            x in inputs
-            and x not in live
-            and _can_write(notes[i], place, overwriting)
-            and not any(x in n.touched for j, n in enumerate(notes) if j not in (i, reader))
-            and not any(place in n.touched for n in notes[i + 1 : reader])
-        ):
-            numbers.append(i)
-    # First those that read the place: they become calls in place.
-    return sorted(numbers, key=lambda i: place not in set(notes[i].inputs))
+    for x in set(calls[reader].inputs) - live:
+        for i in calls.of(x):
+            if (
+                i < reader
+                and calls[i].output is x
+                and _can_write(calls[i], place, overwriting)
+                and not any(x in calls[j].touched for j in calls.of(x) if j not in (i, reader))
+                and not any(place in calls[j].touched for j in calls.of(place, i + 1) if j < reader)
+            ):
+                numbers.append(i)
+    # First those that read the place: they become calls in place. Of others, the last.
+    return sorted(numbers, key=lambda i: (place not in set(calls[i].inputs), -i))
 
 
 def _can_write(note: Note, place: Traced, overwriting: Set[str]) -> bool:
