@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 
-from xbp.windows import Window, blocks
+from xbp.windows import Window
 
 HostArray = numpy.ndarray[Any, Any]
 Call = Callable[[], object]
@@ -39,7 +39,10 @@ class _Block:
         self.width = max(columns + (size[1] - 1) // right, ceil((width + 2 * left) / right))
         length = rows * self.width
         self.samples = max(1, min(samples, _MOST_ELEMENTS // (channels * window.count * length)))
-        self.slices = list(blocks(samples, self.samples))
+        self.slices = [
+            slice(first, min(first + self.samples, samples))
+            for first in range(0, samples, self.samples)
+        ]
         # One row more, into which the windows at the end of the last row reach.
         phases = (channels, self.samples, down, right, phase_height + 1, self.width)
         self.phases = numpy.zeros(phases, dtype)

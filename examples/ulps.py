@@ -15,7 +15,7 @@ import xbp
 from xbp.testing import LAYERS, Labels, LayerCase, LayerTrial, Nonzero, OneHot, Signature
 from xbp.testing.sizes import size_of, sizes_of
 
-SIZES = {"N": 8, "B": 4, "D": 16, "M": 10, "C": 10, "H": 4, "L": 4, "W": 4, "F": 3}
+SIZES = {"N": 8, "B": 4, "D": 16, "M": 10, "C": 10, "H": 4, "L": 4, "W": 4, "F": 3, "V": 10}
 CASES = 3
 
 

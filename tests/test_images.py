@@ -147,7 +147,7 @@ def test_a_batch_in_blocks(monkeypatch: pytest.MonkeyPatch, standard: bool) -> N
     whole = everything()
     elements = 2 * 9 * 16
     for samples in (1, 2, 4):  # 5 samples in blocks of so many
-        monkeypatch.setattr(operations, "_MOST_ELEMENTS", samples * elements + 1)
+        monkeypatch.setattr("xbp.blocks._MOST_ELEMENTS", samples * elements + 1)
         if backend.name == "numpy":
             own = "xbp_backends.numpy_convolution._MOST_ELEMENTS"
             monkeypatch.setattr(own, samples * elements * 3 // 2)

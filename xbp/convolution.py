@@ -5,12 +5,10 @@ from functools import reduce
 from math import prod
 from operator import add
 
+from xbp.blocks import blocks
 from xbp.namespace import Array, namespace_of
 from xbp.operations import operation
-from xbp.windows import Window, blocks
-
-# The most elements of the columns that are in memory at once, unless a sample alone has more.
-_MOST_ELEMENTS = 2**22
+from xbp.windows import Window
 
 
 @operation
@@ -77,5 +75,4 @@ def convolution_dW(dout: Array, x: Array, window: Window) -> Array:
 
 
 def _blocks(shape: Sequence[int], window: Window) -> Iterator[slice]:
-    elements = shape[1] * window.count * prod(window.grid(shape))
-    return blocks(shape[0], max(_MOST_ELEMENTS // elements, 1))
+    return blocks(shape[0], shape[1] * window.count * prod(window.grid(shape)))

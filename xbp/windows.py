@@ -1,6 +1,6 @@
 """Windows that slide over images, for convolution and pooling: what they show, and the way back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
@@ -151,12 +151,6 @@ def _pair(what: str, value: Any, least: int) -> Pair:
             f"{what} is an integer ≥ {least}, or two, for height and width, not {value!r}"
         )
     return int(pair[0]), int(pair[1])
-
-
-def blocks(count: int, most: int) -> Iterator[slice]:
-    """Yield slices of a batch, each of at most so many samples; one is empty, if the batch is."""
-    for first in range(0, max(count, 1), most):
-        yield slice(first, min(first + most, count))
 
 
 def _overlapped(parts: Sequence[Array], stride: int, pad: int, length: int, *, axis: int) -> Array:

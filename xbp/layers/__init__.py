@@ -23,6 +23,7 @@ from xbp.layers.classification import SigmoidWithLoss, SoftmaxWithLoss
 from xbp.layers.containers import Residual, Sequential
 from xbp.layers.convolution import Convolution
 from xbp.layers.dropout import Dropout
+from xbp.layers.embedding import Embedding
 from xbp.layers.flatten import Flatten
 from xbp.layers.layer import Layer
 from xbp.layers.loss import LossLayer
@@ -48,6 +49,7 @@ __all__ = [
     "DivLayer",
     "Dropout",
     "Elu",
+    "Embedding",
     "ExpLayer",
     "Flatten",
     "Gelu",

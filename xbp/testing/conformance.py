@@ -324,6 +324,10 @@ class BackendConformance:
         """Every property of pooling by the mean."""
         self._prove("AveragePooling")
 
+    def test_embedding(self) -> None:
+        """Every property of the embedding layer."""
+        self._prove("Embedding")
+
     def test_flatten(self) -> None:
         """Every property of the layer that makes rows of images."""
         self._prove("Flatten")
