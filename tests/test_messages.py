@@ -219,7 +219,7 @@ FUNCTIONS_AND_LAYERS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: Affine(ones(3, 2), ones(3)),
         ShapeError,
-        "Affine: W is (D, M) and b is (M,), with D and M at least 1; got (3, 2) and (3,)",
+        "Affine: W is (D, M) and b is (M,), with no empty axis; got (3, 2) and (3,)",
     ),
     (lambda: Affine(integers(), integers()[0, :]), DTypeError, f"Affine: {NO_FLOATS}"),
     (

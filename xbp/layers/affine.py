@@ -36,18 +36,7 @@ class Affine(Layer):
     db: Array = None
 
     def __init__(self, W: Array, b: Array) -> None:
-        namespace_of(W, b, where=self.name)
-        if W.ndim != 2 or 0 in W.shape or b.shape != W.shape[1:]:  # noqa: PLR2004
-            raise ShapeError(
-                f"{self.name}: W is (D, M) and b is (M,), with D and M at least 1; got "
-                f"{tuple(W.shape)} and {tuple(b.shape)}"
-            )
-        require_floating(W, self.name)
-        if W.dtype != b.dtype:
-            raise DTypeError(
-                f"{self.name}: W and b need one dtype, got {dtype_name(W.dtype)} and "
-                f"{dtype_name(b.dtype)}"
-            )
+        require_weight_and_bias(self.name, W, b, form="(D, M)", outputs=1)
         self.W = W
         self.b = b
 
@@ -95,6 +84,38 @@ class Affine(Layer):
                 f"(N, ...), got shape {tuple(x.shape)}"
             )
         return rows
+
+
+def require_weight_and_bias(name: str, W: Array, b: Array, *, form: str, outputs: int) -> None:
+    """Raise an error unless a weight and a bias fit together.
+
+    Parameters
+    ----------
+    name
+        Of the layer.
+    W, b
+        The weight, and a bias for each of its outputs.
+    form
+        The axes of the weight, ``"(D, M)"``.
+    outputs
+        Which of them is that of the outputs.
+
+    Raises
+    ------
+    ShapeError, DTypeError, MixedBackendError
+    """
+    namespace_of(W, b, where=name)
+    axes = form.strip("()").split(", ")
+    if W.ndim != len(axes) or 0 in W.shape or b.shape != W.shape[outputs : outputs + 1]:
+        raise ShapeError(
+            f"{name}: W is {form} and b is ({axes[outputs]},), with no empty axis; got "
+            f"{tuple(W.shape)} and {tuple(b.shape)}"
+        )
+    require_floating(W, name)
+    if W.dtype != b.dtype:
+        raise DTypeError(
+            f"{name}: W and b need one dtype, got {dtype_name(W.dtype)} and {dtype_name(b.dtype)}"
+        )
 
 
 def _as_rows(x: Array) -> Array:

@@ -3,9 +3,10 @@
 from typing import Any
 
 from xbp.convolution import convolution, convolution_dW, convolution_gradients
-from xbp.errors import DTypeError, ShapeError
+from xbp.errors import ShapeError
+from xbp.layers.affine import require_weight_and_bias
 from xbp.layers.layer import Layer
-from xbp.namespace import Array, cast_like, dtype_name, namespace_of, require_floating
+from xbp.namespace import Array, cast_like, namespace_of
 from xbp.windows import window
 
 
@@ -47,18 +48,7 @@ class Convolution(Layer):
     db: Array = None
 
     def __init__(self, W: Array, b: Array, *, stride: Any = 1, pad: Any = 0) -> None:
-        namespace_of(W, b, where=self.name)
-        if W.ndim != 4 or 0 in W.shape or b.shape != W.shape[:1]:  # noqa: PLR2004
-            raise ShapeError(
-                f"{self.name}: W is (F, C, KH, KW) and b is (F,), with no empty axis; got "
-                f"{tuple(W.shape)} and {tuple(b.shape)}"
-            )
-        require_floating(W, self.name)
-        if W.dtype != b.dtype:
-            raise DTypeError(
-                f"{self.name}: W and b need one dtype, got {dtype_name(W.dtype)} and "
-                f"{dtype_name(b.dtype)}"
-            )
+        require_weight_and_bias(self.name, W, b, form="(F, C, KH, KW)", outputs=0)
         self.W = W
         self.b = b
         self.window = window(type(self).__name__, W.shape[2:], stride, pad)

@@ -82,20 +82,7 @@ class MaxPooling(_Pooling):
 class AveragePooling(_Pooling):
     """The mean of the numbers that each window shows.
 
-    Parameters
-    ----------
-    size
-        Of the window: an integer, or two, for height and width.
-    stride
-        How far a window is from the next; None takes the size, so that none overlap.
-    pad
-        How far windows reach beyond an image on each side, less than size. What is there is not
-        counted.
-
-    Raises
-    ------
-    SettingError
-        If one of them is no such number.
+    Parameters and errors are those of `MaxPooling`. What is beyond an image is not counted.
     """
 
     traceable = True
