@@ -202,21 +202,21 @@ class JaxBackend(Backend):
                 state, result = step(carry[0], _row_at(i, rows), *others)
                 return state, carry[1].at[i].set(result)
 
-            # With jit disabled, the step must not be traced either.
-            shape_of = _call if jax.config.jax_disable_jit else jax.eval_shape
-            _, result = shape_of(step, _ordered(state), _row_at(0, rows), *others)
+            result = self._result_in_a_loop(step, _ordered(state), _row_at(0, rows), *others)
             results = jax.numpy.zeros((length, *result.shape), result.dtype)
             last, results = jax.lax.fori_loop(0, count, body, (_ordered(state), results))
             return _plain(last), results
 
         compiled, compiled_step = self.compile(run, donate=[0]), self.compile(step, donate=[0])
-        is_slow: list[bool] = []
+        is_slow = False
 
         def loop(state: Any, rows: Any, count: int, others: tuple[Array, ...]) -> Any:
+            nonlocal is_slow
             if not is_slow:
-                is_slow.append(self._is_slow_in_loops(step, state, _row_at(0, rows), *others))
-            if not is_slow[0]:
-                return compiled(state, rows, count, others)
+                try:
+                    return compiled(state, rows, count, others)
+                except _SlowInLoops:
+                    is_slow = True
             results = []
             for i in range(count):
                 state, result = compiled_step(state, _row_at(i, rows), *others)
@@ -225,18 +225,21 @@ class JaxBackend(Backend):
 
         return loop
 
-    def _is_slow_in_loops(self, step: Callable[..., Any], *args: Any) -> bool:
-        """Tell whether a step has convolutions, which XLA computes ten times slower in a loop.
+    def _result_in_a_loop(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Return the shape and dtype of a step's result.
 
-        So it does on CPUs, seen with JAX 0.10.
+        Raises
+        ------
+        _SlowInLoops
+            If it has convolutions, which XLA computes ten times slower in a loop on a CPU, seen
+            with JAX 0.10.
         """
-        if self.native_device.platform != "cpu" or jax.config.jax_disable_jit:
-            return False
-        try:
-            traced = jax.make_jaxpr(step)(*map(_ordered, args))
-        except Exception:  # which the compiled loop raises, too, and says where it is from
-            return False
-        return "conv_general_dilated" in str(traced)
+        if jax.config.jax_disable_jit:  # then the step must not be traced either
+            return step(*args)[1]
+        traced, (_, result) = jax.make_jaxpr(step, return_shape=True)(*args)
+        if self.native_device.platform == "cpu" and "conv_general_dilated" in str(traced):
+            raise _SlowInLoops
+        return result
 
     def scope(self) -> AbstractContextManager[Any]:
         """Make this device the default for new arrays."""
@@ -244,12 +247,12 @@ class JaxBackend(Backend):
         return device
 
 
+class _SlowInLoops(XbpError):
+    """A step is better called by itself."""
+
+
 def _row_at(i: Any, rows: Any) -> Any:
     return jax.tree.map(lambda column: column[i], rows)
-
-
-def _call(function: Callable[..., Any], *args: Any) -> Any:
-    return function(*args)
 
 
 class _Padding:
