@@ -68,7 +68,7 @@ def convolution_dW(dout: Array, x: Array, window: Window) -> Array:
     xp = namespace_of(x)
     rows = xp.reshape(dout, (*dout.shape[:2], prod(dout.shape[2:])))
     sums = (
-        xp.sum(rows[block, ...] @ window.columns(x[block, ...]).mT, axis=0)
+        xp.sum(rows[block, ...] @ xp.permute_dims(window.columns(x[block, ...]), (0, 2, 1)), axis=0)
         for block in _blocks(x.shape, window)
     )
     return xp.reshape(reduce(add, sums), (dout.shape[1], x.shape[1], *window.size))

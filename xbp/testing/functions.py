@@ -73,6 +73,7 @@ CALLS: dict[str, Call] = {
     "min": lambda xp, a: xp.min(a.x),
     "minimum": lambda xp, a: xp.minimum(a.x, 0.25),
     "ones_like": lambda xp, a: xp.ones_like(a.x),
+    "permute_dims": lambda xp, a: a.x[None, ...] @ xp.permute_dims(a.x[None, ...], (0, 2, 1)),
     "reshape": lambda xp, a: xp.reshape(a.x, (3, 2)),
     "result_type": lambda xp, a: xp.result_type(a.x.dtype, xp.float32) == a.x.dtype,
     "sign": lambda xp, a: xp.sign(a.x),
@@ -99,7 +100,7 @@ CALLS: dict[str, Call] = {
     # Images: shifted windows, and a matrix for all samples of a batch.
     "x[:, i::2], concat along an axis": lambda xp, a: xp.concat([a.x[:, 0::2], a.x], axis=1),
     "stack along an axis": lambda xp, a: xp.reshape(xp.stack([a.x, -a.x], axis=1), (2, 6)),
-    "W @ batch, .mT": lambda xp, a: a.x @ (a.x[None, ...].mT @ a.x[None, ...]).mT,
+    "W @ batch": lambda xp, a: a.x.T @ a.x[None, ...],
     "x[1:, ...]": lambda xp, a: a.x[1:, ...] + a.x[0, 1],
 }
 

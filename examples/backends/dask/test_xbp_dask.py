@@ -13,6 +13,11 @@ class TestDask(BackendConformance):
     spec = "dask"
     max_examples = 2  # each number is a computation of its own
 
+    # Images have too many numbers for that.
+    test_convolution = None  # type: ignore[assignment]
+    test_max_pooling = None  # type: ignore[assignment]
+    test_average_pooling = None  # type: ignore[assignment]
+
 
 def accuracy(spec: str) -> float:
     """Return the accuracy on the digits for testing, after 60 steps."""

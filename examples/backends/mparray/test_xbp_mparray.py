@@ -14,6 +14,11 @@ class TestMparray(BackendConformance):
     spec = "mparray"
     max_examples = 5  # fifty digits take their time
 
+    # Images have too many numbers for that.
+    test_convolution = None  # type: ignore[assignment]
+    test_max_pooling = None  # type: ignore[assignment]
+    test_average_pooling = None  # type: ignore[assignment]
+
     @pytest.mark.xfail(reason="its integers are those of Python, which have no width", strict=True)
     def test_words_of_32_bits_wrap_around(self) -> None:
         """Random numbers are others than on other libraries."""
