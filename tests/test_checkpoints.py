@@ -808,6 +808,10 @@ def test_nothing_to_go_on_with(tmp_path: Path) -> None:
             {"hidden": [True]},
             {"task": "guessing"},
             {"task": 3},
+            {"model": "resnet"},
+            {"optimizer": "lion"},
+            {"activation": "swish"},
+            {"schedule": "sine"},
         ),
         *({"hidden": [True]}, {"more": 1}, {"data_sha256": 3}),
     ],
@@ -823,6 +827,18 @@ def test_settings_of_a_stranger_are_refused(change: Any, tmp_path: Path) -> None
     result = run(f"--resume={tmp_path}")
     assert result.exit_code == 1
     assert "holds a training of some program, not of xbp train" in result.stderr
+
+
+@once
+def test_a_training_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    arguments = ["--steps=5", "--hidden=3", f"--backend={SPEC}", f"--out={tmp_path}"]
+    assert run(*arguments).exit_code == 0
+    (last,) = paths(tmp_path / "checkpoints")
+    read = Checkpoint.from_bytes(last.read_bytes())
+    unknown = {"task", "model", "optimizer", "schedule", "warmup", "decay", "activation", "dropout"}
+    settings = {k: v for k, v in read.state["settings"].items() if k not in unknown}
+    last.write_bytes(Checkpoint({**read.state, "settings": settings}, read.arrays).to_bytes())
+    assert run(f"--resume={tmp_path}", "--steps=7").exit_code == 0
 
 
 @except_slow

@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import SLOW, arr, arrays, backend, both_floats, dtype_of, host, other, precise, widest
+from support import (
+    SLOW,
+    arr,
+    arrays,
+    backend,
+    both_floats,
+    dtype_of,
+    host,
+    once,
+    other,
+    precise,
+    widest,
+)
 
 import xbp
 from xbp import Network, TwoLayerNet
@@ -898,3 +910,38 @@ def test_a_loss_without_a_slope_is_an_error() -> None:
     network.loss(x, t)
     with pytest.raises(SettingError, match=r"Absolute has no slope: write slope\(self\), which"):
         network.gradient(x, t)
+
+
+@once
+def test_dropout_has_a_seed_of_its_own_in_each_place() -> None:
+    for seed in (3, np.random.default_rng(3), [1, 2], None):
+        network = xbp.Network.fully_connected([4, 5, 5, 2], dropout=0.5, seed=seed)  # type: ignore[arg-type]
+        keys = [host(key).tolist() for key in map(backend.asarray, network.state.values())]
+        assert len(keys) == 2
+        assert keys[0] != keys[1]
+    one, other = (xbp.Network.fully_connected([4, 5, 2], dropout=0.5, seed=3) for _ in range(2))
+    assert str(one.state) == str(other.state)
+    assert "Dropout1" in one.layers
+    assert "Dropout1" not in xbp.Network.fully_connected([4, 5, 2], dropout=0.0).layers
+
+
+@once
+@pytest.mark.parametrize(
+    ("arguments", "error", "complaint"),
+    [
+        (
+            ((1, 4, 4), [[1], [1], [1]], [2]),
+            ShapeError,
+            r"images of \(1, 4, 4\) are too small for 3",
+        ),
+        (((28, 28), [[1]], [2]), ShapeError, r"channels, height and width, not \(28, 28\)"),
+        (((1, 0, 8), [[1]], [2]), ShapeError, "channels, height and width"),
+        (((1, 8, 8), [1], [2]), SettingError, r"filters are counts .* not \[1\]"),
+        (((1, 8, 8), [], [2]), SettingError, r"filters are counts .* not \[\]"),
+        (((1, 8, 8), [[2]], []), ShapeError, r"the outputs at least, not \[\]"),
+        (((1, 8, 8), [[2]], [0]), ShapeError, "sizes are positive integers"),
+    ],
+)
+def test_mistakes_in_a_convolutional_network(arguments: Any, error: Any, complaint: str) -> None:
+    with pytest.raises(error, match=complaint):
+        xbp.Network.convolutional(*arguments)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_origin, get_type_hints
 
+from xbp.cli.choices import CHOICES
 from xbp.cli.task import CLASSIFICATION, TASKS
 from xbp.errors import CheckpointError
 from xbp.settings import is_integer
@@ -73,6 +74,7 @@ class Settings:
             or not all(map(is_integer, settings["hidden"]))
             or settings["steps"] < 1
             or settings["task"] not in TASKS
+            or any(settings[name] not in choices for name, choices in CHOICES.items())
         ):
             raise CheckpointError(
                 f"{folder} holds a training of some program, not of xbp train: go on with it there"

@@ -14,18 +14,7 @@ from typing import Any
 import click
 
 import xbp
-from xbp.cli.choices import (
-    ACTIVATIONS,
-    MODELS,
-    OPTIMIZERS,
-    SCHEDULES,
-    dropout_of,
-    hidden_of,
-    network_of,
-    optimizer_of,
-    rate_of,
-    shaped_for,
-)
+from xbp.cli.choices import ACTIVATIONS, MODELS, OPTIMIZERS, SCHEDULES
 from xbp.cli.common import (
     INTERRUPTED,
     backend_option,
@@ -44,6 +33,14 @@ from xbp.cli.common import (
     width_for_curves,
 )
 from xbp.cli.curve import loss_in_terminal
+from xbp.cli.model import (
+    dropout_of,
+    hidden_of,
+    network_of,
+    optimizer_of,
+    rate_of,
+    shaped_for,
+)
 from xbp.cli.progress import TrainingProgress
 from xbp.cli.result import to_json
 from xbp.cli.settings import Settings
@@ -422,7 +419,7 @@ _LOSSES = {CLASSIFICATION: SoftmaxWithLoss, REGRESSION: IdentityWithLoss}
 
 
 def _spread_of(model: str, data: DataSet) -> float | str:
-    # The chapter's 0.01 is for its network: through more layers, such small numbers vanish.
+    # The chapter's 0.01 is for its network: through more layers such small numbers vanish.
     return data.weight_init_std if model == "mlp" else "he"
 
 

@@ -39,9 +39,7 @@ class Initializer:
         self.dtype = dtype or backend.default_float
         if self.dtype not in ("float32", "float64"):
             raise DTypeError(f"a network's dtype is 'float32' or 'float64', not {dtype!r}")
-        self.seed = seed
         self.random = random_generator(seed)
-        self.dropouts = 0
 
     def affine(self, n_in: int, n_out: int) -> Affine:
         """Return an affine layer of so many features and outputs; its bias is 0."""
@@ -57,11 +55,7 @@ class Initializer:
 
     def dropout(self, ratio: float) -> list[Layer]:
         """Return a dropout layer with a seed of its own, or none if the ratio is 0."""
-        if ratio == 0:
-            return []
-        self.dropouts += 1
-        seed = None if self.seed is None else (int(self.seed) + self.dropouts) % 2**64
-        return [Dropout(ratio, seed=seed)]
+        return [Dropout(ratio, seed=int(self.random.integers(2**63)))] if ratio != 0 else []
 
     def _weight(self, shape: tuple[int, ...], n_in: int, n_out: int) -> Array:
         weight = initial_weight(self.random, shape, self.weight_init_std, n_in, n_out)

@@ -14,18 +14,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     for function in (convolution, convolution_gradients, convolution_dx, convolution_dW, image)
 }
 
-# Of filters, and the height and width of images.
-_WINDOWS = [
-    (Window((3, 2), (1, 1), (0, 0)), (5, 6)),
-    (Window((3, 3), (1, 1), (1, 1)), (4, 4)),
-    (Window((2, 2), (1, 1), (2, 2)), (3, 4)),
-    (Window((2, 2), (2, 2), (0, 0)), (4, 6)),
-    (Window((2, 3), (2, 1), (0, 1)), (6, 7)),
-    (Window((3, 3), (2, 2), (1, 1)), (7, 6)),
-    (Window((2, 2), (3, 3), (2, 2)), (6, 6)),
+# A window, the shape of images, and the number of filters.
+_CASES = [
+    (Window((3, 2), (1, 1), (0, 0)), (2, 3, 5, 6), 4),
+    (Window((3, 3), (1, 1), (1, 1)), (3, 1, 4, 4), 5),
+    (Window((2, 2), (1, 1), (2, 2)), (1, 4, 3, 4), 1),
+    (Window((2, 2), (2, 2), (0, 0)), (2, 2, 4, 6), 3),
+    (Window((2, 3), (2, 1), (0, 1)), (3, 1, 6, 7), 2),
+    (Window((2, 2), (3, 3), (2, 2)), (1, 3, 6, 6), 2),
 ]
-# Of samples, channels and filters.
-_COUNTS = [(2, 3, 4), (3, 1, 5), (1, 4, 1)]
 
 # Units in the last place of the largest result, of which each is a sum of a hundred terms at most.
 _TOLERANCE = 64
@@ -51,17 +48,16 @@ def _calls(backend: Backend, dtype: str) -> Iterator[tuple[str, tuple[Any, ...]]
     def numbers(*shape: int) -> Any:
         return backend.asarray(random.normal(size=shape), dtype)
 
-    for window, (height, width) in _WINDOWS:
-        for samples, channels, filters in _COUNTS:
-            shape = (samples, channels, height, width)
-            x, W = numbers(*shape), numbers(filters, channels, *window.size)
-            dout = numbers(samples, filters, *window.grid(shape))
-            yield "convolution", (x, W, numbers(filters), window)
-            yield "convolution_gradients", (dout, x, W, window)
-            yield "convolution_dx", (dout, W, window, shape)
-            yield "convolution_dW", (dout, x, window)
-            shifts = [numbers(samples, channels, *dout.shape[2:]) for _ in range(window.count)]
-            yield "image", (shifts, window, shape)
+    for window, shape, filters in _CASES:
+        samples, channels = shape[:2]
+        x, W = numbers(*shape), numbers(filters, channels, *window.size)
+        dout = numbers(samples, filters, *window.grid(shape))
+        yield "convolution", (x, W, numbers(filters), window)
+        yield "convolution_gradients", (dout, x, W, window)
+        yield "convolution_dx", (dout, W, window, shape)
+        yield "convolution_dW", (dout, x, window)
+        shifts = [numbers(samples, channels, *dout.shape[2:]) for _ in range(window.count)]
+        yield "image", (shifts, window, shape)
 
 
 def _compare(
