@@ -29,6 +29,8 @@ from xbp_benchmarks.measure import Arena, ContestantError
 import xbp
 from xbp.cli import main
 from xbp.cli.common import styled
+from xbp.cli.model import optimizer_of
+from xbp.cli.settings import Settings
 from xbp.layers import IdentityWithLoss, Relu
 from xbp.saving import load_parameters
 
@@ -129,6 +131,33 @@ def test_what_is_chosen_by_name(choices: dict[str, Any]) -> None:
     rates = {"sgd": 0.1, "adam": 0.001, "adamw": 0.001}
     assert found["lr"] == rates.get(choices["optimizer"], 0.01)
     assert found["layers"] == [64, 100 if choices["model"] == "cnn" else 50, 10]
+
+
+@once
+@pytest.mark.parametrize(
+    ("choices", "rates"),
+    [
+        ({"schedule": "constant"}, [0.5] * 9),
+        ({"schedule": "step"}, [0.5] * 3 + [0.05] * 3 + [0.005] * 3),
+        ({"schedule": "cosine"}, [0.25 * (1 + np.cos(np.pi * n / 9)) for n in range(9)]),
+        ({"schedule": "constant", "warmup": 2}, [0.25, *[0.5] * 8]),
+        (
+            {"schedule": "cosine", "warmup": 3},
+            [0.5 / 3, 1 / 3, 0.5, *[0.25 * (1 + np.cos(np.pi * n / 6)) for n in range(6)]],
+        ),
+    ],
+    ids=str,
+)
+def test_a_schedule_by_name(choices: dict[str, Any], rates: list[float]) -> None:
+    settings = Settings(
+        data="digits", data_sha256="", backend="numpy:cpu", task="classification", model="mlp",
+        steps=9, batch_size=1, optimizer="adamw", lr=0.5, schedule=choices["schedule"],
+        warmup=choices.get("warmup", 0), decay=0.125, hidden=[1], activation="relu", dropout=0.0,
+        init="he", dtype="float32", seed=0, data_dir=None, checkpoint_steps=None,
+    )  # fmt: skip
+    optimizer = optimizer_of(settings)
+    np.testing.assert_allclose([optimizer.rate_after(n) for n in range(9)], rates)
+    assert optimizer._decay == 0.125
 
 
 @once
